@@ -1,0 +1,54 @@
+//! Why a command ended, and the exit code that goes with it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a command failed; the exit codes are part of the interface.
+#[derive(Debug)]
+pub enum Failure {
+    /// Anything else: 1.
+    Other(String),
+    /// Wrong usage: 2.
+    Usage(String),
+    /// The mount point cannot be used: 3.
+    Mountpoint(String),
+    /// The store cannot be used: 4.
+    Store(String),
+    /// The kernel's FUSE cannot be used: 5.
+    Fuse(String),
+    /// Unmounted, but so many files were set aside: 6.
+    SetAside(usize, PathBuf),
+    /// The background process has said why, and ended with this code.
+    Said(u8),
+}
+
+impl Failure {
+    /// The exit code that goes with it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Mountpoint(_) => 3,
+            Self::Store(_) => 4,
+            Self::Fuse(_) => 5,
+            Self::SetAside(..) => 6,
+            Self::Said(code) => *code,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(why)
+            | Self::Usage(why)
+            | Self::Mountpoint(why)
+            | Self::Store(why)
+            | Self::Fuse(why) => f.write_str(why),
+            Self::SetAside(count, directory) => {
+                write!(f, "{count} unpublished files were set aside in {}", directory.display())
+            }
+            Self::Said(code) => write!(f, "the mount failed (exit code {code})"),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What happens by itself: changes made by others come in, backups and temporary files come of age.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::drafts::{DraftId, Purpose};
+use super::inodes::{Body, Hidden, Ino, State};
+use super::unlink::unlinked;
+use super::versions::By;
+use super::{Fs, Notice, names};
+use crate::store::{Change, Error, Expect, Revision};
+
+/// How often backups and temporary files are looked after.
+const TEND: Duration = Duration::from_millis(250);
+/// A temporary file that holds a document and is left alone for this long becomes a key.
+const PROMOTION: Duration = Duration::from_secs(2);
+
+/// Renames to a backup name without a successor, and temporary files that became documents.
+type Due = (Vec<(String, Hidden)>, Vec<(Ino, DraftId)>);
+
+impl Fs {
+    /// Takes pushed changes in until the feed ends; then answers age again.
+    pub async fn follow_changes(self: Arc<Self>, mut feed: UnboundedReceiver<Change>) {
+        while let Some(change) = feed.recv().await {
+            let mut notices = self.take_in(&change);
+            // A burst is told to the kernel at once.
+            while let Ok(change) = feed.try_recv() {
+                notices.extend(self.take_in(&change));
+            }
+            self.settle(notices).await;
+        }
+        tracing::warn!(
+            "the store no longer tells of changes; from now on answers are asked for again when they are old"
+        );
+        self.cache.set_pushed(false);
+        let notices = self.state.lock().all_changed(self.drops_everything());
+        self.settle(notices).await;
+    }
+
+    fn take_in(&self, change: &Change) -> Vec<Notice> {
+        let known = self.is_known(change);
+        self.cache.apply(change);
+        let mut state = self.state.lock();
+        if known && state.shows(change) {
+            return Vec::new();
+        }
+        if let Change::Set(key, _) | Change::Deleted(key, _) = change
+            && let Some(held) = state.held.get_mut(&names::encode(key))
+        {
+            held.news.push(change.clone());
+            return Vec::new();
+        }
+        match change {
+            Change::Set(key, meta) => {
+                let name = names::encode(key);
+                // Somebody else's successor counts too.
+                state.hidden.remove(&name);
+                state.adopt(&name, meta, By::Others)
+            }
+            Change::Deleted(key, revision) => {
+                let name = names::encode(key);
+                state.note_change(&name);
+                let older = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < *revision);
+                if !state.named(&name).is_some_and(|(_, inode)| older(&inode.body)) {
+                    return Vec::new();
+                }
+                state.hidden.remove(&name);
+                unlinked_elsewhere(&mut state, &name);
+                vec![Notice::Entry(name), Notice::Root]
+            }
+            Change::Everything => {
+                let keys = state.names.iter().filter(|(_, ino)| {
+                    state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
+                });
+                let keys: Vec<String> = keys.map(|(name, _)| name.clone()).collect();
+                for name in &keys {
+                    state.remove_name(name);
+                }
+                state.touch_root();
+                state.all_changed(self.drops_everything())
+            }
+        }
+    }
+
+    /// Holds back news of `name` while this mount changes it in the store.
+    pub(super) fn hold_changes(&self, name: &str) {
+        self.state.lock().held.entry(name.to_owned()).or_default().operations += 1;
+    }
+
+    /// Takes in what was held back and is newer than this mount's own operation.
+    pub(super) fn release_changes(self: &Arc<Self>, name: &str, own: Revision) {
+        let news = {
+            let mut state = self.state.lock();
+            let Some(held) = state.held.get_mut(name) else { return };
+            held.operations -= 1;
+            if held.operations > 0 {
+                return;
+            }
+            state.held.remove(name).unwrap_or_default().news
+        };
+        let newer = news.iter().filter(|change| match change {
+            Change::Set(_, meta) => meta.revision > own,
+            Change::Deleted(_, revision) => *revision > own,
+            Change::Everything => true,
+        });
+        self.settle_later(newer.flat_map(|change| self.take_in(change)).collect());
+    }
+
+    /// Whether this mount made the change itself, or has read past it.
+    fn is_known(&self, change: &Change) -> bool {
+        let Change::Set(key, meta) = change else { return false };
+        let known = self.cache.peek(key).and_then(|answer| answer.value);
+        known.is_some_and(|entry| entry.meta.revision >= meta.revision)
+    }
+
+    /// Looks after backups and temporary files for ever.
+    pub async fn tend(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TEND).await;
+            let (over, grown) = self.due();
+            for (name, hidden) in over {
+                self.finish_rename(&name, &hidden).await;
+            }
+            for (ino, id) in grown {
+                if let Err(error) = self.publish(ino, id).await {
+                    tracing::warn!("{:?} could not become a key: {error}", self.name_of(ino));
+                }
+            }
+            let fs = self.clone();
+            _ = tokio::task::spawn_blocking(move || fs.aside.tend()).await;
+        }
+    }
+
+    /// What has come of age.
+    fn due(&self) -> Due {
+        let state = self.state.lock();
+        let over = state.hidden.iter().filter(|(name, hidden)| hidden.is_over() && !state.is_drafted(name));
+        let over = over.map(|(name, hidden)| (name.clone(), hidden.clone())).collect();
+        let grown = state.drafts.iter().filter(|(_, draft)| {
+            draft.purpose == Purpose::Soft
+                && draft.handles == 0
+                && draft.refused.is_none()
+                && !draft.orphan
+                && draft.touched.elapsed() > PROMOTION
+                && !draft.text.is_empty()
+                && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
+        });
+        let grown = grown.map(|(id, draft)| (draft.ino, *id)).collect();
+        (over, grown)
+    }
+
+    /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
+    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) {
+        let entry = self.cache.get_key_value(&hidden.key).await.ok().and_then(|answer| answer.value);
+        self.hold_changes(name);
+        let deleted = self.cache.delete_key(&hidden.key, Expect::At(hidden.meta.revision)).await;
+        let over = matches!(deleted, Ok(_) | Err(Error::NotFound | Error::Changed));
+        if over {
+            let mut state = self.state.lock();
+            state.hidden.remove(name);
+            state.remove_name(name);
+            state.note_change(name);
+            state.touch_root();
+        }
+        self.release_changes(name, deleted.clone().unwrap_or_default());
+        match (deleted, entry) {
+            (Ok(_), Some(entry)) => self.aside.keep_deleted(name, entry.text),
+            (Err(error), _) if !over => self.note(name, &format!("renamed, but not deleted yet: {error}")),
+            _ => {}
+        }
+        if over {
+            self.settle(vec![Notice::Entry(name.to_owned()), Notice::Root]).await;
+        }
+    }
+}
+
+impl State {
+    /// Whether the name of a key that was set leads to this version of it.
+    fn shows(&self, change: &Change) -> bool {
+        let Change::Set(key, meta) = change else { return false };
+        let shown = self.named(&names::encode(key)).map(|(_, inode)| &inode.body);
+        matches!(shown, Some(Body::Key(known)) if known.revision >= meta.revision)
+    }
+}
+
+/// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
+fn unlinked_elsewhere(state: &mut State, name: &str) {
+    let writers: Vec<DraftId> =
+        state.drafts.iter().filter(|(_, draft)| !draft.orphan).map(|(id, _)| *id).collect();
+    unlinked(state, name);
+    for id in writers {
+        let Some(draft) = state.drafts.get_mut(&id) else { continue };
+        draft.orphan = false;
+        let ino = draft.ino;
+        if let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.unlinked = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::super::{Caller, Kernel, Settings, document::Validate, scratch::Patterns};
+    use super::*;
+    use crate::cache::{self, Cache, FOREVER};
+    use crate::store::{Key, MemoryStore};
+
+    const MAX_AGE: Duration = Duration::from_secs(3);
+    const CALLER: Caller = Caller { thread: 0, uid: 0, gid: 0 };
+
+    /// Remembers what it was told.
+    struct Told {
+        drops_everything: bool,
+        notices: Arc<parking_lot::Mutex<Vec<Notice>>>,
+    }
+
+    impl Kernel for Told {
+        fn drops_everything(&self) -> bool {
+            self.drops_everything
+        }
+
+        fn tell(&self, notices: Vec<Notice>) -> oneshot::Receiver<()> {
+            self.notices.lock().extend(notices);
+            oneshot::channel().1
+        }
+
+        fn drop_inode(&self, _: Ino) {}
+    }
+
+    fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Notice>>>) {
+        let bounds = cache::Settings {
+            entries: 100.try_into().unwrap(),
+            bytes: 1000,
+            max_age: MAX_AGE,
+            max_stale: Duration::ZERO,
+        };
+        let cache = Arc::new(Cache::new(Arc::new(MemoryStore::new()), bounds));
+        cache.set_pushed(true);
+        let settings = Settings {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            umask: 0,
+            validate: Validate::Json,
+            scratch: Patterns::new(&[]).unwrap(),
+            aside: std::path::PathBuf::new(),
+        };
+        let (fs, notices) = (Fs::new(cache, settings), Arc::default());
+        fs.attach(Box::new(Told { drops_everything, notices: Arc::clone(&notices) }));
+        (fs, notices)
+    }
+
+    /// What the kernel is told when changes were missed, and when the feed has ended, after a look at `k` and `none`;
+    /// and for how long it may remember that `none` is absent.
+    async fn told(drops_everything: bool) -> (Vec<Notice>, Vec<Notice>, Duration) {
+        let (fs, notices) = mounted(drops_everything);
+        fs.cache.set_key_value(&Key::from("k"), Arc::from(&b"1"[..]), Expect::Anything).await.unwrap();
+        let look = |name: &str| fs.clone().lookup(CALLER, name.to_owned());
+        assert_eq!(look("k").await.unwrap().ttl, FOREVER);
+        let absence = look("none").await.unwrap().ttl;
+        let (sender, feed) = mpsc::unbounded_channel();
+        sender.send(Change::Everything).unwrap();
+        let follow = tokio::spawn(fs.clone().follow_changes(feed));
+        let taken = || !notices.lock().is_empty();
+        while !taken() {
+            tokio::task::yield_now().await;
+        }
+        let missed = std::mem::take(&mut *notices.lock());
+        look("k").await.unwrap();
+        drop(sender);
+        follow.await.unwrap();
+        let ended = notices.lock().clone();
+        (missed, ended, absence)
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_can_drops_all_names_at_once() {
+        let all = vec![Notice::Everything, Notice::Root];
+        assert_eq!(told(true).await, (all.clone(), all, FOREVER));
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_cannot_is_told_of_each_name_and_forgets_absences_by_itself() {
+        let each = vec![Notice::Entry("k".into()), Notice::Root];
+        assert_eq!(told(false).await, (each.clone(), each, MAX_AGE));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_open_when_changes_are_missed_gives_out_nothing_for_long() {
+        let (fs, _) = mounted(true);
+        fs.cache.set_key_value(&Key::from("k"), Arc::from(&b"1"[..]), Expect::Anything).await.unwrap();
+        let directory = fs.clone().open_directory(CALLER).await.unwrap();
+        let ttl = || {
+            let mut seen = Duration::ZERO;
+            fs.read_directory_plus(&directory, 2, |_, _, ttl| {
+                seen = ttl;
+                true
+            });
+            seen
+        };
+        assert_eq!(ttl(), FOREVER);
+        fs.take_in(&Change::Everything);
+        assert_eq!(ttl(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,99 @@
+//! New files. Creating one never asks the store: the kernel holds the whole directory while it waits.
+
+use std::time::{Duration, SystemTime};
+
+use super::drafts::{Draft, Purpose};
+use super::inodes::{Body, Content, Overrides};
+use super::names::{self, Decoded};
+use super::open::{draft_of, handle};
+use super::scratch::Class;
+use super::{Access, Caller, Found, Fs, FsError, FsResult, Opened};
+use crate::store::{Expect, Key};
+
+impl Fs {
+    /// Creates `name` and opens it. The file is local until its first complete document is published.
+    pub fn create(
+        &self,
+        caller: Caller,
+        name: String,
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+    ) -> FsResult<(Found, Opened)> {
+        self.writable()?;
+        if name.len() > names::NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        let mut state = self.state.lock();
+        if exclusive && state.names.contains_key(&name) {
+            return Err(FsError::Exists);
+        }
+        let key = self.key_for_new(&name)?;
+        // The kernel found no such file, but another process may have set the key since.
+        let entry = self.cache.peek(&key).and_then(|answer| answer.value);
+        let hidden = state.hidden.contains_key(&name);
+        if exclusive && entry.is_some() && !hidden {
+            return Err(FsError::Exists);
+        }
+        // The successor of a key that was renamed to a backup is a new file for who writes it.
+        let entry = entry.filter(|_| !hidden);
+        let there = entry.is_some();
+        let purpose = match self.settings.scratch.class(&name, exclusive) {
+            Class::Hard if !there => Purpose::Hard,
+            Class::Soft if !there => Purpose::Soft,
+            _ => Purpose::Key,
+        };
+        if purpose == Purpose::Key
+            && !hidden
+            && let Some(error) = self.cache.outage()
+        {
+            return Err(error.into());
+        }
+        // Who asks for no truncation means to go on from what is there: nothing, as far as it knows.
+        let expect = if access.truncate && !exclusive || hidden { Expect::Anything } else { Expect::Absent };
+        let mut draft = match entry {
+            Some(entry) => draft_of(entry, access),
+            None => Draft::new(Vec::new(), purpose, expect),
+        };
+        draft.exclusive = exclusive;
+        let draft = state.add_draft(draft);
+        let ino = if there {
+            state.add_inode(&name, &key, Body::Draft(draft))
+        } else {
+            state.remove_name(&name);
+            let ino = state.add_inode(&name, &key, Body::Local(draft));
+            state.names.insert(name.clone(), ino);
+            state.touch_root();
+            state.overrides.insert(name, self.attributes_of_new(caller, mode));
+            ino
+        };
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        if let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+        let attr = self.attr_in(&state, ino, None)?;
+        Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, quiet: false }))
+    }
+
+    fn attributes_of_new(&self, caller: Caller, mode: u32) -> Overrides {
+        let own = |set: u32, default: u32| (set != default).then_some(set);
+        Overrides {
+            mode: own(mode & 0o7777, 0o666 & !self.settings.umask),
+            uid: own(caller.uid, self.settings.uid),
+            gid: own(caller.gid, self.settings.gid),
+            changed: Some(SystemTime::now()),
+            ..Overrides::default()
+        }
+    }
+
+    /// The key for a new file, if there can be one of that name.
+    fn key_for_new(&self, name: &str) -> FsResult<Key> {
+        match names::decode(name.as_ref()) {
+            Decoded::Key(key) => {
+                self.cache.limits().check(&key, &[])?;
+                Ok(key)
+            }
+            Decoded::Alias | Decoded::Impossible => Err(FsError::BadName),
+        }
+    }
+}

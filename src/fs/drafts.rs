@@ -1,0 +1,271 @@
+//! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::document::{Fault, Prefix, Validate};
+use super::error::{FsError, FsResult};
+use super::inodes::{Ino, ROOT};
+use super::scratch;
+use crate::store::{Expect, Limits, Meta, counted_len};
+
+/// Names a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DraftId(pub(super) u64);
+
+/// Where a draft's bytes may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To the store, at close and fsync.
+    Key,
+    /// To the store when it is renamed onto a key, or promoted.
+    Soft,
+    /// Nowhere, unless renamed onto a key.
+    Hard,
+}
+
+/// The unsaved bytes of one file.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about the bytes")]
+pub(super) struct Draft {
+    /// What a reader of the draft sees.
+    pub(super) text: Vec<u8>,
+    /// Where the bytes may go.
+    pub(super) purpose: Purpose,
+    /// What must hold in the store when the draft is published.
+    pub(super) expect: Expect,
+    /// Created with `O_EXCL`.
+    pub(super) exclusive: bool,
+    /// Bytes were written, or the size changed, since the draft was last published.
+    pub(super) changed: bool,
+    /// Bytes were written, not only the size changed, since the draft was last published.
+    pub(super) written: bool,
+    /// Counts changes: a publish that ends at another count than it began does not make the draft clean.
+    pub(super) generation: u64,
+    /// What the store knows since the last publish.
+    pub(super) published: Option<Meta>,
+    /// When the bytes last changed, or what utimes(2) said since.
+    pub(super) modified: SystemTime,
+    /// utimes(2) was called after the last write; the time outlives the publish.
+    pub(super) time_set: bool,
+    /// How many handles write to this draft.
+    pub(super) handles: u32,
+    /// The key was deleted while the draft was open: it goes nowhere.
+    pub(super) orphan: bool,
+    /// The last publish failed and its caller was told so: only an explicit close or fsync tries again.
+    pub(super) refused: Option<FsError>,
+    /// The bytes were a key's value once (a backup made by rename).
+    pub(super) was_key: bool,
+    /// The inode it belongs to.
+    pub(super) ino: Ino,
+    /// When the bytes last changed, for promotion.
+    pub(super) touched: Instant,
+    /// One publish at a time.
+    pub(super) gate: Arc<tokio::sync::Mutex<()>>,
+    /// The document so far, as long as it is written from the start to the end.
+    prefix: Option<Prefix>,
+}
+
+impl Draft {
+    /// A draft that starts with `text`.
+    pub(super) fn new(text: Vec<u8>, purpose: Purpose, expect: Expect) -> Self {
+        Self {
+            text,
+            purpose,
+            expect,
+            exclusive: false,
+            changed: false,
+            written: false,
+            generation: 0,
+            published: None,
+            modified: SystemTime::now(),
+            time_set: false,
+            handles: 0,
+            orphan: false,
+            refused: None,
+            was_key: false,
+            ino: ROOT,
+            touched: Instant::now(),
+            gate: Arc::default(),
+            prefix: Some(Prefix::new()),
+        }
+    }
+
+    /// Starts over with nothing, as `O_TRUNC` does.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.prefix = Some(Prefix::new());
+        self.touch();
+        self.written = false;
+    }
+
+    /// Replaces the bytes by what the store has; nothing is left to publish.
+    pub(super) fn reset(&mut self, text: &[u8]) {
+        self.text = text.to_vec();
+        self.prefix = Some(Prefix::new());
+        self.touch();
+        self.changed = false;
+        self.written = false;
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.generation += 1;
+        self.modified = SystemTime::now();
+        self.time_set = false;
+        self.touched = Instant::now();
+        self.refused = None;
+    }
+
+    /// What the store has is this draft, published at `generation`.
+    pub(super) fn published(&mut self, meta: &Meta, generation: u64) {
+        self.expect = Expect::At(meta.revision);
+        self.published = Some(meta.clone());
+        self.purpose = Purpose::Key;
+        self.refused = None;
+        if self.generation == generation {
+            self.changed = false;
+            self.written = false;
+        }
+    }
+
+    /// Writes `data` at `offset`, or nothing of it.
+    pub(super) fn write(
+        &mut self,
+        offset: usize,
+        data: &[u8],
+        limits: &Limits,
+        validate: Validate,
+    ) -> FsResult<()> {
+        let end = offset.checked_add(data.len()).ok_or(FsError::Argument)?;
+        if end > self.text.len() {
+            let last = data.last().copied();
+            self.check_size(end, last, limits)?;
+        }
+        self.check_prefix(offset, data, validate)?;
+        if end > self.text.len() {
+            self.text.resize(end, 0);
+        }
+        self.text[offset..end].copy_from_slice(data);
+        self.touch();
+        self.written = true;
+        Ok(())
+    }
+
+    /// Sets the size; new bytes are zero.
+    pub(super) fn truncate(&mut self, size: usize, limits: &Limits) -> FsResult<()> {
+        if size == self.text.len() {
+            return Ok(());
+        }
+        if size == 0 {
+            self.clear();
+            return Ok(());
+        }
+        if size > self.text.len() {
+            self.check_size(size, Some(0), limits)?;
+        }
+        self.text.resize(size, 0);
+        self.prefix = None;
+        self.touch();
+        Ok(())
+    }
+
+    /// Whether `size` bytes, of which the last is `last`, are within the limits.
+    pub(super) fn check_size(&self, size: usize, last: Option<u8>, limits: &Limits) -> FsResult<()> {
+        match self.purpose {
+            Purpose::Key => {
+                let counted = size - counted_len_of_tail(last);
+                if counted > limits.value {
+                    return Err(FsError::TooLarge { size: counted, limit: limits.value });
+                }
+            }
+            Purpose::Soft | Purpose::Hard if size > scratch::FILE_LIMIT => return Err(FsError::ScratchFull),
+            Purpose::Soft | Purpose::Hard => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses bytes after which no continuation is a document, as long as the draft is written in order.
+    fn check_prefix(&mut self, offset: usize, data: &[u8], validate: Validate) -> FsResult<()> {
+        if self.purpose != Purpose::Key || validate == Validate::None {
+            return Ok(());
+        }
+        let Some(prefix) = self.prefix.as_mut().filter(|_| offset == self.text.len()) else {
+            self.prefix = None;
+            return Ok(());
+        };
+        let mut next = prefix.clone();
+        let seen = next.seen();
+        next.feed(&self.text[seen..]).and_then(|()| next.feed(data))?;
+        self.prefix = Some(next);
+        Ok(())
+    }
+
+    /// Whether the draft can be published as it is.
+    pub(super) fn check(&self, limits: &Limits, validate: Validate) -> FsResult<()> {
+        let size = counted_len(&self.text);
+        if size > limits.value {
+            return Err(FsError::TooLarge { size, limit: limits.value });
+        }
+        if validate == Validate::Json && !self.written && self.changed {
+            // A bare truncation may leave a document by accident ("12" of "1234"): it is never published.
+            return Err(Fault::Incomplete(self.text.len()).into());
+        }
+        Ok(validate.check(&self.text)?)
+    }
+}
+
+fn counted_len_of_tail(last: Option<u8>) -> usize {
+    last.map_or(0, |last| 1 - counted_len(&[last]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { value: 10_000, key: 100 };
+
+    fn draft() -> Draft {
+        Draft::new(Vec::new(), Purpose::Key, Expect::Anything)
+    }
+
+    #[test]
+    fn the_limit_is_the_same_for_every_way_to_grow() {
+        let mut a = draft();
+        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json), Ok(()));
+        assert!(a.write(10_000, b"1", &LIMITS, Validate::None).is_err());
+        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json), Ok(()));
+        assert!(a.write(10_001, b"\n", &LIMITS, Validate::Json).is_err());
+        assert!(draft().write(0, &[b' '; 10_001], &LIMITS, Validate::Json).is_err());
+        assert!(draft().write(10_000, b"1", &LIMITS, Validate::None).is_err());
+        assert!(draft().truncate(10_001, &LIMITS).is_err());
+        assert_eq!(draft().truncate(10_000, &LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn a_refused_write_leaves_the_draft_as_it_was() {
+        let mut draft = draft();
+        draft.write(0, b"{\"a\":", &LIMITS, Validate::Json).unwrap();
+        assert!(draft.write(5, b"}", &LIMITS, Validate::Json).is_err());
+        draft.write(5, b"1}", &LIMITS, Validate::Json).unwrap();
+        assert_eq!(draft.text, b"{\"a\":1}");
+        assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
+    }
+
+    #[test]
+    fn an_append_goes_on_from_the_old_text() {
+        let mut draft = Draft::new(b"{\"a\":1}\n".to_vec(), Purpose::Key, Expect::Anything);
+        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json), Ok(()));
+        assert!(draft.write(10, b"x", &LIMITS, Validate::Json).is_err());
+    }
+
+    #[test]
+    fn a_bare_truncation_is_never_published() {
+        let mut draft = Draft::new(b"1234".to_vec(), Purpose::Key, Expect::Anything);
+        draft.truncate(2, &LIMITS).unwrap();
+        assert!(draft.check(&LIMITS, Validate::Json).is_err());
+        assert_eq!(draft.check(&LIMITS, Validate::None), Ok(()));
+        draft.write(0, b"77", &LIMITS, Validate::Json).unwrap();
+        assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
+    }
+}

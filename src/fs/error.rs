@@ -1,0 +1,100 @@
+//! Why a file operation failed. Climbs from the store's errors to the kernel's errno (`fuse/errno.rs`).
+
+use super::document::Fault;
+use crate::store;
+
+/// Why a file operation failed. Messages are for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FsError {
+    /// There is no such file.
+    #[error("no such key")]
+    NotFound,
+    /// The file exists and the caller asked for it not to.
+    #[error("the key exists")]
+    Exists,
+    /// What was written is not a value.
+    #[error("{0}; the old value stays")]
+    Invalid(#[from] Fault),
+    /// No key can have this name.
+    #[error("no key can have this file name (control characters and malformed escapes are not allowed)")]
+    BadName,
+    /// The name has more than 255 bytes.
+    #[error("the file name has more than 255 bytes")]
+    NameTooLong,
+    /// The value would pass the limit.
+    #[error("the value would have {size} bytes, the limit is {limit}; the old value stays")]
+    TooLarge {
+        /// Bytes it would have.
+        size: usize,
+        /// Bytes the store keeps.
+        limit: usize,
+    },
+    /// The scratch files are full.
+    #[error("scratch files may hold 16 MiB each and 64 MiB together")]
+    ScratchFull,
+    /// The mount is read-only.
+    #[error("the mount is read-only")]
+    ReadOnly,
+    /// The view is flat: there are no directories, links or special files.
+    #[error("the directory of keys is flat: no directories, links or special files")]
+    Flat,
+    /// The kernel names an inode that another one has replaced; it looks the name up again.
+    #[error("the file was replaced; look it up again")]
+    Superseded,
+    /// The operation is unknown here.
+    #[error("not supported")]
+    NotSupported,
+    /// There is no such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// A flag or an argument makes no sense here.
+    #[error("invalid argument")]
+    Argument,
+    /// The handle does not exist or was not opened for this.
+    #[error("the file is not open for this")]
+    BadHandle,
+    /// A lock that is held elsewhere, and the caller does not wait.
+    #[error("locked by another process")]
+    WouldBlock,
+    /// The caller was sent a signal while it waited for a lock.
+    #[error("interrupted")]
+    Interrupted,
+    /// The store did not do what it was asked to.
+    #[error(transparent)]
+    Store(store::Error),
+}
+
+impl From<store::Error> for FsError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::NotFound => Self::NotFound,
+            store::Error::Exists => Self::Exists,
+            store::Error::TooLarge { size, limit } => Self::TooLarge { size, limit },
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl FsError {
+    /// True for trouble of the store itself, which may be over at the next try.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_outage())
+    }
+
+    /// Answers that programs ask for in normal work, not trouble that a person wants to hear of.
+    pub fn is_routine(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound
+                | Self::Exists
+                | Self::Superseded
+                | Self::NoAttribute
+                | Self::NotSupported
+                | Self::WouldBlock
+                | Self::Interrupted
+        )
+    }
+}
+
+/// Result of a file operation.
+pub type FsResult<T> = Result<T, FsError>;

@@ -1,0 +1,276 @@
+//! Names to inodes, and attributes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::inodes::{Body, Content, Fh, Ino, Inode, ROOT, State};
+use super::names::{self, Decoded};
+use super::versions::By;
+use super::{Attr, Caller, Fs, FsError, FsResult};
+use crate::cache::{Answer, FOREVER};
+use crate::store::{Key, Meta};
+
+/// The answer to a lookup, and how long it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The file; `None` is a confirmed absence.
+    pub attr: Option<Attr>,
+    /// For how long the name leads there.
+    pub ttl: Duration,
+}
+
+/// What a name means once the store has been asked, if it had to be.
+type Told = Answer<Option<Meta>>;
+
+impl Fs {
+    /// Finds `name` in the directory and counts one reference to its inode.
+    pub async fn lookup(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
+        if name.len() > names::NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        if let Some(found) = self.lookup_known(caller, &name, None) {
+            return Ok(found);
+        }
+        let Some(key) = self.key_of(&name).await? else {
+            return Ok(Found {
+                attr: None,
+                ttl: self.absence(if self.cache.is_pushed() { FOREVER } else { Duration::ZERO }),
+            });
+        };
+        let mut told = self.ask(&name, &key).await?;
+        if let Some(found) = self.lookup_known(caller, &name, Some((key.clone(), told))) {
+            return Ok(found);
+        }
+        // The key changed between the answer and its use; should it do so again, the kernel may not rely on it.
+        told = self.ask(&name, &key).await?;
+        told.ttl = Duration::ZERO;
+        let found = self.lookup_known(caller, &name, Some((key, told)));
+        Ok(found.unwrap_or(Found { attr: None, ttl: Duration::ZERO }))
+    }
+
+    /// What the store says of `key`.
+    async fn ask(self: &Arc<Self>, name: &str, key: &Key) -> FsResult<Told> {
+        let told = self.cache.get_key_value(key).await?;
+        let told = Answer { value: told.value.map(|entry| entry.meta), ttl: told.ttl, age: told.age };
+        // Without a change feed this is how a change of the key is noticed.
+        let notices = match &told.value {
+            Some(meta) => self.state.lock().adopt(name, meta, By::Mount),
+            None if !self.cache.is_pushed() => {
+                self.state.lock().gone(name);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        self.settle_later(notices);
+        Ok(told)
+    }
+
+    /// Whether a change came in since the store told this of `key`. Asked under the lock of the tables: what comes in
+    /// later finds what is made of the answer.
+    fn is_overtaken(&self, key: &Key, told: &Told) -> bool {
+        let now = self.cache.peek(key).map(|answer| answer.value.map(|entry| entry.meta));
+        told.ttl == FOREVER && now.as_ref() != Some(&told.value)
+    }
+
+    /// The key that `name` stands for; `None` if no key can have it.
+    pub(super) async fn key_of(&self, name: &str) -> FsResult<Option<Key>> {
+        match names::decode(name.as_ref()) {
+            Decoded::Key(key) => Ok(Some(key)),
+            Decoded::Impossible => Ok(None),
+            Decoded::Alias => {
+                let known = self.state.lock().named(name).map(|(_, inode)| inode.key.clone());
+                if known.is_some() {
+                    return Ok(known);
+                }
+                let listing = self.cache.list_keys().await?.value;
+                Ok(listing.iter().find(|(key, _)| names::encode(key) == name).map(|(key, _)| key.clone()))
+            }
+        }
+    }
+
+    /// The answer, if it can be given from memory (or from what the store just `told`).
+    fn lookup_known(&self, caller: Caller, name: &str, told: Option<(Key, Told)>) -> Option<Found> {
+        let mut state = self.state.lock();
+        if let Some(ino) = redirected(&state, caller, name) {
+            return self.found(&mut state, ino, Duration::ZERO);
+        }
+        let mut most = FOREVER;
+        if let Some(hidden) = state.hidden.get(name) {
+            // Its successor is being written: gone for who renamed it, still there for everybody else.
+            most = Duration::ZERO;
+            if !hidden.gone_for(caller.thread) {
+                let ino = state.show_hidden(name)?;
+                return self.found(&mut state, ino, most);
+            }
+            if !state.names.contains_key(name) {
+                return Some(Found { attr: None, ttl: most });
+            }
+        }
+        if let Some((ino, inode)) = state.named(name) {
+            let ttl = match &inode.body {
+                Body::Key(_) if self.cache.is_pushed() => FOREVER,
+                Body::Key(meta) => {
+                    let same = |answer: &Told| answer.value.as_ref() == Some(meta);
+                    let told = told.map(|(_, told)| told).or_else(|| self.peek_meta(&inode.key));
+                    told.filter(same).map(|told| told.ttl)?
+                }
+                // Once it is published the name leads elsewhere, and nobody needs to be told.
+                Body::Local(_) | Body::Draft(_) => Duration::ZERO,
+            };
+            return self.found(&mut state, ino, ttl.min(most));
+        }
+        let (key, told) = match told {
+            Some((key, told)) if self.is_overtaken(&key, &told) => return None,
+            Some(told) => told,
+            None => match names::decode(name.as_ref()) {
+                Decoded::Key(key) => {
+                    let told = self.peek_meta(&key)?;
+                    (key, told)
+                }
+                Decoded::Alias | Decoded::Impossible => return None,
+            },
+        };
+        let Some(meta) = told.value else {
+            return Some(Found { attr: None, ttl: self.absence(told.ttl.min(most)) });
+        };
+        let ino = state.add_inode(name, &key, Body::Key(meta));
+        state.names.insert(name.to_owned(), ino);
+        self.found(&mut state, ino, told.ttl.min(most))
+    }
+
+    /// For how long a name may be remembered as absent.
+    fn absence(&self, ttl: Duration) -> Duration {
+        if self.drops_everything() { ttl } else { ttl.min(self.cache.max_age()) }
+    }
+
+    /// What is remembered of a key, from its value or from the listing.
+    pub(super) fn peek_meta(&self, key: &Key) -> Option<Told> {
+        let known = self.cache.peek(key);
+        let known = known.map(|answer| Answer {
+            value: answer.value.map(|entry| entry.meta),
+            ttl: answer.ttl,
+            age: answer.age,
+        });
+        known.or_else(|| self.cache.peek_listing(key))
+    }
+
+    fn found(&self, state: &mut State, ino: Ino, ttl: Duration) -> Option<Found> {
+        let inode = state.inodes.get_mut(&ino)?;
+        inode.lookups += 1;
+        let attr = self.attr_in(state, ino, None).ok()?;
+        Some(Found { attr: Some(attr), ttl })
+    }
+
+    /// Drops `lookups` references of the kernel.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.state.lock().forget(ino, lookups);
+    }
+
+    /// Attributes of an inode; through a handle, of what that handle reads or writes.
+    pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
+        let state = self.state.lock();
+        let attr = self.attr_in(&state, ino, fh)?;
+        // An inode that another version replaced follows its key again once nobody holds it; only a name that
+        // leads to it makes its attributes last.
+        let lasting = ino == ROOT
+            || state.inode(ino).is_ok_and(|inode| inode.handles > 0 || state.is_current(ino, inode));
+        Ok(Found { attr: Some(attr), ttl: if lasting { self.attr_ttl(ino) } else { Duration::ZERO } })
+    }
+
+    /// Attributes change with the inode only, except those of the directory, which age with the listing.
+    fn attr_ttl(&self, ino: Ino) -> Duration {
+        if ino != ROOT || self.cache.is_pushed() { FOREVER } else { Duration::ZERO }
+    }
+
+    pub(super) fn attr_in(&self, state: &State, ino: Ino, fh: Option<Fh>) -> FsResult<Attr> {
+        if ino == ROOT {
+            return Ok(self.root_attr(state));
+        }
+        let inode = state.inode(ino)?;
+        let handle = fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content);
+        let (size, modified, created) = match (handle, &inode.body) {
+            (Some(Content::Snapshot(text, Some(meta))), Body::Key(_)) => {
+                (text.len() as u64, meta.modified, meta.created)
+            }
+            (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => {
+                let draft = state.drafts.get(id).ok_or(FsError::NotFound)?;
+                let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
+                (draft.text.len() as u64, draft.modified, created)
+            }
+            (_, Body::Key(meta)) => {
+                let meta = self.followed(state, ino, inode).unwrap_or_else(|| meta.clone());
+                (meta.size, meta.modified, meta.created)
+            }
+        };
+        Ok(self.file_attr(state, ino, inode, size, modified, created))
+    }
+
+    /// The current version of a key, for an inode that has been replaced and is held by nobody: a file that is
+    /// bind-mounted alone goes on with the key.
+    fn followed(&self, state: &State, ino: Ino, inode: &Inode) -> Option<Meta> {
+        if inode.handles > 0 || inode.unlinked || state.is_current(ino, inode) {
+            return None;
+        }
+        let current = state.named(&inode.name).and_then(|(_, current)| match &current.body {
+            Body::Key(meta) => Some(meta.clone()),
+            Body::Local(_) | Body::Draft(_) => None,
+        });
+        current.or_else(|| self.peek_meta(&inode.key)?.value)
+    }
+
+    fn file_attr(
+        &self,
+        state: &State,
+        ino: Ino,
+        inode: &Inode,
+        size: u64,
+        modified: SystemTime,
+        created: SystemTime,
+    ) -> Attr {
+        let set =
+            if inode.unlinked { None } else { state.overrides.get(&inode.name) }.copied().unwrap_or_default();
+        let is_key = matches!(inode.body, Body::Key(_));
+        let mtime = set.modified.filter(|_| is_key).unwrap_or(modified);
+        Attr {
+            ino,
+            number: inode.number.unwrap_or(ino),
+            directory: false,
+            size,
+            mode: set.mode.unwrap_or(0o666 & !self.settings.umask),
+            links: u32::from(!inode.unlinked),
+            uid: set.uid.unwrap_or(self.settings.uid),
+            gid: set.gid.unwrap_or(self.settings.gid),
+            accessed: set.accessed.unwrap_or(mtime),
+            modified: mtime,
+            changed: match (set.changed, set.modified) {
+                (Some(changed), Some(_)) if is_key => changed,
+                (changed, _) => changed.map_or(modified, |changed| changed.max(modified)),
+            },
+            created,
+        }
+    }
+
+    fn root_attr(&self, state: &State) -> Attr {
+        let set = state.root;
+        let modified = set.modified.unwrap_or(state.root_modified);
+        Attr {
+            ino: ROOT,
+            number: ROOT,
+            directory: true,
+            size: 0,
+            mode: set.mode.unwrap_or(0o777 & !self.settings.umask),
+            links: 2,
+            uid: set.uid.unwrap_or(self.settings.uid),
+            gid: set.gid.unwrap_or(self.settings.gid),
+            accessed: set.accessed.unwrap_or(modified),
+            modified,
+            changed: set.changed.map_or(state.root_modified, |changed| changed.max(state.root_modified)),
+            created: self.started,
+        }
+    }
+}
+
+/// The inode that an open by this thread was sent to look for.
+fn redirected(state: &State, caller: Caller, name: &str) -> Option<Ino> {
+    state.redirects.get(&caller.thread).filter(|_| state.is_retry(caller.thread, name))?.to
+}

@@ -1,0 +1,247 @@
+//! Keys as file names and back: total, reversible, and nothing is listed twice.
+//!
+//! Most keys are their own names. `/`, control characters (which would reach a terminal through `ls`) and
+//! a `%` that would read as one of these escapes become `%XX` per byte, as in a URL. `.`, `..` and the empty key
+//! have fixed names. A key whose name would pass 255 bytes gets an alias: its beginning, `%~`, and a hash; the
+//! alias alone does not tell the key, so [`decode`] says so and the caller looks it up in the listing.
+
+use std::ffi::OsStr;
+
+use crate::store::Key;
+
+/// Longest file name in bytes (Linux, `NAME_MAX`).
+pub const NAME_MAX: usize = 255;
+/// How much of a long key its alias shows.
+const ALIAS_PREFIX: usize = 200;
+/// `%~` and 32 hexadecimal digits.
+const ALIAS_SUFFIX: usize = 34;
+
+/// What a file name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// This key, and no other name stands for it.
+    Key(Key),
+    /// The alias of a long key: only a listing tells which.
+    Alias,
+    /// No key has this name, and none can be created with it.
+    Impossible,
+}
+
+/// The file name of `key`.
+pub fn encode(key: &Key) -> String {
+    let name = match key.as_str() {
+        "" => return "%(empty)".into(),
+        "." => return "%2E".into(),
+        ".." => return "%2E.".into(),
+        text => escape(text),
+    };
+    if name.len() <= NAME_MAX { name } else { alias(&name, key) }
+}
+
+/// What `name` stands for; `encode` of the answer gives `name` again.
+pub fn decode(name: &OsStr) -> Decoded {
+    let Some(name) = name.to_str() else { return Decoded::Impossible };
+    if is_alias(name) {
+        return Decoded::Alias;
+    }
+    let key = match name {
+        "%(empty)" => Key::from(""),
+        "%2E" => Key::from("."),
+        "%2E." => Key::from(".."),
+        _ => Key::from(unescape(name)),
+    };
+    if encode(&key) == name { Decoded::Key(key) } else { Decoded::Impossible }
+}
+
+fn escape(text: &str) -> String {
+    let mut name = String::with_capacity(text.len());
+    for (at, char) in text.char_indices() {
+        let ambiguous = char == '%' && reads_as_escape(text, at);
+        if char == '/' || char.is_control() || ambiguous {
+            let mut bytes = [0; 4];
+            for byte in char.encode_utf8(&mut bytes).bytes() {
+                name.push('%');
+                for digit in [byte >> 4, byte & 15] {
+                    name.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
+                }
+            }
+        } else {
+            name.push(char);
+        }
+    }
+    name
+}
+
+/// Whether the `%` at `at` would be taken for the start of an escape, of a fixed name or of an alias.
+fn reads_as_escape(text: &str, at: usize) -> bool {
+    let rest = &text[at..];
+    let fixed = at == 0 && matches!(text, "%(empty)" | "%2E" | "%2E.");
+    fixed || is_alias_suffix(rest) || unescape_one(rest).is_some()
+}
+
+fn unescape(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(char) = rest.chars().next() {
+        let (char, len) = unescape_one(rest).unwrap_or((char, char.len_utf8()));
+        text.push(char);
+        rest = &rest[len..];
+    }
+    text
+}
+
+/// The escape that `text` starts with: its character and length. Only what [`escape`] writes counts.
+fn unescape_one(text: &str) -> Option<(char, usize)> {
+    let first = hex(text)?;
+    match first {
+        b'%' | b'/' | 0..0x20 | 0x7f => Some((char::from(first), 3)),
+        // The C1 controls, U+0080 to U+009F, are two bytes in UTF-8.
+        0xc2 => match hex(&text[3..])? {
+            second @ 0x80..0xa0 => Some((char::from(second), 6)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The byte that `text` starts with as `%XX`, upper case only.
+fn hex(text: &str) -> Option<u8> {
+    let [b'%', high, low, ..] = text.as_bytes() else { return None };
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    };
+    Some(digit(high)? * 16 + digit(low)?)
+}
+
+fn alias(name: &str, key: &Key) -> String {
+    let mut end = ALIAS_PREFIX;
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}%~{:032x}", &name[..end], hash(key.as_str().as_bytes()))
+}
+
+/// FNV-1a with 128 bits: an alias must be the same for every version of kvfs on every machine.
+fn hash(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
+}
+
+fn is_alias(name: &str) -> bool {
+    name.len() > ALIAS_SUFFIX
+        && name.is_char_boundary(name.len() - ALIAS_SUFFIX)
+        && is_alias_suffix(&name[name.len() - ALIAS_SUFFIX..])
+}
+
+fn is_alias_suffix(text: &str) -> bool {
+    text.len() == ALIAS_SUFFIX
+        && text.starts_with("%~")
+        && text.bytes().skip(2).all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn decoded(name: &str) -> Decoded {
+        decode(OsStr::new(name))
+    }
+
+    #[test]
+    fn ordinary_keys_are_their_own_names() {
+        for text in ["db", "Vision Zero", "50%", "%41", "a%b", "zürich", "数据", ".hidden", "%"] {
+            assert_eq!(encode(&Key::from(text)), text);
+        }
+    }
+
+    #[test]
+    fn odd_keys_have_names_without_slash_nul_or_control() {
+        for (key, name) in [
+            ("", "%(empty)"),
+            (".", "%2E"),
+            ("..", "%2E."),
+            ("a/b", "a%2Fb"),
+            ("a\0b", "a%00b"),
+            ("a\nb", "a%0Ab"),
+            ("\u{9b}31m", "%C2%9B31m"),
+            ("a%2Fb", "a%252Fb"),
+            ("%(empty)", "%25(empty)"),
+            ("%2E", "%252E"),
+            ("%25", "%2525"),
+        ] {
+            assert_eq!(encode(&Key::from(key)), name);
+            assert_eq!(decoded(name), Decoded::Key(Key::from(key)));
+        }
+    }
+
+    #[test]
+    fn names_that_no_key_has_are_impossible() {
+        for name in ["a\nb", "\u{7f}", "%00\n", "a\u{85}"] {
+            assert_eq!(decoded(name), Decoded::Impossible, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn long_keys_have_a_stable_alias_within_name_max() {
+        let (a, b) = (Key::from("é".repeat(3000)), Key::from("é".repeat(3001)));
+        assert!(encode(&a).len() <= NAME_MAX);
+        assert_ne!(encode(&a), encode(&b));
+        assert_eq!(decoded(&encode(&a)), Decoded::Alias);
+        let looks_like_one = encode(&Key::from(encode(&a)));
+        assert_ne!(looks_like_one, encode(&a));
+    }
+
+    /// Text that is likely to hit the escapes.
+    fn texts() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[%/.~a-f0-9A-F]{0,4}",
+            Just("%25".to_string()),
+            Just("%2F".to_string()),
+            Just("%~".to_string()),
+            Just("%C2%85".to_string()),
+            "\\PC{0,3}",
+            any::<String>(),
+            Just("0123456789abcdef0123456789abcdef".to_string()),
+        ];
+        prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn every_key_has_one_valid_name_that_leads_back(text in texts()) {
+            let key = Key::from(text);
+            let name = encode(&key);
+            prop_assert!(!name.is_empty() && name.len() <= NAME_MAX && name != "." && name != "..");
+            prop_assert!(!name.contains('/') && !name.chars().any(char::is_control));
+            match decoded(&name) {
+                Decoded::Key(back) => prop_assert_eq!(back, key),
+                Decoded::Alias => prop_assert!(escape(key.as_str()).len() > NAME_MAX),
+                Decoded::Impossible => prop_assert!(false, "{} has no way back", name),
+            }
+        }
+
+        #[test]
+        fn every_name_stands_for_at_most_one_key(name in texts()) {
+            if let Decoded::Key(key) = decoded(&name) {
+                prop_assert_eq!(encode(&key), name);
+            }
+        }
+
+        #[test]
+        fn different_keys_have_different_names(texts in prop::collection::vec(texts(), 2..40)) {
+            let mut names = HashMap::new();
+            for text in texts {
+                if let Some(other) = names.insert(encode(&Key::from(text.as_str())), text.clone()) {
+                    prop_assert_eq!(other, text);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Opening and reading.
+//!
+//! A reader opens the inode of the key's current version. A writer is sent to an inode of its own: its open is
+//! answered `ESTALE`, upon which the kernel looks the name up again, once, and finds the writer's draft. An open
+//! that comes back to another inode (it has no name to look up: a bind-mounted file, `/proc/self/fd/N`; or the key
+//! changed again) is served on the spot, past the page cache: a second `ESTALE` would reach the program.
+
+use std::sync::Arc;
+
+use super::document::Validate;
+use super::drafts::{Draft, DraftId, Purpose};
+use super::inodes::{Body, Content, Fh, Handle, Ino, State};
+use super::versions::By;
+use super::{Caller, Fs, FsError, FsResult};
+use crate::store::{Entry, Expect, Revision, Text};
+
+/// What an open asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// `O_WRONLY` or `O_RDWR`.
+    pub write: bool,
+    /// `O_APPEND`.
+    pub append: bool,
+    /// `O_TRUNC`.
+    pub truncate: bool,
+}
+
+/// An open file, and how the kernel shall treat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle.
+    pub fh: Fh,
+    /// Reads and writes go past the page cache.
+    pub direct: bool,
+    /// There is nothing to publish at close.
+    pub quiet: bool,
+}
+
+/// What the store has; `None` is a confirmed absence.
+struct Fetched(Option<Entry>);
+
+/// What an open comes to, given the tables alone.
+enum Plan {
+    Done(Opened),
+    /// The kernel may still have pages of a version older than this one.
+    Settle(Revision),
+    /// A snapshot of the current value is needed first.
+    Fetch,
+}
+
+impl Fs {
+    /// Opens an inode.
+    pub async fn open(self: Arc<Self>, caller: Caller, ino: Ino, access: Access) -> FsResult<Opened> {
+        if access.write || access.truncate {
+            self.writable()?;
+        }
+        let (mut fetched, mut settled) = (None, None);
+        loop {
+            match self.plan_open(caller, ino, access, fetched.take(), settled)? {
+                Plan::Done(opened) => return Ok(opened),
+                Plan::Settle(version) => settled = self.drop_for_open(ino).await.then_some(version),
+                Plan::Fetch => fetched = Some(self.fetch(ino).await?),
+            }
+        }
+    }
+
+    /// The current value of the key of an inode. A version newer than the inode's replaces it.
+    async fn fetch(self: &Arc<Self>, ino: Ino) -> FsResult<Fetched> {
+        let (name, key) = {
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            (inode.name.clone(), inode.key.clone())
+        };
+        let entry = self.cache.get_key_value(&key).await?.value;
+        let notices = match &entry {
+            Some(entry) => self.state.lock().adopt(&name, &entry.meta, By::Mount),
+            None => Vec::new(),
+        };
+        self.settle(notices).await;
+        Ok(Fetched(entry))
+    }
+
+    fn plan_open(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        access: Access,
+        fetched: Option<Fetched>,
+        settled: Option<Revision>,
+    ) -> FsResult<Plan> {
+        let mut state = self.state.lock();
+        let inode = state.inode(ino)?;
+        let (write, retried) = (access.write || access.truncate, state.is_retry(caller.thread, &inode.name));
+        let meta = match &inode.body {
+            Body::Key(meta) => Some(meta),
+            &Body::Local(draft) => return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access))),
+            // Its own writer's, or by way of `/proc/self/fd/N`.
+            &Body::Draft(draft) if retried => {
+                return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
+            }
+            Body::Draft(_) => None,
+        };
+        if write && let Some(error) = self.cache.outage() {
+            // Said at once: most shells do not look at what close(2) says.
+            return Err(error.into());
+        }
+        let version = meta.map(|meta| meta.revision).unwrap_or_default();
+        if inode.stale > 0 && settled != Some(version) {
+            return Ok(Plan::Settle(version));
+        }
+        let at_home = meta.filter(|_| !write && state.is_current(ino, inode)).map(|meta| meta.revision);
+        if at_home.is_none() && !write && !retried {
+            return Err(state.redirect(caller.thread, ino, None));
+        }
+        let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| Fetched(answer.value)));
+        let Some(Fetched(entry)) = known else { return Ok(Plan::Fetch) };
+        let Some(entry) = entry else {
+            // The key is gone: the kernel looks its name up once, then there is no such file.
+            if !retried {
+                return Err(state.redirect(caller.thread, ino, None));
+            }
+            state.end_redirect(caller.thread);
+            return Err(FsError::NotFound);
+        };
+        match at_home {
+            Some(revision) if entry.meta.revision > revision => Ok(Plan::Fetch),
+            Some(_) => {
+                state.end_redirect(caller.thread);
+                Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, false)))
+            }
+            None if retried => {
+                state.end_redirect(caller.thread);
+                Ok(Plan::Done(self.open_direct(&mut state, caller, ino, entry, access)))
+            }
+            None => Err(send_to_draft(&mut state, caller, ino, entry, access)),
+        }
+    }
+
+    /// Serves an open that has no name to look up.
+    fn open_direct(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        entry: Entry,
+        access: Access,
+    ) -> Opened {
+        if !access.write && !access.truncate {
+            return read_snapshot(state, caller, ino, entry, true);
+        }
+        let mut draft = draft_of(entry, access);
+        draft.ino = ino;
+        let draft = state.add_draft(draft);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        Opened { fh, direct: true, quiet: false }
+    }
+
+    /// Opens a file that is shared by all who have it open.
+    fn join(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Opened {
+        let write = access.write || access.truncate;
+        let unborn =
+            |draft: &Draft| draft.purpose == Purpose::Key && draft.handles > 0 && draft.published.is_none();
+        if !write && state.drafts.get(&draft).is_some_and(unborn) {
+            // A new key that is being written: nothing of it is there for others yet.
+            let content = Content::Snapshot(Text::from([]), None);
+            let fh = state.add_handle(handle(caller, ino, content, false, false));
+            return Opened { fh, direct: true, quiet: true };
+        }
+        // The redirect ends only after the handle holds the inode.
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write, access.append));
+        state.end_redirect(caller.thread);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        Opened { fh, direct: false, quiet: !write }
+    }
+
+    /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
+    fn truncated(&self, state: &mut State, draft: DraftId) {
+        if let Some(draft) = state.drafts.get_mut(&draft) {
+            // A shared new file that is empty already stays clean.
+            let fresh = draft.published.is_none() && draft.text.is_empty() && !draft.changed;
+            if !fresh || self.settings.validate == Validate::None {
+                draft.clear();
+            }
+            if !matches!(draft.expect, Expect::Absent) {
+                draft.expect = Expect::Anything;
+            }
+        }
+    }
+
+    /// Reads up to `size` bytes at `offset` of what the handle has open.
+    pub fn read<T>(&self, fh: Fh, offset: u64, size: usize, take: impl FnOnce(&[u8]) -> T) -> FsResult<T> {
+        let state = self.state.lock();
+        let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
+        let text = match &handle.content {
+            Content::Snapshot(text, _) => &text[..],
+            Content::Draft(draft) => &state.drafts.get(draft).ok_or(FsError::BadHandle)?.text[..],
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let end = start.saturating_add(size).min(text.len());
+        Ok(take(&text[start..end]))
+    }
+}
+
+/// Makes a draft inode for a writer of a key that exists, and sends the writer there.
+fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
+    let Some(inode) = state.inodes.get(&ino) else { return FsError::NotFound };
+    let (name, key) = (inode.name.clone(), inode.key.clone());
+    let number = inode.number.or(Some(ino));
+    let draft = state.add_draft(draft_of(entry, access));
+    let target = state.add_inode(&name, &key, Body::Draft(draft));
+    if let Some(inode) = state.inodes.get_mut(&target) {
+        inode.number = number;
+    }
+    state.redirect(caller.thread, ino, Some(target))
+}
+
+fn read_snapshot(state: &mut State, caller: Caller, ino: Ino, entry: Entry, direct: bool) -> Opened {
+    let content = Content::Snapshot(entry.text, Some(entry.meta));
+    let fh = state.add_handle(handle(caller, ino, content, false, false));
+    Opened { fh, direct, quiet: true }
+}
+
+/// A draft that starts with the current value, or with nothing.
+pub(super) fn draft_of(entry: Entry, access: Access) -> Draft {
+    let (text, expect) = if access.truncate {
+        (Vec::new(), Expect::Anything)
+    } else {
+        (entry.text.to_vec(), Expect::At(entry.meta.revision))
+    };
+    let mut draft = Draft::new(text, Purpose::Key, expect);
+    draft.modified = entry.meta.modified;
+    draft.published = Some(entry.meta);
+    draft
+}
+
+pub(super) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
+    Handle { ino, content, writable, append, opener: caller.thread, failed: None, refused: Vec::new() }
+}

@@ -1,0 +1,207 @@
+//! The end of a handle: the last chance to publish, and where what cannot be published is kept.
+
+use std::sync::Arc;
+
+use super::document::Fault;
+use super::drafts::{DraftId, Purpose};
+use super::inodes::{Body, Content, Fh, Handle, Ino, State};
+use super::versions::By;
+use super::{Fs, FsError, Notice};
+use crate::store::Key;
+
+/// What the end of a handle leaves to do.
+#[derive(Default)]
+struct End {
+    notices: Vec<Notice>,
+    /// Name and text that could not be published, and why.
+    unpublished: Option<(String, Vec<u8>, String)>,
+    /// A local file without content: its key may have been set by somebody else.
+    emptied: Option<(String, Key)>,
+}
+
+impl Fs {
+    /// The kernel is done with a handle. Errors reach nobody: what cannot be published is set aside.
+    pub async fn release(self: Arc<Self>, fh: Fh) {
+        let late = self.late_draft(fh);
+        if let Some((ino, id)) = late {
+            // A mapping may have written after the last close.
+            _ = self.publish(ino, id).await;
+        }
+        let End { mut notices, unpublished, emptied } = self.let_go(&mut self.state.lock(), fh);
+        self.unlocked.notify_waiters();
+        if let Some((name, text, why)) = unpublished {
+            let fs = self.clone();
+            _ = tokio::task::spawn_blocking(move || fs.set_aside(&name, &text, &why)).await;
+        }
+        if let Some((name, key)) = emptied
+            && let Ok(answer) = self.cache.get_key_value(&key).await
+            && let Some(entry) = answer.value
+        {
+            // Somebody else set the key while the file was local.
+            notices.extend(self.state.lock().adopt(&name, &entry.meta, By::Others));
+        }
+        self.settle(notices).await;
+    }
+
+    /// The draft of the last writer, if it changed and nobody was told yet that it cannot be published.
+    fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId)> {
+        let state = self.state.lock();
+        let handle = state.handles.get(&fh).filter(|handle| handle.writable && handle.failed.is_none())?;
+        let Content::Draft(id) = handle.content else { return None };
+        let draft = state.drafts.get(&id)?;
+        let due = draft.handles == 1
+            && draft.purpose == Purpose::Key
+            && draft.changed
+            && draft.refused.is_none()
+            && !draft.orphan
+            && draft.check(&self.cache.limits(), self.settings.validate).is_ok();
+        due.then_some((handle.ino, id))
+    }
+
+    fn let_go(&self, state: &mut State, fh: Fh) -> End {
+        let mut end = End::default();
+        let Some((handle, last)) = state.remove_handle(fh) else { return end };
+        if let Content::Draft(id) = handle.content
+            && last
+        {
+            self.end_draft(state, &handle, id, &mut end);
+            end.emptied = state.empty_file(handle.ino);
+            if !state.inodes.get(&handle.ino).is_some_and(|inode| inode.holds(id)) {
+                state.drafts.remove(&id);
+            }
+        }
+        if let Content::Snapshot(..) = handle.content {
+            end.notices = state.follow_again(handle.ino);
+        }
+        state.collect(handle.ino);
+        end
+    }
+
+    /// Nobody writes to the draft any more.
+    fn end_draft(&self, state: &mut State, handle: &Handle, id: DraftId, end: &mut End) {
+        let ino = handle.ino;
+        let (Some(draft), Some(inode)) = (state.drafts.get_mut(&id), state.inodes.get(&ino)) else { return };
+        if draft.orphan || draft.purpose != Purpose::Key {
+            return;
+        }
+        let (name, key) = (inode.name.clone(), inode.key.clone());
+        let unpublished = draft.changed || handle.failed.is_some();
+        if unpublished {
+            let text = [&draft.text[..], &handle.refused].concat();
+            let why = handle.failed.clone().or_else(|| draft.refused.clone());
+            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
+            let why = why.unwrap_or(Fault::Incomplete(text.len()).into());
+            end.unpublished = Some((name.clone(), text, why.to_string()));
+            state.unpublished.insert(name.clone(), why);
+        }
+        match inode.body {
+            Body::Local(_) if !unpublished => {}
+            // The file stays, as empty as it was before it was written.
+            Body::Local(_) => {
+                draft.reset(&[]);
+                end.notices = state.stale(ino);
+            }
+            // Written past the page cache, through an inode without a name: the kernel's idea of its size is that
+            // of the draft.
+            Body::Key(_) => end.notices = state.stale(ino),
+            Body::Draft(_) => {
+                let published = draft.published.clone().filter(|_| !unpublished);
+                let known = self.cache.peek(&key).and_then(|answer| answer.value);
+                if let Some(meta) = published
+                    && !state.names.contains_key(&name)
+                    && !state.hidden.contains_key(&name)
+                    && known.is_some_and(|entry| entry.meta == meta)
+                {
+                    state.drafts.remove(&id);
+                    state.become_key(ino, &name, &key, meta);
+                }
+            }
+        }
+    }
+
+    /// Keeps content that could not be published (rule 9).
+    fn set_aside(&self, name: &str, text: &[u8], why: &str) -> bool {
+        self.note(name, &why);
+        if text.is_empty() {
+            return false;
+        }
+        match self.aside.keep_rejected(name, text, why) {
+            Ok(path) => {
+                tracing::warn!("{name:?} was not published ({why}); the text is kept in {}", path.display());
+            }
+            Err(error) => {
+                tracing::error!(
+                    "{name:?} was not published ({why}), and its text could not be kept: {error}"
+                );
+            }
+        }
+        true
+    }
+
+    /// Publishes what can be published, while files may still be written to.
+    pub async fn publish_all(self: Arc<Self>) {
+        self.publish_pending().await;
+    }
+
+    /// Publishes what can be published. Returns what is left.
+    async fn publish_pending(self: &Arc<Self>) -> Vec<DraftId> {
+        let (complete, mut rest) = {
+            let state = self.state.lock();
+            let open = state.drafts.iter().filter(|(_, draft)| !draft.orphan);
+            let pending = open.filter(|(_, draft)| match draft.purpose {
+                Purpose::Key => draft.changed,
+                Purpose::Soft => !draft.text.is_empty(),
+                Purpose::Hard => draft.was_key,
+            });
+            let fit = |id: &DraftId| {
+                let draft = &state.drafts[id];
+                draft.purpose != Purpose::Hard
+                    && draft.refused.as_ref().is_none_or(FsError::is_outage)
+                    && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
+            };
+            pending.map(|(id, _)| *id).partition::<Vec<_>, _>(|id| fit(id))
+        };
+        for id in complete {
+            let ino = self.state.lock().drafts.get(&id).map(|draft| draft.ino);
+            if let Some(ino) = ino
+                && self.publish(ino, id).await.is_err()
+            {
+                rest.push(id);
+            }
+        }
+        rest
+    }
+
+    /// Before the daemon ends, when nobody writes any more: publishes what can be published and sets aside the rest.
+    /// Returns how many files were set aside.
+    pub async fn finish(self: Arc<Self>) -> usize {
+        self.aside.write_deleted(usize::MAX);
+        self.publish_pending().await.into_iter().filter(|id| self.set_aside_draft(*id)).count()
+    }
+
+    fn set_aside_draft(&self, id: DraftId) -> bool {
+        let (name, text, why) = {
+            let state = self.state.lock();
+            let Some(draft) = state.drafts.get(&id) else { return false };
+            let Some(inode) = state.inodes.get(&draft.ino) else { return false };
+            // The key of a backup that still is in the store needs no copy.
+            if draft.purpose == Purpose::Hard
+                && state.hidden.values().any(|hidden| hidden.backup == inode.name)
+            {
+                return false;
+            }
+            let why = draft.refused.clone();
+            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
+            let why = match why {
+                Some(why) if draft.purpose != Purpose::Hard => why.to_string(),
+                _ => "it is a scratch file, which ends with the mount, and holds what was the value of a key"
+                    .into(),
+            };
+            (inode.name.clone(), draft.text.clone(), why)
+        };
+        if let Some(draft) = self.state.lock().drafts.get_mut(&id) {
+            draft.orphan = true;
+        }
+        self.set_aside(&name, &text, &why)
+    }
+}

@@ -1,0 +1,303 @@
+//! Renaming: of keys, of scratch files onto keys (which publishes once), and of keys to backup names (which
+//! deletes nothing until the successor is published or the renaming process is gone).
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::document::{Fault, Validate};
+use super::drafts::{Draft, DraftId, Purpose};
+use super::inodes::{Body, Hidden, Ino, State};
+use super::names::{self, Decoded};
+use super::unlink::unlinked;
+use super::{Caller, Fs, FsError, FsResult, Notice};
+use crate::store::{self, Entry, Expect, Key, Meta, Revision, Text};
+
+/// How often a key that somebody else keeps setting is tried to be renamed.
+const RENAME_TRIES: u32 = 10;
+
+/// The file to rename, as the tables know it.
+enum Source {
+    Local(Ino, DraftId),
+    Key(Key),
+}
+
+impl Fs {
+    /// rename(2). The kernel holds the directory's lock meanwhile, so notices are sent and not waited for.
+    pub async fn rename(
+        self: Arc<Self>,
+        caller: Caller,
+        from: String,
+        to: String,
+        no_replace: bool,
+    ) -> FsResult<()> {
+        self.writable()?;
+        if to.len() > names::NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        let _no_publish = self.local_gate(&from).await;
+        let source = self.source(caller, &from).await?;
+        let target = self.target(&to).await?;
+        let there = match self.cache.get_key_value(&target).await {
+            Ok(answer) => answer.value,
+            Err(crate::store::Error::KeyTooLong { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let hidden = self.state.lock().hidden.contains_key(&to);
+        let local =
+            self.state.lock().named(&to).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)));
+        if no_replace && (local || there.is_some() && !hidden) {
+            return Err(FsError::Exists);
+        }
+        let backup = there.is_none() && self.settings.scratch.is_backup(&to);
+        match source {
+            Source::Local(ino, draft) if backup => {
+                self.move_local(ino, draft, &from, &to, &target, Purpose::Hard);
+                Ok(())
+            }
+            Source::Local(ino, draft) => {
+                let expect = if no_replace && !hidden { Expect::Absent } else { Expect::Anything };
+                self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
+            }
+            Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
+            Source::Key(key) => {
+                let expect = if no_replace { Expect::Absent } else { Expect::Anything };
+                self.hold_changes(&from);
+                self.hold_changes(&to);
+                let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;
+                let own = renamed.as_ref().map(|meta| meta.revision).unwrap_or_default();
+                self.release_changes(&from, own);
+                self.release_changes(&to, own);
+                renamed.map(drop)
+            }
+        }
+    }
+
+    /// Renames a key in the store, at the version that is known.
+    async fn rename_key(
+        self: &Arc<Self>,
+        (from, key): (&str, &Key),
+        (to, target): (&str, &Key),
+        expect: Expect,
+    ) -> FsResult<Meta> {
+        let mut tries = 0;
+        loop {
+            let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
+            let before = entry.meta.revision;
+            match self.cache.rename_key(key, target, Expect::At(before), expect).await {
+                Ok(meta) => {
+                    let notices = self.state.lock().renamed_key(from, to, target, before, &meta);
+                    self.settle_later(notices);
+                    return Ok(meta);
+                }
+                // Set by somebody else since; the new value is renamed then.
+                Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Keeps a local file from being published meanwhile, and waits for a publish that is under way.
+    pub(super) async fn local_gate(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        let gate = {
+            let state = self.state.lock();
+            let (_, inode) = state.named(name)?;
+            let Body::Local(id) = inode.body else { return None };
+            state.drafts.get(&id)?.gate.clone()
+        };
+        Some(gate.lock_owned().await)
+    }
+
+    async fn source(&self, caller: Caller, from: &str) -> FsResult<Source> {
+        {
+            let state = self.state.lock();
+            if state.hidden.get(from).is_some_and(|hidden| hidden.gone_for(caller.thread)) {
+                return Err(FsError::NotFound);
+            }
+            if let Some((ino, inode)) = state.named(from)
+                && let Body::Local(draft) = inode.body
+            {
+                return Ok(Source::Local(ino, draft));
+            }
+        }
+        Ok(Source::Key(self.key_of(from).await?.ok_or(FsError::NotFound)?))
+    }
+
+    async fn target(&self, to: &str) -> FsResult<Key> {
+        let key = match names::decode(to.as_ref()) {
+            Decoded::Key(key) => key,
+            Decoded::Alias => self.key_of(to).await?.ok_or(FsError::BadName)?,
+            Decoded::Impossible => return Err(FsError::BadName),
+        };
+        self.cache.limits().check(&key, &[])?;
+        Ok(key)
+    }
+
+    /// A local file under another local name.
+    fn move_local(&self, ino: Ino, id: DraftId, from: &str, to: &str, target: &Key, purpose: Purpose) {
+        let mut state = self.state.lock();
+        if state.names.contains_key(to) {
+            unlinked(&mut state, to);
+        }
+        state.move_name(ino, from, to, target);
+        if let Some(draft) = state.drafts.get_mut(&id) {
+            draft.purpose = purpose;
+        }
+    }
+
+    /// A local file becomes the value of a key: one set, or none if the key has this value.
+    async fn rename_onto_key(
+        self: &Arc<Self>,
+        (ino, id): (Ino, DraftId),
+        from: &str,
+        to: &str,
+        (target, there): (&Key, Option<Entry>),
+        expect: Expect,
+    ) -> FsResult<()> {
+        let (text, generation) = {
+            let state = self.state.lock();
+            let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
+            if draft.text.is_empty() && self.settings.validate == Validate::Json {
+                drop(state);
+                if there.is_some() {
+                    return Err(Fault::Empty.into());
+                }
+                self.move_local(ino, id, from, to, target, Purpose::Key);
+                return Ok(());
+            }
+            self.cache.limits().check(target, &draft.text)?;
+            self.settings.validate.check(&draft.text)?;
+            (Text::from(&draft.text[..]), draft.generation)
+        };
+        self.hold_changes(to);
+        let set = match there.filter(|entry| entry.text == text) {
+            Some(entry) => Ok(entry.meta),
+            None => self.cache.set_key_value(target, text, expect).await,
+        };
+        if let Ok(meta) = &set {
+            let mut state = self.state.lock();
+            state.hidden.remove(to);
+            state.replace(to);
+            state.move_name(ino, from, to, target);
+            state.published_draft(ino, id, to, meta, generation);
+        }
+        self.release_changes(to, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
+        set.map(drop).map_err(FsError::from)
+    }
+
+    /// An editor moves the key aside before it writes the new version. The key stays in the store, and for
+    /// everybody else, until the successor is published; the backup is a scratch file.
+    async fn rename_to_backup(
+        &self,
+        caller: Caller,
+        key: &Key,
+        from: &str,
+        to: &str,
+        target: &Key,
+    ) -> FsResult<()> {
+        let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
+        let mut state = self.state.lock();
+        if state.scratch_full(entry.text.len()) {
+            return Err(FsError::ScratchFull);
+        }
+        if state.names.contains_key(to) {
+            unlinked(&mut state, to);
+        }
+        let mut draft = Draft::new(entry.text.to_vec(), Purpose::Hard, Expect::Anything);
+        draft.modified = entry.meta.modified;
+        draft.was_key = true;
+        let id = state.add_draft(draft);
+        // The kernel takes the inode along to the new name.
+        let ino = match state.names.get(from) {
+            Some(ino) => *ino,
+            None => state.add_inode(from, key, Body::Key(entry.meta.clone())),
+        };
+        if let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.body = Body::Local(id);
+        }
+        if let Some(draft) = state.drafts.get_mut(&id) {
+            draft.ino = ino;
+        }
+        let kept = state.overrides.get(from).copied();
+        state.move_name(ino, from, to, target);
+        if let Some(kept) = kept {
+            state.overrides.insert(from.to_owned(), kept);
+        }
+        let hidden = Hidden {
+            backup: to.to_owned(),
+            by: caller.thread,
+            since: Instant::now(),
+            key: key.clone(),
+            meta: entry.meta,
+            shown: None,
+        };
+        state.hidden.insert(from.to_owned(), hidden);
+        Ok(())
+    }
+}
+
+impl State {
+    /// Moves inode, attributes and locks of a file to another name.
+    fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+        self.names.remove(from);
+        self.names.insert(to.to_owned(), ino);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            to.clone_into(&mut inode.name);
+            inode.key = key.clone();
+        }
+        let mut set = self.overrides.remove(from).unwrap_or_default();
+        set.changed = Some(SystemTime::now());
+        self.overrides.insert(to.to_owned(), set);
+        self.locks.rename(from, to);
+        self.note_change(from);
+        self.note_change(to);
+        self.unpublished.remove(from);
+        self.unpublished.remove(to);
+        self.touch_root();
+    }
+
+    /// The store renamed a key as it was at `before`. Writers of the old name go on under the new one.
+    fn renamed_key(&mut self, from: &str, to: &str, key: &Key, before: Revision, meta: &Meta) -> Vec<Notice> {
+        self.hidden.remove(to);
+        self.replace(to);
+        self.note_change(from);
+        self.note_change(to);
+        let Self { inodes, drafts, .. } = self;
+        for draft in drafts.values_mut().filter(|draft| !draft.orphan) {
+            if let Some(inode) = inodes.get_mut(&draft.ino).filter(|inode| inode.name == from) {
+                to.clone_into(&mut inode.name);
+                inode.key = key.clone();
+                // A draft that was stale before stays so.
+                if draft.expect == Expect::At(before) {
+                    draft.expect = Expect::At(meta.revision);
+                }
+            }
+        }
+        self.touch_root();
+        let Some(ino) = self.names.get(from).copied() else {
+            if let Some(set) = self.overrides.remove(from) {
+                self.overrides.insert(to.to_owned(), set);
+            }
+            // What the kernel took along is an older version.
+            return vec![Notice::Entry(to.to_owned())];
+        };
+        self.move_name(ino, from, to, key);
+        let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0, &inode.body));
+        match inode {
+            Some((_, Body::Key(known))) if known.revision == before => {
+                self.become_key(ino, to, key, meta.clone());
+                Vec::new()
+            }
+            // Readers keep the older version that they have open.
+            Some((true, _)) => {
+                self.remove_name(to);
+                vec![Notice::Entry(to.to_owned())]
+            }
+            _ => {
+                self.become_key(ino, to, key, meta.clone());
+                self.stale(ino)
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! From one version of a key to the next: which inode has the name, and what the kernel must drop.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Notice;
+use super::drafts::{Draft, DraftId};
+use super::inodes::{Body, Ino, State};
+use super::unlink::unlinked;
+use crate::store::{Key, Meta};
+
+/// Most names whose changes are told apart while directories are open.
+const CHANGES: usize = 10_000;
+
+/// Who set a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A writer of this mount.
+    Writer,
+    /// This mount, or it was read: the kernel can hold no absence of the name.
+    Mount,
+    /// Somebody else.
+    Others,
+}
+
+impl State {
+    /// Takes in that `name` has the version `meta`.
+    ///
+    /// Where nobody reads the inode it goes on as the new version, and the kernel drops its pages; where somebody
+    /// does, they keep it as it is, and the name leads to a new inode.
+    pub(super) fn adopt(&mut self, name: &str, meta: &Meta, by: By) -> Vec<Notice> {
+        let entry = || vec![Notice::Entry(name.to_owned())];
+        let known = self.named(name).map(|(_, inode)| &inode.body);
+        if by != By::Mount || matches!(known, Some(Body::Key(known)) if known.revision < meta.revision) {
+            self.note_change(name);
+        }
+        let Some(&ino) = self.names.get(name) else {
+            if by == By::Others {
+                self.touch_root();
+                return vec![Notice::Entry(name.to_owned()), Notice::Root];
+            }
+            return Vec::new();
+        };
+        let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
+        // What utimes(2) said was about the version before.
+        if by != By::Writer
+            && matches!(&inode.body, Body::Key(known) if known.revision < meta.revision)
+            && let Some(set) = self.overrides.get_mut(name)
+        {
+            set.modified = None;
+        }
+        match &mut inode.body {
+            Body::Key(known) if known.revision >= meta.revision => {
+                if inode.stale == 0 {
+                    return Vec::new();
+                }
+                inode.stale += 1;
+                vec![Notice::Inode(ino)]
+            }
+            Body::Key(known) if inode.readers == 0 => {
+                *known = meta.clone();
+                inode.stale += 1;
+                vec![Notice::Inode(ino)]
+            }
+            Body::Key(_) => {
+                self.remove_name(name);
+                entry()
+            }
+            // Somebody else set the key of a file that is only local so far. Unless it is being written, it is
+            // the key now.
+            Body::Local(draft) => {
+                let idle = |draft: &Draft| draft.handles == 0 && draft.text.is_empty();
+                if self.drafts.get(draft).is_some_and(idle) {
+                    self.names.remove(name);
+                    self.collect(ino);
+                    return entry();
+                }
+                Vec::new()
+            }
+            Body::Draft(_) => Vec::new(),
+        }
+    }
+
+    /// The inode in which others than who renamed it see a key whose successor is being written.
+    pub(super) fn show_hidden(&mut self, name: &str) -> Option<Ino> {
+        let hidden = self.hidden.get(name)?;
+        if let Some(ino) = hidden.shown.filter(|ino| self.inodes.contains_key(ino)) {
+            return Some(ino);
+        }
+        let (key, meta) = (hidden.key.clone(), hidden.meta.clone());
+        let ino = self.add_inode(name, &key, Body::Key(meta));
+        self.hidden.get_mut(name)?.shown = Some(ino);
+        Some(ino)
+    }
+
+    /// Notes that `name` is not what the directories that are open now may say of it.
+    pub(super) fn note_change(&mut self, name: &str) {
+        if Arc::strong_count(&self.directories) == 1 {
+            self.changes.clear();
+            return;
+        }
+        if self.changes.len() == CHANGES {
+            // Whatever was opened before finds all names changed: then each is looked at, as it would be alone.
+            self.changes.clear();
+            self.blurred = self.change;
+        }
+        self.change += 1;
+        self.changes.insert(name.to_owned(), self.change);
+    }
+
+    /// Makes the kernel look every name up again, and open directories every name they list. A kernel that cannot drop
+    /// all names `at_once` is told of each that it may remember.
+    pub(super) fn all_changed(&mut self, at_once: bool) -> Vec<Notice> {
+        self.change += 1;
+        self.blurred = self.change;
+        self.changes.clear();
+        if at_once {
+            return vec![Notice::Everything, Notice::Root];
+        }
+        let known = self.inodes.values().filter(|inode| inode.lookups > 0);
+        let names: HashSet<&String> = known.map(|inode| &inode.name).collect();
+        names.into_iter().cloned().map(Notice::Entry).chain([Notice::Root]).collect()
+    }
+
+    /// The count of changes so far, and the mark of an open directory.
+    pub(super) fn open_directory(&self) -> (u64, Arc<()>) {
+        (self.change, self.directories.clone())
+    }
+
+    /// Whether `name` changed, for all that is known, since the count was `since`.
+    pub(super) fn changed_since(&self, name: &str, since: u64) -> bool {
+        since < self.blurred || self.changes.get(name).is_some_and(|change| *change > since)
+    }
+
+    /// The store has the draft as `meta`. A local file that nobody writes any more is the key now; one that is
+    /// written on stays its writer's own, and the key gets an inode for readers.
+    pub(super) fn published_draft(
+        &mut self,
+        ino: Ino,
+        id: DraftId,
+        name: &str,
+        meta: &Meta,
+        generation: u64,
+    ) {
+        let Some(draft) = self.drafts.get_mut(&id) else { return };
+        draft.published(meta, generation);
+        self.unpublished.remove(name);
+        let (time_set, still_written, written) = (draft.time_set, draft.handles > 0, draft.modified);
+        let created = self.inodes.get(&ino).is_some_and(|inode| matches!(inode.body, Body::Local(_)));
+        if let Some(set) = self.overrides.get_mut(name) {
+            // Of a new file the kernel may have seen and kept the time of the last write.
+            set.modified = (time_set || created).then_some(written);
+            if created && !time_set {
+                set.changed = set.changed.max(Some(written));
+            }
+        }
+        let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| matches!(inode.body, Body::Local(_)))
+        else {
+            return;
+        };
+        if still_written {
+            inode.body = Body::Draft(id);
+            self.names.remove(name);
+        } else {
+            let key = inode.key.clone();
+            self.drafts.remove(&id);
+            self.become_key(ino, name, &key, meta.clone());
+        }
+    }
+
+    /// Makes `ino` the inode of `name` and of this version of its key. What had the name before is replaced.
+    pub(super) fn become_key(&mut self, ino: Ino, name: &str, key: &Key, meta: Meta) {
+        if let Some(old) = self.names.insert(name.to_owned(), ino).filter(|old| *old != ino) {
+            self.collect(old);
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.body = Body::Key(meta);
+            inode.unlinked = false;
+            inode.number = None;
+            name.clone_into(&mut inode.name);
+            inode.key = key.clone();
+        }
+    }
+
+    /// The store has no such key any more. Who has it open keeps it.
+    pub(super) fn gone(&mut self, name: &str) {
+        if self.named(name).is_some_and(|(_, inode)| matches!(inode.body, Body::Key(_))) {
+            self.remove_name(name);
+            self.note_change(name);
+            self.touch_root();
+        }
+    }
+
+    /// What has the name is replaced; those who hold it keep it.
+    pub(super) fn replace(&mut self, name: &str) {
+        if let Some((_, inode)) = self.named(name) {
+            if matches!(inode.body, Body::Local(_)) {
+                unlinked(self, name);
+            } else {
+                self.remove_name(name);
+            }
+        }
+    }
+
+    /// Once nobody holds a replaced inode, its attributes are those of its key again.
+    pub(super) fn follow_again(&mut self, ino: Ino) -> Vec<Notice> {
+        let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
+        let replaced = matches!(inode.body, Body::Key(_)) && !self.is_current(ino, inode) && !inode.unlinked;
+        if replaced && inode.handles == 0 && inode.lookups > 0 { self.stale(ino) } else { Vec::new() }
+    }
+
+    /// Makes the kernel drop what it knows of an inode.
+    pub(super) fn stale(&mut self, ino: Ino) -> Vec<Notice> {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.stale += 1;
+        }
+        vec![Notice::Inode(ino)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_directory_never_takes_a_changed_name_for_an_unchanged_one_and_few_are_remembered() {
+        let mut state = State::new();
+        let (before, _open) = state.open_directory();
+        let name = |number: usize| number.to_string();
+        for number in 0..2 * CHANGES + 10 {
+            state.note_change(&name(number));
+            assert!(state.changes.len() <= CHANGES);
+        }
+        assert!((0..2 * CHANGES + 10).all(|number| state.changed_since(&name(number), before)));
+        let (since, _) = state.open_directory();
+        assert!(!(0..2 * CHANGES + 10).any(|number| state.changed_since(&name(number), since)));
+        state.note_change("k");
+        assert!(state.changed_since("k", since) && !state.changed_since("l", since));
+    }
+}

@@ -1,0 +1,107 @@
+//! Extended attributes `user.kvfs.*`: what a store knows of a key, and the reason behind the last errno.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::inodes::{Body, Ino, ROOT};
+use super::{Fs, FsError, FsResult};
+
+/// The last failure that a person may want to hear of.
+#[derive(Clone, Debug)]
+pub struct LastError {
+    /// File name.
+    pub name: String,
+    /// In words.
+    pub reason: String,
+    /// When.
+    pub at: SystemTime,
+    /// For its age.
+    pub since: Instant,
+}
+
+const PREFIX: &str = "user.kvfs.";
+const OF_KEY: [&str; 6] = ["id", "revision", "created", "age", "store", "last_error"];
+const OF_ROOT: [&str; 2] = ["store", "last_error"];
+
+impl Fs {
+    /// Remembers why an operation on `name` failed.
+    pub fn note(&self, name: &str, why: &impl std::fmt::Display) {
+        let (at, since) = (SystemTime::now(), Instant::now());
+        *self.last_error.lock() =
+            Some(LastError { name: name.to_owned(), reason: why.to_string(), at, since });
+    }
+
+    /// The last failure noted.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.last_error.lock().clone()
+    }
+
+    /// The file name of an inode, for messages.
+    pub fn name_of(&self, ino: Ino) -> String {
+        self.state.lock().inode(ino).map_or_else(|_| ".".into(), |inode| inode.name.clone())
+    }
+
+    /// Names of the attributes of an inode.
+    pub fn list_xattrs(&self, ino: Ino) -> FsResult<Vec<String>> {
+        let full = |names: &[&str]| names.iter().map(|name| format!("{PREFIX}{name}")).collect();
+        if ino == ROOT {
+            return Ok(full(&OF_ROOT));
+        }
+        let state = self.state.lock();
+        Ok(match state.inode(ino)?.body {
+            Body::Key(_) => full(&OF_KEY[..5]),
+            Body::Local(_) | Body::Draft(_) => Vec::new(),
+        })
+    }
+
+    /// The value of one attribute.
+    pub async fn get_xattr(self: Arc<Self>, ino: Ino, name: String) -> FsResult<String> {
+        let Some(name) = name.strip_prefix(PREFIX) else {
+            // `ls -l` asks every file for its security label until it hears that there can be none.
+            return Err(if name.starts_with("user.") { FsError::NoAttribute } else { FsError::NotSupported });
+        };
+        let last_error = self.last_error();
+        if ino == ROOT {
+            return match name {
+                "store" => Ok(self.cache.name().to_owned()),
+                "last_error" => Ok(last_error.map_or_else(String::new, |last| last.to_string())),
+                _ => Err(FsError::NoAttribute),
+            };
+        }
+        let (file, key, meta) = {
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            let meta = if let Body::Key(meta) = &inode.body { Some(meta.clone()) } else { None };
+            (inode.name.clone(), inode.key.clone(), meta)
+        };
+        if name == "last_error" {
+            let last = last_error.filter(|last| last.name == file);
+            return last.map(|last| last.to_string()).ok_or(FsError::NoAttribute);
+        }
+        let meta = meta.ok_or(FsError::NoAttribute)?;
+        match name {
+            "id" => Ok(meta.id.to_string()),
+            "revision" => Ok(meta.revision.0.to_string()),
+            "created" => Ok(seconds(meta.created)),
+            "store" => Ok(self.cache.name().to_owned()),
+            "age" => {
+                let age = self.cache.get_key_value(&key).await?.age;
+                let age = if self.cache.is_pushed() { std::time::Duration::ZERO } else { age };
+                Ok(format!("{:.3}", age.as_secs_f64()))
+            }
+            _ => Err(FsError::NoAttribute),
+        }
+    }
+}
+
+impl std::fmt::Display for LastError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?}, {} s ago)", self.reason, self.name, self.since.elapsed().as_secs())
+    }
+}
+
+/// Seconds since 1970 with milliseconds.
+fn seconds(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}", since.as_secs(), since.subsec_millis())
+}

@@ -1,0 +1,92 @@
+//! The kernel's side: decodes messages, calls [`Fs`], encodes answers. The only room that names `fuser`.
+//!
+//! What can be answered from memory is answered on fuser's thread; what has to wait moves to the runtime with its
+//! reply, so that one slow call delays nobody else.
+
+mod adapter;
+mod answer;
+mod codec;
+mod directories;
+mod errno;
+mod messages;
+mod notify;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use tokio::runtime::Handle;
+
+use self::adapter::Adapter;
+use self::answer::Answers;
+pub use self::messages::Messages;
+use crate::fs::Fs;
+
+/// Attribute of the mount's root that holds the status document, for `kvfs status`.
+pub const STATUS: &str = "user.kvfs.status";
+
+/// Makes the status document.
+pub type Status = Box<dyn Fn() -> String + Send + Sync>;
+
+/// How the directory shows in the mount table, and who may enter.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// First field of the mount table; never a secret.
+    pub source: String,
+    /// Let the kernel refuse writes.
+    pub read_only: bool,
+    /// Let other users in, within the permission bits.
+    pub allow_other: bool,
+}
+
+/// A mount that answers until it is unmounted.
+pub struct Mounted {
+    ended: Receiver<()>,
+}
+
+/// Mounts `fs` at `mountpoint`.
+pub fn mount(
+    fs: &Arc<Fs>,
+    mountpoint: &Path,
+    settings: &Settings,
+    runtime: &Handle,
+    messages: Arc<Messages>,
+    status: Status,
+) -> io::Result<Mounted> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(settings.source.clone()),
+        // fuser's own Subtype option gets lost where it mounts without the help of fusermount3.
+        MountOption::CUSTOM("subtype=kvfs".into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoAtime,
+        if settings.read_only { MountOption::RO } else { MountOption::RW },
+    ];
+    config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let (end, ended) = channel();
+    let adapter = Adapter {
+        fs: fs.clone(),
+        answers: Answers::new(fs.clone(), runtime.clone(), messages),
+        directories: Arc::default(),
+        status,
+        end: end.into(),
+    };
+    let session = Session::new(adapter, mountpoint, &config)?;
+    fs.attach(Box::new(notify::Notifications::start(&session)?));
+    // Dropped, it would unmount whatever is mounted there by then, which may be the next mount.
+    std::mem::forget(session.spawn()?);
+    Ok(Mounted { ended })
+}
+
+impl Mounted {
+    /// Returns when the mount has ended.
+    pub fn wait(self) {
+        // An error means that the session is gone with its sender.
+        _ = self.ended.recv();
+    }
+}

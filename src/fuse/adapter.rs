@@ -1,0 +1,515 @@
+//! One method per message: decode, call, encode. `Fs` decides, `answer` waits and reports.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use parking_lot::Mutex;
+
+use super::answer::Answers;
+use super::codec::{
+    access, answer_attr, answer_empty, caller, entry_attr, lock_kind, lock_of, nothing, open_flags, time,
+    ttl, utf8, xattr,
+};
+use super::directories::Directories;
+use super::messages::Op;
+use super::{STATUS, Status};
+use crate::cache::FOREVER;
+use crate::fs::locks::{Kind, Range};
+use crate::fs::{Changes, Fh, Fs, FsError, Ino};
+
+/// The filesystem as fuser calls it.
+pub(super) struct Adapter {
+    pub(super) fs: Arc<Fs>,
+    pub(super) answers: Answers,
+    pub(super) directories: Arc<Directories>,
+    pub(super) status: Status,
+    /// Told when the mount has ended.
+    pub(super) end: Mutex<Sender<()>>,
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // A kernel without one of these does without what it is for.
+        for flag in [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ] {
+            _ = config.add_capabilities(flag);
+        }
+        // A write(2) over the limit must arrive whole enough to be refused whole.
+        _ = config.set_max_write(128 << 10);
+        _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        // Nobody waits any more if the process is ending by itself.
+        _ = self.end.lock().send(());
+    }
+
+    fn lookup(&self, request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let caller = caller(request);
+        // A name that is not UTF-8 has no file.
+        let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
+        let found = self.fs.clone().lookup(caller, name.clone());
+        self.answers.give(Op::Lookup, name, found, |result| match result {
+            Ok(found) => {
+                let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
+                if attr.ino.0 == 0 && found.ttl.is_zero() {
+                    return reply.error(Errno::ENOENT);
+                }
+                // A writer's own inode: it is asked again for the number to show.
+                let own = found.attr.is_some_and(|attr| attr.number != attr.ino);
+                let lasting = if own { Duration::ZERO } else { ttl(FOREVER) };
+                reply.entry_with_ttls(&lasting, &ttl(found.ttl), &attr, Generation(0));
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+        self.answers.fill(Op::Forget, || self.fs.forget(Ino(ino.0), lookups));
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let attr = || self.fs.getattr(Ino(ino.0), fh.map(|fh| Fh(fh.0)));
+        self.answers.now(Op::GetAttr, ino, attr, |result| answer_attr(reply, result));
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (accessed, modified) = (atime.map(time), mtime.map(time));
+        let changes = Changes { size, mode, uid, gid, accessed, modified };
+        let attr = self.fs.clone().setattr(Ino(ino.0), fh.map(|fh| Fh(fh.0)), changes);
+        self.answers.give(Op::SetAttr, ino, attr, |result| answer_attr(reply, result));
+    }
+
+    fn mknod(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(self.answers.flat(Op::MkNod, name));
+    }
+
+    fn mkdir(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(self.answers.flat(Op::MkDir, name));
+    }
+
+    fn symlink(&self, _request: &Request, _parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(self.answers.flat(Op::SymLink, name));
+    }
+
+    fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        reply.error(self.answers.flat(Op::Link, name));
+    }
+
+    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        self.answers.count(Op::RmDir);
+        reply.error(Errno::ENOTDIR);
+    }
+
+    fn readlink(&self, _request: &Request, _ino: INodeNo, reply: ReplyData) {
+        self.answers.count(Op::ReadLink);
+        reply.error(Errno::EINVAL);
+    }
+
+    fn unlink(&self, request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let caller = caller(request);
+        let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
+        let done = self.fs.clone().unlink(caller, name.clone());
+        self.answers.give(Op::Unlink, name, done, |result| answer_empty(reply, result));
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        _parent: INodeNo,
+        name: &OsStr,
+        _new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, fs) = (caller(request), self.fs.clone());
+        let (from, to) = (utf8(name), utf8(new_name));
+        let shown = new_name.to_string_lossy().into_owned();
+        let done = async move {
+            if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
+                return Err(FsError::Argument);
+            }
+            fs.rename(caller, from?, to?, flags.contains(RenameFlags::RENAME_NOREPLACE)).await
+        };
+        self.answers.give(Op::Rename, shown, done, |result| answer_empty(reply, result));
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = self.fs.clone().open(caller(request), Ino(ino.0), access(flags.0));
+        self.answers.give(Op::Open, ino, opened, |result| match result {
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), open_flags(opened.direct, opened.quiet)),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        _parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let shown = name.to_string_lossy().into_owned();
+        let exclusive = flags & libc::O_EXCL != 0;
+        let create = || self.fs.create(caller(request), utf8(name)?, mode, access(flags), exclusive);
+        self.answers.now(Op::Create, shown, create, |result| match result {
+            Ok((found, opened)) => {
+                let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
+                let (fh, flags) = (FileHandle(opened.fh.0), open_flags(opened.direct, opened.quiet));
+                reply.created(&ttl(found.ttl), &attr, Generation(0), fh, flags);
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let read = || self.fs.read(Fh(fh.0), offset, size as usize, <[u8]>::to_vec);
+        self.answers.now(Op::Read, ino, read, |result| match result {
+            Ok(bytes) => reply.data(&bytes),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let write = || self.fs.write(Fh(fh.0), offset, data);
+        self.answers.now(Op::Write, ino, write, |result| match result {
+            Ok(bytes) => reply.written(bytes as u32),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn flush(&self, request: &Request, ino: INodeNo, fh: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let done = self.fs.clone().flush(caller(request), Fh(fh.0), owner.0);
+        self.answers.give(Op::Flush, ino, done, |result| answer_empty(reply, result));
+    }
+
+    fn fsync(&self, _request: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let done = self.fs.clone().fsync(Fh(fh.0));
+        self.answers.give(Op::FSync, ino, done, |result| answer_empty(reply, result));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let done = async move {
+            fs.release(Fh(fh.0)).await;
+            Ok(())
+        };
+        self.answers.give(Op::Release, ino, done, |result| answer_empty(reply, result));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let reserve = || {
+            if mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
+                return Err(FsError::NotSupported);
+            }
+            self.fs.allocate(Fh(fh.0), offset, length, keep_size)
+        };
+        self.answers.now(Op::FAllocate, ino, reserve, |result| answer_empty(reply, result));
+    }
+
+    fn opendir(&self, request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let directories = self.directories.clone();
+        let opened = self.fs.clone().open_directory(caller(request));
+        self.answers.give(Op::OpenDir, ".", opened, move |result| match result {
+            Ok(directory) => {
+                // Not FOPEN_CACHE_DIR: from a listing that the kernel keeps it never learns attributes again, and
+                // `ls -l` after `ls` would cost one lookup per key.
+                reply.opened(directories.add(directory), FopenFlags::empty());
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let fs = self.fs.clone();
+        let directory = self.directories.clone().at(fs.clone(), caller(request), fh, offset);
+        self.answers.give(Op::ReadDir, ".", directory, move |result| match result {
+            Ok(directory) => {
+                fs.read_directory(&directory, offset, |item| {
+                    let kind = if item.directory { FileType::Directory } else { FileType::RegularFile };
+                    reply.add(INodeNo(item.ino.0), item.next, kind, &item.name)
+                });
+                reply.ok();
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let fs = self.fs.clone();
+        let directory = self.directories.clone().at(fs.clone(), caller(request), fh, offset);
+        self.answers.give(Op::ReadDirPlus, ".", directory, move |result| match result {
+            Ok(directory) => {
+                fs.read_directory_plus(&directory, offset, |item, attr, valid| {
+                    let (ino, attr) = (INodeNo(item.ino.0), entry_attr(attr));
+                    reply.add(ino, item.next, &item.name, &ttl(valid), &attr, Generation(0))
+                });
+                reply.ok();
+            }
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.answers.count(Op::ReleaseDir);
+        self.directories.remove(fh);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Names are durable when the call that changed them returns.
+        self.answers.count(Op::FSyncDir);
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.answers.count(Op::StatFs);
+        // A store has no fixed size: 1 TiB in blocks of 4 KiB, of which each key takes one to four, so that tools
+        // that look for free space find some.
+        let total = 1 << 28;
+        let keys = self.fs.cache().known_keys().unwrap_or(0) as u64;
+        reply.statfs(
+            total,
+            total - keys.min(total),
+            total - keys.min(total),
+            total,
+            total - keys.min(total),
+            4096,
+            255,
+            4096,
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.answers.count(Op::SetXAttr);
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        self.answers.count(Op::RemoveXAttr);
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if name == STATUS && ino == INodeNo::ROOT {
+            return xattr(reply, (self.status)().as_bytes(), size);
+        }
+        let value = self.fs.clone().get_xattr(Ino(ino.0), name.to_string_lossy().into_owned());
+        self.answers.give(Op::GetXAttr, ino, value, move |result| match result {
+            Ok(value) => xattr(reply, value.as_bytes(), size),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = || self.fs.list_xattrs(Ino(ino.0));
+        self.answers.now(Op::ListXAttr, ino, names, move |result| match result {
+            Ok(names) => xattr(reply, (names.join("\0") + "\0").as_bytes(), size),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // Not sent: the kernel checks permissions itself (default_permissions).
+        self.answers.count(Op::Access);
+        reply.ok();
+    }
+
+    fn getlk(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let wanted = lock_of(owner, fh, (start, end), pid, lock_kind(typ).unwrap_or(Kind::Shared));
+        let held = || self.fs.test_lock(Ino(ino.0), &wanted);
+        self.answers.now(Op::GetLk, ino, held, move |result| match result {
+            Ok(Some(held)) => {
+                let typ = if held.kind == Kind::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(held.range.start, held.range.end, typ, held.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, caller) = (self.fs.clone(), caller(request));
+        let done = async move {
+            match lock_kind(typ) {
+                Some(kind) => {
+                    fs.lock(caller, Ino(ino.0), lock_of(owner, fh, (start, end), pid, kind), sleep).await
+                }
+                None => fs.unlock(Ino(ino.0), Fh(fh.0), owner.0, Range { start, end }),
+            }
+        };
+        self.answers.give(Op::SetLk, ino, done, |result| answer_empty(reply, result));
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        self.answers.count(Op::IoCtl);
+        reply.error(Errno::ENOTTY);
+    }
+}

@@ -1,0 +1,132 @@
+//! Our words and the kernel's.
+
+use std::ffi::OsStr;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
+    ReplyEmpty, ReplyXattr, Request, TimeOrNow,
+};
+
+use crate::cache::FOREVER;
+use crate::fs::locks::{Kind, Lock, Range};
+use crate::fs::{Access, Attr, Caller, Found, FsError, Ino};
+
+/// A lifetime the kernel's clock can hold.
+pub(super) fn ttl(duration: Duration) -> Duration {
+    if duration == FOREVER { Duration::from_hours(10 * 365 * 24) } else { duration }
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller { thread: request.pid(), uid: request.uid(), gid: request.gid() }
+}
+
+pub(super) fn access(flags: i32) -> Access {
+    Access {
+        write: OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY,
+        append: flags & libc::O_APPEND != 0,
+        truncate: flags & libc::O_TRUNC != 0,
+    }
+}
+
+/// Our names are UTF-8, as the keys of every store are.
+pub(super) fn utf8(name: &OsStr) -> Result<String, FsError> {
+    name.to_str().map(str::to_owned).ok_or(FsError::BadName)
+}
+
+/// Attributes in the answer to a lookup: the kernel takes the number for the name of the inode.
+pub(super) fn entry_attr(attr: &Attr) -> FileAttr {
+    FileAttr { ino: INodeNo(attr.ino.0), ..file_attr(attr) }
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.number.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: attr.accessed,
+        mtime: attr.modified,
+        ctime: attr.changed,
+        crtime: attr.created,
+        kind: if attr.directory { FileType::Directory } else { FileType::RegularFile },
+        perm: attr.mode as u16,
+        nlink: attr.links,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// A confirmed absence that the kernel may remember: an entry without an inode.
+pub(super) fn nothing() -> FileAttr {
+    let epoch = SystemTime::UNIX_EPOCH;
+    file_attr(&Attr {
+        ino: Ino(0),
+        number: Ino(0),
+        directory: false,
+        size: 0,
+        mode: 0,
+        links: 0,
+        uid: 0,
+        gid: 0,
+        accessed: epoch,
+        modified: epoch,
+        changed: epoch,
+        created: epoch,
+    })
+}
+
+pub(super) fn time(time: TimeOrNow) -> SystemTime {
+    match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    }
+}
+
+pub(super) fn open_flags(direct: bool, quiet: bool) -> FopenFlags {
+    let mut flags = if direct { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
+    if quiet {
+        flags |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    flags
+}
+
+pub(super) fn lock_of(owner: LockOwner, handle: FileHandle, range: (u64, u64), pid: u32, kind: Kind) -> Lock {
+    Lock { owner: owner.0, handle: handle.0, pid, kind, range: Range { start: range.0, end: range.1 } }
+}
+
+pub(super) fn lock_kind(kind: i32) -> Option<Kind> {
+    match kind {
+        libc::F_RDLCK => Some(Kind::Shared),
+        libc::F_WRLCK => Some(Kind::Exclusive),
+        _ => None,
+    }
+}
+
+/// What an extended attribute call answers: its size, its bytes, or that the buffer is too small.
+pub(super) fn xattr(reply: ReplyXattr, value: &[u8], size: u32) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        size if size < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
+pub(super) fn answer_attr(reply: ReplyAttr, result: Result<Found, Errno>) {
+    match result {
+        Ok(found) => match found.attr {
+            Some(attr) => reply.attr(&ttl(found.ttl), &file_attr(&attr)),
+            None => reply.error(Errno::ENOENT),
+        },
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn answer_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}

@@ -1,0 +1,45 @@
+//! The open directories.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fuser::FileHandle;
+use parking_lot::Mutex;
+
+use crate::fs::{Caller, Directory, Fs, FsError, FsResult};
+
+/// By file handle, the snapshot that reads go on with.
+#[derive(Default)]
+pub(super) struct Directories {
+    open: Mutex<HashMap<u64, Arc<Directory>>>,
+    last: AtomicU64,
+}
+
+impl Directories {
+    pub(super) fn add(&self, directory: Directory) -> FileHandle {
+        let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.lock().insert(fh, Arc::new(directory));
+        FileHandle(fh)
+    }
+
+    pub(super) fn remove(&self, fh: FileHandle) {
+        self.open.lock().remove(&fh.0);
+    }
+
+    /// The snapshot for a read from `offset` on.
+    pub(super) async fn at(
+        self: Arc<Self>,
+        fs: Arc<Fs>,
+        caller: Caller,
+        fh: FileHandle,
+        offset: u64,
+    ) -> FsResult<Arc<Directory>> {
+        let open = self.open.lock().get(&fh.0).cloned().ok_or(FsError::BadHandle)?;
+        let current = fs.directory_at(caller, open, offset).await?;
+        if let Some(open) = self.open.lock().get_mut(&fh.0) {
+            open.clone_from(&current);
+        }
+        Ok(current)
+    }
+}

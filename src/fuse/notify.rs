@@ -1,0 +1,117 @@
+//! Tells the kernel what to drop. Names are told of by one thread, in order; it holds no lock of ours, because the
+//! kernel may wait for a lookup or read that one of our handlers is answering.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Sender, channel};
+
+use fuser::{Filesystem, INodeNo, Notifier, Session};
+use tokio::sync::oneshot;
+
+use crate::fs::{Ino, Kernel, Notice};
+
+/// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): all names must be looked up again.
+const INC_EPOCH: i32 = 8;
+
+type Order = (Vec<Notice>, oneshot::Sender<()>);
+
+pub(super) struct Notifications {
+    orders: Sender<Order>,
+    notifier: Notifier,
+    drops_everything: bool,
+}
+
+impl Notifications {
+    pub(super) fn start<FS: Filesystem>(session: &Session<FS>) -> io::Result<Self> {
+        let (orders, queue) = channel::<Order>();
+        let notifier = session.notifier();
+        let own = notifier.clone();
+        let device = File::from(session.as_fd().try_clone_to_owned()?);
+        let drops_everything = drops_everything(&device);
+        std::thread::Builder::new().name("kvfs-notifier".into()).spawn(move || {
+            for (notices, done) in queue {
+                for notice in notices {
+                    if let Err(error) = send(&notifier, &device, &notice) {
+                        // At unmount the device is gone, and with it all that the kernel remembered.
+                        tracing::debug!("notice {notice:?}: {error}");
+                    }
+                }
+                _ = done.send(());
+            }
+        })?;
+        Ok(Self { orders, notifier: own, drops_everything })
+    }
+}
+
+impl Kernel for Notifications {
+    fn drops_everything(&self) -> bool {
+        self.drops_everything
+    }
+
+    fn tell(&self, notices: Vec<Notice>) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        // Without the thread the receiver resolves at once.
+        _ = self.orders.send((notices, sender));
+        receiver
+    }
+
+    fn drop_inode(&self, ino: Ino) {
+        if let Err(error) = self.notifier.inval_inode(INodeNo(ino.0), 0, 0) {
+            tracing::debug!("notice for inode {}: {error}", ino.0);
+        }
+    }
+}
+
+fn send(notifier: &Notifier, device: &File, notice: &Notice) -> io::Result<()> {
+    match notice {
+        Notice::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Notice::Entry(name) => notifier.inval_entry(INodeNo::ROOT, OsStr::new(name)),
+        Notice::Root => notifier.inval_inode(INodeNo::ROOT, 0, 0),
+        Notice::Everything => drop_everything(device),
+    }
+}
+
+fn drop_everything(mut device: impl Write) -> io::Result<()> {
+    let mut message = [0; 16];
+    message[..4].copy_from_slice(&16_u32.to_ne_bytes());
+    message[4..8].copy_from_slice(&INC_EPOCH.to_ne_bytes());
+    device.write_all(&message)
+}
+
+/// Whether the kernel takes [`INC_EPOCH`]: an older one answers EINVAL. To be asked before any name is given out.
+fn drops_everything(device: impl Write) -> bool {
+    let refused = drop_everything(device).err();
+    if let Some(error) = &refused {
+        tracing::info!(
+            "this kernel cannot drop all names at once ({error}): absent names are asked for more often"
+        );
+    }
+    refused.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of a kernel that answers every notice so.
+    struct Device(Option<i32>);
+
+    impl Write for Device {
+        fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+            self.0.map_or(Ok(message.len()), |errno| Err(io::Error::from_raw_os_error(errno)))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_the_notice_cannot_drop_everything() {
+        assert!(drops_everything(Device(None)));
+        assert!(!drops_everything(Device(Some(libc::EINVAL))));
+        assert!(!drops_everything(Device(Some(libc::ENOSYS))));
+    }
+}

@@ -1,0 +1,13 @@
+//! Log lines.
+
+/// Logs what `level` lets through, an `EnvFilter` directive.
+pub fn to_stderr(level: &str) {
+    // fuser warns of an unmount by others, which is how a mount usually ends.
+    let filter = tracing_subscriber::EnvFilter::new(format!("{level},fuser=error"));
+    // Fails only if a subscriber is set already.
+    _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}

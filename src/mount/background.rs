@@ -1,0 +1,80 @@
+//! The background start. A process with threads cannot fork safely, so the daemon is this program started anew;
+//! the parent waits until the mount answers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::failure::Failure;
+use crate::sys;
+
+/// Tells the second process what it is.
+const VARIABLE: &str = "_KVFS_BACKGROUND";
+const READY: &str = "ready";
+/// A log file over this size is started anew.
+const LOG_LIMIT: u64 = 10 << 20;
+
+/// Which of the two processes this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Parent,
+    Child,
+}
+
+pub(super) fn role() -> Role {
+    if std::env::var_os(VARIABLE).is_some() { Role::Child } else { Role::Parent }
+}
+
+/// Starts the background process; returns when its mount answers.
+pub(super) fn spawn() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Other(format!("cannot start in the background: {error}"));
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(VARIABLE, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+    }
+    if line.trim() == READY {
+        return Ok(());
+    }
+    // It has said why on the standard error that it shares with this process.
+    let status = child.wait().map_err(failed)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+    match code {
+        Some(code) => Err(Failure::Said(code)),
+        None => {
+            Err(Failure::Other(format!("the background process ended before the mount answered ({status})")))
+        }
+    }
+}
+
+/// Lets the parent go and cuts all ties to its terminal and directory.
+#[allow(clippy::print_stdout, reason = "standard output is the pipe to the parent")]
+pub(super) fn ready(log_file: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Other(format!("cannot go to the background: {error}"));
+    sys::new_session();
+    std::env::set_current_dir("/").map_err(failed)?;
+    println!("{READY}");
+    std::io::stdout().flush().map_err(failed)?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
+    let log = open_log(log_file).or_else(|_| null.try_clone()).map_err(failed)?;
+    sys::redirect_standard_streams(&null, &log).map_err(failed)
+}
+
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(parent) = path.parent() {
+        sys::create_private_dir_all(parent)?;
+    }
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    if file.metadata()?.len() > LOG_LIMIT {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}

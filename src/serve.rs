@@ -1,0 +1,94 @@
+//! The KV API of Prefect Cloud 1 over any store, so that unchanged 1.x flows go on working.
+
+mod http;
+mod keys;
+mod listener;
+mod query;
+mod scalar;
+mod schema;
+mod tenant;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+use self::http::App;
+use self::keys::Keys;
+use self::tenant::Tenant;
+use crate::failure::Failure;
+use crate::logging;
+use crate::store::{self, Location};
+
+pub use keys::Source as KeySource;
+pub use tenant::DEFAULT as DEFAULT_TENANT;
+
+/// How long what is under way may take after the end was asked for.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Everything a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Name and store of each tenant; the first is the default.
+    pub tenants: Vec<(String, Location)>,
+    /// Who may use them.
+    pub keys: KeySource,
+    /// Deadline of a store call.
+    pub timeout: Duration,
+    /// What to log.
+    pub log_level: &'static str,
+}
+
+/// Serves until SIGTERM, SIGINT or SIGHUP.
+pub fn start(settings: &Settings) -> Result<(), Failure> {
+    logging::to_stderr(settings.log_level);
+    if matches!(settings.keys, KeySource::NoAuth) && !settings.listen.ip().is_loopback() {
+        return Err(Failure::Usage(format!(
+            "--no-auth opens all keys to everybody who reaches {}; listen on 127.0.0.1, or use API keys",
+            settings.listen
+        )));
+    }
+    let runtime = Builder::new_multi_thread()
+        .thread_name("kvfs-serve")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    let ended = serve(&runtime, settings);
+    // A call that the store never answers keeps its thread.
+    runtime.shutdown_timeout(GRACE);
+    ended
+}
+
+fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
+    let _entered = runtime.enter();
+    let keys = Keys::load(&settings.keys)?;
+    let tenants = open_tenants(settings)?;
+    let unknown = |name: &&str| !tenants.iter().any(|tenant| tenant.name == **name);
+    if let Some(name) = keys.tenants().find(unknown) {
+        return Err(Failure::Usage(format!(
+            "an API key is bound to the tenant {name:?}, which does not exist; add --tenant {name}=STORE"
+        )));
+    }
+    runtime.block_on(async {
+        let cannot = |error| Failure::Other(format!("cannot listen on {}: {error}", settings.listen));
+        let listener = TcpListener::bind(settings.listen).await.map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        for tenant in &tenants {
+            tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
+        }
+        eprintln!("kvfs: serving the Prefect 1.x KV API at http://{address}");
+        listener::serve(listener, http::router(App::new(keys, tenants))).await
+    })
+}
+
+fn open_tenants(settings: &Settings) -> Result<Vec<Arc<Tenant>>, Failure> {
+    let open = |(name, location): &(String, Location)| {
+        let (store, _) = store::open(location, settings.timeout).map_err(Failure::Store)?;
+        Ok(Arc::new(Tenant::new(name, store)))
+    };
+    settings.tenants.iter().map(open).collect()
+}

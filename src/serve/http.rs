@@ -1,0 +1,218 @@
+//! Requests and answers: who asks, for what, and with which status it is answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::keys::Keys;
+use super::query;
+use super::scalar;
+use super::schema::{Access, Schema, UNAVAILABLE, schema};
+use super::tenant::Tenant;
+
+/// Largest request. A value has at most 10,000 characters, twelve times that if all are escaped twice; the rest is for
+/// long keys.
+const REQUEST_LIMIT: usize = 1 << 20;
+/// How long the body of a request may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests carried out at once; more wait, in the order of their arrival.
+const AT_ONCE: usize = 64;
+/// How long a request may wait for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all requests share.
+pub(super) struct App {
+    keys: Keys,
+    /// The first is the default.
+    tenants: Vec<Arc<Tenant>>,
+    schema: Schema,
+    turns: Semaphore,
+}
+
+impl App {
+    pub(super) fn new(keys: Keys, tenants: Vec<Arc<Tenant>>) -> Arc<Self> {
+        Arc::new(Self { keys, tenants, schema: schema(), turns: Semaphore::new(AT_ONCE) })
+    }
+
+    /// Which tenant the request is about; else a code and a reason.
+    fn admit(&self, headers: &HeaderMap) -> Result<Access, (&'static str, &'static str)> {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let secret = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let Some(names) = self.keys.tenants_of(secret) else {
+            return Err(("UNAUTHENTICATED", "AuthenticationError: Forbidden"));
+        };
+        let may = |tenant: &&Arc<Tenant>| names.is_empty() || names.contains(&tenant.name);
+        let allowed: Vec<Arc<Tenant>> = self.tenants.iter().filter(may).cloned().collect();
+        let wanted = headers.get("x-prefect-tenant-id").map(|id| id.to_str().unwrap_or_default());
+        let tenant = match (wanted, names.first()) {
+            (Some(id), _) => allowed.iter().find(|tenant| tenant.id.to_string().eq_ignore_ascii_case(id)),
+            (None, Some(name)) => allowed.iter().find(|tenant| tenant.name == *name),
+            (None, None) => allowed.first(),
+        };
+        let why = "AuthorizationError: this key may not use this tenant";
+        let tenant = tenant.cloned().ok_or(("FORBIDDEN", why))?;
+        Ok(Access { tenant, allowed })
+    }
+
+    async fn answer(&self, access: Access, body: Body) -> Response {
+        let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, REQUEST_LIMIT)).await else {
+            return refusal(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", "the request did not arrive in time");
+        };
+        let Ok(body) = body else {
+            return refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "BAD_REQUEST",
+                "the request is over 1 MiB or broken",
+            );
+        };
+        let request = match parse(&body) {
+            Ok(request) => request,
+            Err((code, why)) => return refusal(StatusCode::BAD_REQUEST, code, &why),
+        };
+        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire()).await else {
+            return unavailable("too many requests at once");
+        };
+        encode(&self.schema.execute(request.data(access)).await)
+    }
+}
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    // The client posts to the address it was given, whatever path that has.
+    Router::new().route("/health", get(health)).fallback(graphql).with_state(app)
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    // Any answer of the store, that there is no such key included.
+    let probe = app.tenants[0].get(&crate::store::Key::from("health")).await;
+    match probe {
+        Ok(_) => reply(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
+        Err(error) => unavailable(&error.to_string()),
+    }
+}
+
+async fn graphql(State(app): State<Arc<App>>, request: Request) -> Response {
+    let start = Instant::now();
+    let (parts, body) = request.into_parts();
+    let mut tenant = String::new();
+    let response = match app.admit(&parts.headers) {
+        _ if parts.method != Method::POST => {
+            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "BAD_REQUEST", "send a POST request");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            response
+        }
+        Ok(access) => {
+            tenant.clone_from(&access.tenant.name);
+            app.answer(access, body).await
+        }
+        // The client takes a 401 for a crash.
+        Err((code, why)) => refusal(StatusCode::OK, code, why),
+    };
+    // Neither keys nor values nor the query, which may hold both.
+    tracing::info!(
+        "{} {:?} tenant={tenant:?} {} {} ms",
+        parts.method,
+        parts.uri.path(),
+        response.status().as_u16(),
+        start.elapsed().as_millis()
+    );
+    response
+}
+
+/// The members of a request. The 1.x client sends `variables` as a string of JSON.
+#[derive(Deserialize)]
+struct Envelope {
+    query: String,
+    #[serde(default)]
+    variables: Value,
+    #[serde(rename = "operationName")]
+    operation_name: Option<String>,
+}
+
+fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> {
+    let bad = |why: &str| ("BAD_USER_INPUT", why.to_owned());
+    let envelope: Envelope = serde_json::from_slice(body)
+        .map_err(|error| bad(&format!("the request is not JSON with a query: {}", place(&error))))?;
+    let variables = match envelope.variables {
+        Value::String(text) => serde_json::from_str(&text)
+            .map_err(|error| bad(&format!("the variables are not JSON: {}", place(&error))))?,
+        value => value,
+    };
+    let variables = scalar::variables(variables).ok_or_else(|| bad("the variables are not an object"))?;
+    let query = query::prepare(&envelope.query).map_err(|why| ("GRAPHQL_PARSE_FAILED", why.to_owned()))?;
+    let mut request = async_graphql::Request::new(query).variables(variables);
+    if let Some(name) = envelope.operation_name {
+        request = request.operation_name(name);
+    }
+    // A syntax error is told from an unknown field by its code.
+    if let Err(error) = request.parsed_query() {
+        return Err(("GRAPHQL_PARSE_FAILED", error.message.clone()));
+    }
+    Ok(request)
+}
+
+/// Where JSON is wrong, without the text itself.
+fn place(error: &serde_json::Error) -> String {
+    format!("line {} column {}", error.line(), error.column())
+}
+
+/// The status goes by what the client makes of it: 200 for what was carried out, errors with a path included; 400 for
+/// what was not; 503 where it shall try again.
+fn encode(response: &async_graphql::Response) -> Response {
+    let code = |error: &async_graphql::ServerError| {
+        let extensions = error.extensions.as_ref()?;
+        match extensions.get("code")? {
+            async_graphql::Value::String(code) => Some(code.clone()),
+            _ => None,
+        }
+    };
+    if response.errors.iter().any(|error| code(error).as_deref() == Some(UNAVAILABLE)) {
+        return unavailable("the store does not answer");
+    }
+    if response.errors.is_empty() {
+        return reply(StatusCode::OK, &json!({"data": response.data}));
+    }
+    let errors: Vec<Value> = response
+        .errors
+        .iter()
+        .map(|error| {
+            let code = code(error).unwrap_or_else(|| "GRAPHQL_VALIDATION_FAILED".to_owned());
+            json!({"message": harmless(&error.message), "path": error.path, "extensions": {"code": code}})
+        })
+        .collect();
+    let executed = response.errors.iter().any(|error| !error.path.is_empty());
+    let status = if executed { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    reply(status, &json!({"data": response.data, "errors": errors}))
+}
+
+/// The client looks for these words anywhere in what it is told, and retries or gives up by them.
+fn harmless(message: &str) -> String {
+    ["API_ERROR", "UNAUTHENTICATED", "VERSION_LOCKING_ERROR", "Malformed Authorization header"]
+        .iter()
+        .fold(message.to_owned(), |message, word| message.replace(word, "..."))
+}
+
+fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
+    let error = json!({"message": harmless(message), "path": [], "extensions": {"code": code}});
+    reply(status, &json!({"data": null, "errors": [error]}))
+}
+
+/// With a time to wait, or the 1.x client waits a minute.
+fn unavailable(why: &str) -> Response {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn reply(status: StatusCode, body: &Value) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+}

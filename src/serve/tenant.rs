@@ -1,0 +1,86 @@
+//! A tenant: a namespace of keys, which is a store of its own.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::store::{Entry, Error, Expect, Key, Meta, Result, Store};
+
+/// The name of the tenant whose store is the argument of the command line.
+pub const DEFAULT: &str = "default";
+
+/// The 1.x client repeats a request up to 167 s after the first try: a deletion that it did not hear of must succeed
+/// again, and not take a key that was set since.
+const REPEATS: Duration = Duration::from_mins(3);
+
+/// Deletions and lookups remembered; the oldest give way.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+pub(super) struct Tenant {
+    /// Made of the name, so that it stays the same for ever.
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    pub(super) store: Arc<dyn Store>,
+    recent: Mutex<Recent>,
+}
+
+/// The client deletes by an id that it has just asked for.
+struct Recent {
+    keys: LruCache<Arc<str>, Key>,
+    deleted: LruCache<Arc<str>, Instant>,
+}
+
+impl Tenant {
+    pub(super) fn new(name: &str, store: Arc<dyn Store>) -> Self {
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}.tenant.kvfs").as_bytes());
+        let recent = Recent { keys: LruCache::new(REMEMBERED), deleted: LruCache::new(REMEMBERED) };
+        Self { id, name: name.to_owned(), store, recent: Mutex::new(recent) }
+    }
+
+    /// The entry of `key`, if there is one.
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.store.get_key_value(key).await {
+            Ok(entry) => {
+                self.recent.lock().keys.put(entry.meta.id.clone(), key.clone());
+                Ok(Some(entry))
+            }
+            Err(Error::NotFound | Error::KeyTooLong { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the key that has `id`. False if there is none, unless it was deleted just before.
+    pub(super) async fn delete(&self, id: &str) -> Result<bool> {
+        loop {
+            let Some((key, meta)) = self.find(id).await? else {
+                let recent = self.recent.lock();
+                return Ok(recent.deleted.peek(id).is_some_and(|at| at.elapsed() < REPEATS));
+            };
+            match self.store.delete_key(&key, Expect::At(meta.revision)).await {
+                Ok(_) => break,
+                // Set or deleted by somebody else meanwhile.
+                Err(Error::Changed | Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut recent = self.recent.lock();
+        recent.keys.pop(id);
+        recent.deleted.put(Arc::from(id), Instant::now());
+        Ok(true)
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<(Key, Meta)>> {
+        let remembered = self.recent.lock().keys.peek(id).cloned();
+        if let Some(key) = remembered
+            && let Some(entry) = self.get(&key).await?
+            && &*entry.meta.id == id
+        {
+            return Ok(Some((key, entry.meta)));
+        }
+        Ok(self.store.list_keys().await?.into_iter().find(|(_, meta)| &*meta.id == id))
+    }
+}

@@ -1,0 +1,314 @@
+//! What a key-value store promises, in the words of Prefect's KV Store.
+//!
+//! Data walks down to here; nothing in this room knows of files or of the kernel. Adding a store is one
+//! file below `store/`, one line in [`open`], and a test file that runs the conformance suite.
+
+mod counted;
+mod guarded;
+mod http;
+pub mod json;
+mod location;
+mod memory;
+mod prefect_cloud;
+mod sqlite;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+pub use counted::{Call, Counted, Counters};
+pub use guarded::Guarded;
+pub use location::Location;
+pub use memory::MemoryStore;
+pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
+pub use sqlite::SqliteStore;
+
+/// A key: any string the store accepts, the empty one included.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl fmt::Display for Key {
+    /// Quoted and escaped: a key may hold control characters, and it ends up in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// The bytes of a value, shared between the cache and the readers that hold a snapshot.
+pub type Text = Arc<[u8]>;
+
+/// A store-wide version number. A later change of the same key has a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+/// What is known of a key without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Stays the same across overwrites and renames.
+    pub id: Arc<str>,
+    /// Version of the value.
+    pub revision: Revision,
+    /// Length of the value in bytes.
+    pub size: u64,
+    /// When the key was first set.
+    pub created: SystemTime,
+    /// When the value was last set; later for each version of a key.
+    pub modified: SystemTime,
+}
+
+/// One key as read from a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// All but the value.
+    pub meta: Meta,
+    /// The value.
+    pub text: Text,
+}
+
+/// All keys in order of their bytes, each with its metadata.
+pub type Listing = Vec<(Key, Meta)>;
+
+/// What must hold for a set or delete to be carried out; else it fails with [`Error::Changed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever is there is replaced.
+    Anything,
+    /// The key must not exist; else [`Error::Exists`].
+    Absent,
+    /// The key must exist at this revision.
+    At(Revision),
+}
+
+impl Expect {
+    /// Whether it holds for what is there.
+    pub fn check(self, there: Option<Revision>) -> Result<()> {
+        match (self, there) {
+            (Self::Anything, _) | (Self::Absent, None) => Ok(()),
+            (Self::Absent, Some(_)) => Err(Error::Exists),
+            (Self::At(revision), Some(there)) if revision == there => Ok(()),
+            (Self::At(_), _) => Err(Error::Changed),
+        }
+    }
+}
+
+/// A change made by somebody else, or by this process if the store cannot tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The key has a new value.
+    Set(Key, Meta),
+    /// The key is gone since this revision.
+    Deleted(Key, Revision),
+    /// Changes were missed: everything known may be old.
+    Everything,
+}
+
+/// What a store can keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest value in bytes, as [`counted_len`] counts them.
+    pub value: usize,
+    /// Largest key in bytes.
+    pub key: usize,
+}
+
+impl Limits {
+    /// Whether `key` and `text` fit.
+    pub fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        let (key, size) = (key.as_str().len(), counted_len(text));
+        if key > self.key {
+            return Err(Error::KeyTooLong { size: key, limit: self.key });
+        }
+        if size > self.value {
+            return Err(Error::TooLarge { size, limit: self.value });
+        }
+        Ok(())
+    }
+}
+
+/// The limit of Prefect's KV Store: 10 KB.
+pub const VALUE_LIMIT: usize = 10_000;
+
+/// The bytes of `text` that count against [`Limits::value`]: all but one final newline, which tools add on
+/// their own.
+pub fn counted_len(text: &[u8]) -> usize {
+    text.len() - usize::from(text.last() == Some(&b'\n'))
+}
+
+/// Why a store did not do what it was asked to. Messages are for people: they name the thing and say what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such key.
+    #[error("no such key")]
+    NotFound,
+    /// The key exists and the caller asked for it not to.
+    #[error("the key exists")]
+    Exists,
+    /// Changed since the revision the caller expected.
+    #[error("changed by somebody else since it was read")]
+    Changed,
+    /// Over [`Limits::value`].
+    #[error("the value has {size} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Bytes of the value.
+        size: usize,
+        /// Bytes the store keeps.
+        limit: usize,
+    },
+    /// Over [`Limits::key`].
+    #[error("the key has {size} bytes, the limit is {limit}")]
+    KeyTooLong {
+        /// Bytes of the key.
+        size: usize,
+        /// Bytes the store keeps.
+        limit: usize,
+    },
+    /// The store keeps JSON, and this is none, or none that it can keep.
+    #[error("{0}")]
+    Invalid(String),
+    /// The credentials were refused.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// The store or the database file cannot be written.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// Overload or a lock that was not released in time.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// No answer within `--timeout`. A set or delete may or may not have been carried out.
+    #[error("no answer from the store within {0} ms")]
+    TimedOut(u128),
+    /// The store cannot be reached.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    /// The plan's number of keys is used up.
+    #[error("the number of keys is limited: {0}")]
+    Quota(String),
+    /// The disk is full.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// After a set, delete or rename that failed so, what is known of the key may be wrong.
+    pub fn may_have_changed(&self) -> bool {
+        match self {
+            Self::NotFound | Self::Exists | Self::Changed | Self::TimedOut(_) | Self::Other(_) => true,
+            Self::TooLarge { .. }
+            | Self::KeyTooLong { .. }
+            | Self::Invalid(_)
+            | Self::Denied(_)
+            | Self::ReadOnly(_)
+            | Self::Busy(_)
+            | Self::Unreachable(_)
+            | Self::Quota(_)
+            | Self::NoSpace(_) => false,
+        }
+    }
+
+    /// True for trouble of the store itself, after which the last known value may still be shown.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_) | Self::Other(_))
+    }
+}
+
+/// Result of a store call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A key-value store. Every method may be called from many tasks at once. The first poll of a call never blocks its
+/// thread; later ones may, for [`Guarded`] keeps the deadline from elsewhere.
+///
+/// A set or delete that returned `Ok` is durable. One that failed changed nothing, except after
+/// [`Error::TimedOut`], when only the store knows.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Name for people, without secrets: `sqlite:/var/lib/kvfs/kv.db`.
+    fn name(&self) -> &str;
+
+    /// What the store can keep.
+    fn limits(&self) -> Limits;
+
+    /// Why a set would fail at once, if that is known without trying.
+    fn outage(&self) -> Option<Error> {
+        None
+    }
+
+    /// All keys, complete or an error, never cut. Does not read values where the store can avoid it.
+    async fn list_keys(&self) -> Result<Listing>;
+
+    /// As [`Store::list_keys`], with the value of each key if the store reads them anyway; else without any.
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        Ok((self.list_keys().await?, Vec::new()))
+    }
+
+    /// The value of `key`, or [`Error::NotFound`].
+    async fn get_key_value(&self, key: &Key) -> Result<Entry>;
+
+    /// Sets `key` and returns what is now stored about it. The id of an existing key stays.
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta>;
+
+    /// Deletes `key` and returns the revision of the deletion, or [`Error::NotFound`].
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision>;
+
+    /// Renames `from` to `to`, which keeps the id and the value of `from`. `at` is about `from`, `expect` about `to`.
+    ///
+    /// Never a moment without either key: one transaction where the store has them, else a set and then a delete.
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        let entry = self.get_key_value(from).await?;
+        at.check(Some(entry.meta.revision))?;
+        let meta = self.set_key_value(to, entry.text, expect).await?;
+        if from == to {
+            return Ok(meta);
+        }
+        self.delete_key(from, Expect::At(entry.meta.revision)).await?;
+        Ok(meta)
+    }
+
+    /// Starts the change feed, if the store has one: all changes after this call, in order per key. Those made
+    /// through this very value may be left out.
+    ///
+    /// A store with a feed makes cached answers good for ever; without one they are good for `--max-age`.
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
+}
+
+/// Opens the store at `location`: counted, and guarded so that every call ends within `timeout`. The error is one line
+/// for a person.
+pub fn open(
+    location: &Location,
+    timeout: Duration,
+) -> std::result::Result<(Arc<dyn Store>, Arc<Counters>), String> {
+    let store: Arc<dyn Store> = match location {
+        Location::Memory => Arc::new(MemoryStore::new()),
+        Location::Sqlite(path) => Arc::new(SqliteStore::open(path, timeout)?),
+        Location::PrefectCloud(url) => {
+            Arc::new(PrefectCloudStore::open(&PrefectCloudSettings::find(url.as_deref())?, timeout)?)
+        }
+    };
+    let counters = Arc::new(Counters::default());
+    let counted = Arc::new(Counted::new(store, counters.clone()));
+    Ok((Arc::new(Guarded::new(counted, timeout)), counters))
+}

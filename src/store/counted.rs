@@ -1,0 +1,100 @@
+//! Counts the calls that reach a store. A store that counts is itself a store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{Change, Entry, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
+
+/// The methods of [`Store`] that may cost a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// `list_keys`
+    List,
+    /// `get_key_value`
+    Get,
+    /// `set_key_value`
+    Set,
+    /// `delete_key`
+    Delete,
+    /// `rename_key`
+    Rename,
+}
+
+const NAMES: [&str; 5] = ["list_keys", "get_key_value", "set_key_value", "delete_key", "rename_key"];
+
+/// How often each [`Call`] was made.
+#[derive(Debug, Default)]
+pub struct Counters([AtomicU64; NAMES.len()]);
+
+impl Counters {
+    fn add(&self, call: Call) {
+        self.0[call as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts by method name.
+    pub fn snapshot(&self) -> BTreeMap<&'static str, u64> {
+        NAMES.iter().zip(&self.0).map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// A store that counts what reaches the store behind it.
+pub struct Counted {
+    inner: Arc<dyn Store>,
+    counters: Arc<Counters>,
+}
+
+impl Counted {
+    /// Wraps `inner`; the counts go to `counters`.
+    pub fn new(inner: Arc<dyn Store>, counters: Arc<Counters>) -> Self {
+        Self { inner, counters }
+    }
+}
+
+#[async_trait]
+impl Store for Counted {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        self.counters.add(Call::List);
+        self.inner.list_keys().await
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        self.counters.add(Call::List);
+        self.inner.list_entries().await
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        self.counters.add(Call::Get);
+        self.inner.get_key_value(key).await
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        self.counters.add(Call::Set);
+        self.inner.set_key_value(key, text, expect).await
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        self.counters.add(Call::Delete);
+        self.inner.delete_key(key, expect).await
+    }
+
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        self.counters.add(Call::Rename);
+        self.inner.rename_key(from, to, at, expect).await
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        self.inner.changes()
+    }
+}

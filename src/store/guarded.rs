@@ -1,0 +1,183 @@
+//! Deadlines, and a store known to be down: a store that never hangs is itself a store.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
+
+/// How long calls fail at once after one found the store down, before one is let through to try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A store whose calls all end within a deadline, and that fails at once while the store behind it is down.
+pub struct Guarded {
+    inner: Arc<dyn Store>,
+    timeout: Duration,
+    reads: Circuit,
+    writes: Circuit,
+}
+
+/// A call of the store behind.
+type Call<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// Since when calls have failed, and why; nothing while the store answers.
+#[derive(Default)]
+struct Circuit {
+    down: Mutex<Option<(Instant, Error)>>,
+    answered: Mutex<Option<Instant>>,
+}
+
+impl Circuit {
+    /// Refuses while the store is known to be down; lets one caller through every [`RETRY_AFTER`].
+    fn admit(&self) -> Result<()> {
+        let mut down = self.down.lock();
+        if let Some(error) = refusal(down.as_ref()) {
+            return Err(error);
+        }
+        if let Some((tried, _)) = &mut *down {
+            *tried = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// As [`Circuit::admit`], without being let through.
+    fn refusal(&self) -> Option<Error> {
+        refusal(self.down.lock().as_ref())
+    }
+
+    /// A call that began at `since` failed. If the store answered another one meanwhile it is not down.
+    fn open(&self, since: Instant, error: &Error) {
+        if self.answered.lock().is_none_or(|answered| answered < since) {
+            *self.down.lock() = Some((Instant::now(), error.clone()));
+        }
+    }
+
+    fn close(&self) {
+        *self.answered.lock() = Some(Instant::now());
+        *self.down.lock() = None;
+    }
+}
+
+fn refusal(down: Option<&(Instant, Error)>) -> Option<Error> {
+    let (_, error) = down.filter(|(tried, _)| tried.elapsed() < RETRY_AFTER)?;
+    Some(Error::Unreachable(format!("it is down ({error})")))
+}
+
+impl Guarded {
+    /// Wraps `inner`; every call ends within `timeout`.
+    pub fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
+        Self { inner, timeout, reads: Circuit::default(), writes: Circuit::default() }
+    }
+
+    async fn deadline<T: Send + 'static>(&self, mut call: Call<T>) -> Result<T> {
+        // A store that answers from memory needs no task; one that has to wait goes on in its own.
+        if let Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return result;
+        }
+        let (reply, answer) = oneshot::channel();
+        tokio::spawn(carry_out(call, reply));
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => {
+                answer.unwrap_or_else(|_| Err(Error::Other("the store failed; see the log".into())))
+            }
+            Err(_) => Err(Error::TimedOut(self.timeout.as_millis())),
+        }
+    }
+
+    async fn read<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
+        self.reads.admit()?;
+        let since = Instant::now();
+        let result = self.deadline(call).await;
+        match &result {
+            Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => {
+                self.reads.open(since, error);
+                self.writes.open(since, error);
+            }
+            _ => self.reads.close(),
+        }
+        result
+    }
+
+    /// A write that is late may wait for a lock that reads do not need: it tells nothing about them.
+    async fn write<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
+        self.writes.admit()?;
+        let since = Instant::now();
+        let result = self.deadline(call).await;
+        match &result {
+            Err(error @ Error::TimedOut(_)) => self.writes.open(since, error),
+            Err(error @ Error::Unreachable(_)) => {
+                self.reads.open(since, error);
+                self.writes.open(since, error);
+            }
+            _ => {
+                self.reads.close();
+                self.writes.close();
+            }
+        }
+        result
+    }
+}
+
+/// Carries `call` out in a task of its own, so that the deadline holds even while the call blocks its thread. Ends it
+/// where it next waits once the caller has given up.
+async fn carry_out<T>(call: Call<T>, mut reply: oneshot::Sender<Result<T>>) {
+    tokio::select! {
+        biased;
+        result = call => drop(reply.send(result)),
+        () = reply.closed() => {}
+    }
+}
+
+#[async_trait]
+impl Store for Guarded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn outage(&self) -> Option<Error> {
+        self.writes.refusal()
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        let inner = self.inner.clone();
+        self.read(Box::pin(async move { inner.list_keys().await })).await
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        let inner = self.inner.clone();
+        self.read(Box::pin(async move { inner.list_entries().await })).await
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        self.read(Box::pin(async move { inner.get_key_value(&key).await })).await
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        self.write(Box::pin(async move { inner.set_key_value(&key, text, expect).await })).await
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        self.write(Box::pin(async move { inner.delete_key(&key, expect).await })).await
+    }
+
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        let (inner, from, to) = (self.inner.clone(), from.clone(), to.clone());
+        self.write(Box::pin(async move { inner.rename_key(&from, &to, at, expect).await })).await
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        self.inner.changes()
+    }
+}

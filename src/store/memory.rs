@@ -1,0 +1,141 @@
+//! `memory:`, gone at unmount: for trials and tests, and the reference for what the trait means.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+};
+
+/// A store in this process.
+#[derive(Default)]
+pub struct MemoryStore {
+    inner: Arc<Mutex<Inner>>,
+    /// Which of the doors to the same keys this is; it hears nothing of its own changes.
+    door: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    entries: BTreeMap<Key, Entry>,
+    revision: u64,
+    doors: usize,
+    feeds: Vec<(usize, mpsc::UnboundedSender<Change>)>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another door to the same keys, as another process has it.
+    #[must_use]
+    pub fn another_door(&self) -> Self {
+        let mut inner = self.inner.lock();
+        inner.doors += 1;
+        Self { inner: self.inner.clone(), door: inner.doors }
+    }
+}
+
+impl Inner {
+    fn next(&mut self) -> Revision {
+        self.revision += 1;
+        Revision(self.revision)
+    }
+
+    fn tell(&mut self, by: usize, change: &Change) {
+        self.feeds
+            .retain(|(door, feed)| *door == by && !feed.is_closed() || feed.send(change.clone()).is_ok());
+    }
+
+    fn check(&self, key: &Key, expect: Expect) -> Result<()> {
+        expect.check(self.entries.get(key).map(|entry| entry.meta.revision))
+    }
+
+    fn set(&mut self, by: usize, key: &Key, text: Text) -> Meta {
+        let old = self.entries.get(key).map(|entry| entry.meta.clone());
+        let meta = successor(old.as_ref(), self.next(), text.len());
+        self.entries.insert(key.clone(), Entry { meta: meta.clone(), text });
+        self.tell(by, &Change::Set(key.clone(), meta.clone()));
+        meta
+    }
+
+    fn delete(&mut self, by: usize, key: &Key) -> Result<Revision> {
+        self.entries.remove(key).ok_or(Error::NotFound)?;
+        let revision = self.next();
+        self.tell(by, &Change::Deleted(key.clone(), revision));
+        Ok(revision)
+    }
+}
+
+/// Metadata of the next version of a key: the id and creation time stay, the modification time always moves on,
+/// because the kernel and rsync see a change of equal size by its time alone.
+pub(super) fn successor(old: Option<&Meta>, revision: Revision, size: usize) -> Meta {
+    let now = SystemTime::now();
+    let (id, created, earliest) = match old {
+        Some(old) => (old.id.clone(), old.created, old.modified + std::time::Duration::from_micros(1)),
+        None => (Arc::from(uuid::Uuid::new_v4().to_string()), now, now),
+    };
+    Meta { id, revision, size: size as u64, created, modified: now.max(earliest) }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory:"
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { value: VALUE_LIMIT, key: 1 << 20 }
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        let inner = self.inner.lock();
+        Ok(inner.entries.iter().map(|(key, entry)| (key.clone(), entry.meta.clone())).collect())
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        self.inner.lock().entries.get(key).cloned().ok_or(Error::NotFound)
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        self.limits().check(key, &text)?;
+        let mut inner = self.inner.lock();
+        inner.check(key, expect)?;
+        Ok(inner.set(self.door, key, text))
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        let mut inner = self.inner.lock();
+        if inner.entries.contains_key(key) {
+            inner.check(key, expect)?;
+        }
+        inner.delete(self.door, key)
+    }
+
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        self.limits().check(to, &[])?;
+        let mut inner = self.inner.lock();
+        let old = inner.entries.get(from).cloned().ok_or(Error::NotFound)?;
+        at.check(Some(old.meta.revision))?;
+        inner.check(to, expect)?;
+        inner.delete(self.door, from)?;
+        let revision = inner.next();
+        let meta = successor(Some(&old.meta), revision, old.text.len());
+        inner.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
+        inner.tell(self.door, &Change::Set(to.clone(), meta.clone()));
+        Ok(meta)
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.inner.lock().feeds.push((self.door, sender));
+        Some(receiver)
+    }
+}

@@ -1,0 +1,299 @@
+//! `prefect-cloud`: the KV API of Prefect Cloud 1, as `kvfs serve` and others speak it. Keys have ids and no revisions:
+//! what must hold before a change is read just before it, so it is best effort against other clients.
+
+mod seen;
+mod settings;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::http::Http;
+use super::json::python_len;
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+};
+use seen::{Row, Seen};
+
+pub use settings::Settings;
+
+const SET: &str = "mutation($input: set_key_value_input!) { set_key_value(input: $input) { id } }";
+const DELETE: &str =
+    "mutation($input: delete_key_value_input!) { delete_key_value(input: $input) { success } }";
+const FIELDS: &str = "id key value created updated";
+
+/// The KV API of Prefect Cloud 1 behind an address.
+pub struct PrefectCloudStore {
+    name: String,
+    settings: Settings,
+    http: Http,
+    seen: Mutex<Seen>,
+    /// Held from the reading of what a change expects to its end.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl PrefectCloudStore {
+    /// The API at `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        Ok(Self {
+            name: format!("prefect-cloud:{}", settings.url),
+            settings: settings.clone(),
+            http: Http::new(timeout)?,
+            seen: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The `data` of the answer to one GraphQL request; `variables` is JSON text.
+    async fn ask(&self, query: &str, variables: &str) -> Result<Box<RawValue>> {
+        // The 1.x client sends its variables as a string.
+        let body = json!({"query": query, "variables": variables}).to_string();
+        let mut request = self.http.client().post(&self.settings.url).body(body);
+        request =
+            request.header("content-type", "application/json").header("x-prefect-core-version", "1.4.1");
+        if let Some(key) = &self.settings.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(tenant) = &self.settings.tenant {
+            request = request.header("x-prefect-tenant-id", tenant);
+        }
+        let answer = self.http.send(request).await.map_err(|error| self.explain(error))?;
+        let parsed: Envelope = serde_json::from_slice(&answer.body)
+            .map_err(|_| Error::Other(format!("the answer (HTTP {}) is not GraphQL", answer.status)))?;
+        if !parsed.errors.is_empty() {
+            return Err(self.explain(refused(&parsed.errors)));
+        }
+        parsed.data.ok_or_else(|| Error::Other(format!("the answer (HTTP {}) is empty", answer.status)))
+    }
+
+    /// Says where a key that was refused came from.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Denied(why) if self.settings.key.is_none() => Error::Denied(format!(
+                "{why}; there is no API key: set PREFECT__CLOUD__API_KEY or `prefect auth login`"
+            )),
+            Error::Denied(why) => {
+                Error::Denied(format!("{why}; the API key is from {}", self.settings.key_from))
+            }
+            error => error,
+        }
+    }
+
+    async fn rows(&self, filter: &str) -> Result<Vec<(Key, Row)>> {
+        let data = self.ask(&format!("query {{ key_value{filter} {{ {FIELDS} }} }}"), "null").await?;
+        let rows: Rows<'_> = parse(&data)?;
+        Ok(rows.key_value.into_iter().filter_map(RawRow::read).collect())
+    }
+
+    /// What is there now, asked of the server.
+    async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
+        let asked = self.seen.lock().ask();
+        let filter = format!("(where: {{ key: {{ _eq: {} }} }})", graphql_string(key.as_str()));
+        let row = self.rows(&filter).await?.into_iter().find(|(found, _)| found == key).map(|(_, row)| row);
+        Ok(self.seen.lock().told(key, row, asked))
+    }
+
+    /// Whether `expect` holds, as far as the server tells.
+    async fn check(&self, key: &Key, expect: Expect) -> Result<()> {
+        if expect == Expect::Anything {
+            return Ok(());
+        }
+        expect.check(self.fetch(key).await?.map(|entry| entry.meta.revision))
+    }
+
+    /// Whether the value is one that the server keeps.
+    fn check_value(text: &[u8]) -> Result<()> {
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|error| Error::Invalid(format!("Prefect keeps JSON only: {error}")))?;
+        let size = python_len(&value);
+        if size > VALUE_LIMIT {
+            return Err(Error::TooLarge { size, limit: VALUE_LIMIT });
+        }
+        Ok(())
+    }
+
+    async fn set(&self, key: &Key, text: &Text) -> Result<Meta> {
+        let document = String::from_utf8_lossy(text);
+        // The text itself, so that numbers keep their digits.
+        let variables =
+            format!(r#"{{"input":{{"key":{},"value":{}}}}}"#, json!(key.as_str()), document.trim());
+        self.seen.lock().setting(key, text);
+        let answer = self.ask(SET, &variables).await;
+        let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
+        let SetAnswer { set_key_value: Some(SetId { id }) } = parse(&data)? else {
+            return Err(Error::Other("the server has set nothing".into()));
+        };
+        Ok(self.seen.lock().set(key, id_text(id), text.clone()))
+    }
+
+    async fn delete(&self, key: &Key, id: &str) -> Result<Revision> {
+        let variables = json!({"input": {"key_value_id": id}}).to_string();
+        let answer = self.ask(DELETE, &variables).await;
+        let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
+        let done: DeleteAnswer = parse(&data)?;
+        if !done.delete_key_value.is_some_and(|answer| answer.success) {
+            self.seen.lock().unsure(key);
+            return Err(Error::NotFound);
+        }
+        Ok(self.seen.lock().deleted(key))
+    }
+}
+
+#[async_trait]
+impl Store for PrefectCloudStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { value: VALUE_LIMIT, key: 64 << 10 }
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        Ok(self.list_entries().await?.0)
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        let asked = self.seen.lock().ask();
+        let rows = self.rows("").await?;
+        let entries = self.seen.lock().told_all(rows, asked);
+        Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        self.fetch(key).await?.ok_or(Error::NotFound)
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        self.limits().check(key, &text)?;
+        Self::check_value(&text)?;
+        let _one_at_a_time = self.changing.lock().await;
+        self.check(key, expect).await?;
+        self.set(key, &text).await
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        let _one_at_a_time = self.changing.lock().await;
+        let known = self.seen.lock().id(key).filter(|_| expect == Expect::Anything);
+        if let Some(id) = known {
+            match self.delete(key, &id).await {
+                // Set anew by somebody else, under another id.
+                Err(Error::NotFound) => {}
+                done => return done,
+            }
+        }
+        let entry = self.fetch(key).await?.ok_or(Error::NotFound)?;
+        expect.check(Some(entry.meta.revision))?;
+        self.delete(key, &entry.meta.id).await
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        None
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    data: Option<Box<RawValue>>,
+    #[serde(default)]
+    errors: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Rows<'a> {
+    #[serde(borrow)]
+    key_value: Vec<RawRow<'a>>,
+}
+
+/// Members are read one by one: one that is broken or nested too deeply must not hide the others.
+#[derive(Deserialize)]
+struct RawRow<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    key: &'a RawValue,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    created: Option<String>,
+    updated: Option<String>,
+}
+
+impl RawRow<'_> {
+    fn read(self) -> Option<(Key, Row)> {
+        let Ok(key) = serde_json::from_str::<String>(self.key.get()) else {
+            tracing::warn!("a key that is no Unicode text is left out: {}", self.key.get());
+            return None;
+        };
+        // What is nested too deeply for anybody to parse is shown as a string of its text.
+        let text = self.value.map_or("null", RawValue::get);
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
+        let id = id_text(serde_json::from_str(self.id.get()).ok()?);
+        Some((key.into(), Row { id, value, created: time(self.created), updated: time(self.updated) }))
+    }
+}
+
+#[derive(Deserialize)]
+struct SetAnswer {
+    set_key_value: Option<SetId>,
+}
+
+#[derive(Deserialize)]
+struct SetId {
+    id: Value,
+}
+
+#[derive(Deserialize)]
+struct DeleteAnswer {
+    delete_key_value: Option<Success>,
+}
+
+#[derive(Deserialize)]
+struct Success {
+    success: bool,
+}
+
+fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T> {
+    let unknown = |error| Error::Other(format!("the answer is not what the KV API gives: {error}"));
+    serde_json::from_str(data.get()).map_err(unknown)
+}
+
+fn id_text(id: Value) -> Arc<str> {
+    match id {
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// A GraphQL string; its escapes are those of JSON.
+fn graphql_string(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// What GraphQL errors mean, by the codes and words that the 1.x client goes by.
+fn refused(errors: &[Value]) -> Error {
+    let code = errors[0]["extensions"]["code"].as_str().unwrap_or_default();
+    let message: String =
+        errors[0]["message"].as_str().unwrap_or("unknown error").chars().take(200).collect();
+    let all = Value::from(errors.to_vec()).to_string();
+    if all.contains("UNAUTHENTICATED") || all.contains("Malformed Authorization") || code == "FORBIDDEN" {
+        return Error::Denied(message);
+    }
+    if all.contains("API_ERROR") {
+        return Error::Busy(message);
+    }
+    if message.contains("10 KB limit") {
+        return Error::TooLarge { size: VALUE_LIMIT + 1, limit: VALUE_LIMIT };
+    }
+    if message.contains("license") {
+        return Error::Quota(message);
+    }
+    Error::Other(message)
+}

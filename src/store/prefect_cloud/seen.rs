@@ -1,0 +1,206 @@
+//! What the server has told so far. It has no revisions and gives values without their text: both are made here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::store::{Entry, Key, Meta, Revision, Text, json};
+
+/// A key as an answer of the server shows it.
+pub(super) struct Row {
+    pub(super) id: Arc<str>,
+    pub(super) value: Value,
+    pub(super) created: Option<SystemTime>,
+    pub(super) updated: Option<SystemTime>,
+}
+
+#[derive(Default)]
+pub(super) struct Seen {
+    keys: HashMap<Key, Known>,
+    /// Texts on their way to the server, which others may see there before its answer comes.
+    setting: HashMap<Key, Text>,
+    /// Counts questions and changes: the source of revisions.
+    clock: u64,
+}
+
+struct Known {
+    /// `None` for a key that was deleted here.
+    entry: Option<Entry>,
+    /// When what is known was asked, or the key was changed here. An answer to an older question is out of date.
+    since: u64,
+}
+
+impl Seen {
+    /// The number of the next question, to be given back with its answer.
+    pub(super) fn ask(&mut self) -> u64 {
+        self.tick()
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// Takes in what the server had for `key` when it was asked at `asked`; says what is there now. The text that was
+    /// written here stays as long as it stands for the server's value.
+    pub(super) fn told(&mut self, key: &Key, row: Option<Row>, asked: u64) -> Option<Entry> {
+        let known = self.keys.get(key);
+        if let Some(known) = known.filter(|known| known.since > asked) {
+            return known.entry.clone();
+        }
+        let old = known.and_then(|known| known.entry.clone());
+        let entry = row.map(|row| {
+            let old = old.filter(|entry| entry.meta.id == row.id);
+            match old {
+                Some(old) if stands_for(&old.text, &row.value) => old,
+                old => self.version(key, old.as_ref(), row),
+            }
+        });
+        self.keys.insert(key.clone(), Known { entry: entry.clone(), since: asked });
+        entry
+    }
+
+    /// A version that is new here.
+    fn version(&mut self, key: &Key, old: Option<&Entry>, row: Row) -> Entry {
+        let own = self.setting.get(key).filter(|text| stands_for(text, &row.value));
+        let text = own.map_or_else(|| json::shown(&row.value), Text::clone);
+        let now = SystemTime::now();
+        let earliest = old.map_or(SystemTime::UNIX_EPOCH, |old| old.meta.modified + Duration::from_micros(1));
+        let created = old.map(|old| old.meta.created).or(row.created);
+        let meta = Meta {
+            id: row.id,
+            revision: Revision(self.tick()),
+            size: text.len() as u64,
+            created: created.unwrap_or(now),
+            modified: row.updated.unwrap_or(now).max(earliest),
+        };
+        Entry { meta, text }
+    }
+
+    /// A listing that was asked for at `asked` is complete: what it does not name is gone.
+    pub(super) fn told_all(&mut self, rows: Vec<(Key, Row)>, asked: u64) -> Vec<(Key, Entry)> {
+        self.keys.retain(|_, known| known.entry.is_some() || known.since > asked);
+        let mut listed: BTreeMap<Key, Option<Row>> =
+            self.keys.keys().map(|key| (key.clone(), None)).collect();
+        listed.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
+        let told = |(key, row): (Key, Option<Row>)| {
+            let entry = self.told(&key, row, asked)?;
+            Some((key, entry))
+        };
+        listed.into_iter().filter_map(told).collect()
+    }
+
+    /// The key is about to be set here.
+    pub(super) fn setting(&mut self, key: &Key, text: &Text) {
+        self.setting.insert(key.clone(), text.clone());
+    }
+
+    /// The key was set here.
+    pub(super) fn set(&mut self, key: &Key, id: Arc<str>, text: Text) -> Meta {
+        self.setting.remove(key);
+        let old = self.keys.get(key).and_then(|known| known.entry.as_ref());
+        let old = old.filter(|old| old.meta.id == id);
+        let now = SystemTime::now();
+        let earliest = old.map_or(now, |old| old.meta.modified + Duration::from_micros(1));
+        let created = old.map_or(now, |old| old.meta.created);
+        let since = self.tick();
+        let meta = Meta {
+            id,
+            revision: Revision(since),
+            size: text.len() as u64,
+            created,
+            modified: now.max(earliest),
+        };
+        let entry = Some(Entry { meta: meta.clone(), text });
+        self.keys.insert(key.clone(), Known { entry, since });
+        meta
+    }
+
+    /// The key was deleted here.
+    pub(super) fn deleted(&mut self, key: &Key) -> Revision {
+        let since = self.tick();
+        self.keys.insert(key.clone(), Known { entry: None, since });
+        Revision(since)
+    }
+
+    /// Only the server knows what became of the key.
+    pub(super) fn unsure(&mut self, key: &Key) {
+        self.setting.remove(key);
+        self.keys.remove(key);
+    }
+
+    pub(super) fn id(&self, key: &Key) -> Option<Arc<str>> {
+        Some(self.keys.get(key)?.entry.as_ref()?.meta.id.clone())
+    }
+}
+
+/// Whether `text` is a way to write `value`.
+fn stands_for(text: &[u8], value: &Value) -> bool {
+    serde_json::from_slice::<Value>(text).is_ok_and(|own| own == *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, value: &str) -> Row {
+        let value = serde_json::from_str(value).unwrap();
+        Row { id: id.into(), value, created: None, updated: None }
+    }
+
+    fn text(entry: Option<Entry>) -> Option<String> {
+        entry.map(|entry| String::from_utf8(entry.text.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_text_stays_while_it_stands_for_the_value() {
+        let (mut seen, key) = (Seen::default(), Key::from("k"));
+        let meta = seen.set(&key, "i".into(), Text::from(&b"{ \"a\":1 }"[..]));
+        let asked = seen.ask();
+        let same = seen.told(&key, Some(row("i", r#"{"a":1}"#)), asked).unwrap();
+        assert_eq!((same.meta, &same.text[..]), (meta.clone(), &b"{ \"a\":1 }"[..]));
+        let asked = seen.ask();
+        let other = seen.told(&key, Some(row("i", r#"{"a":2}"#)), asked).unwrap();
+        assert!(other.meta.revision > meta.revision && other.meta.modified > meta.modified);
+        assert_eq!(text(Some(other)).unwrap(), "{\n  \"a\": 2\n}\n");
+        seen.setting(&key, &Text::from(&b" 3"[..]));
+        let asked = seen.ask();
+        assert_eq!(text(seen.told(&key, Some(row("i", "3")), asked)).unwrap(), " 3");
+    }
+
+    #[test]
+    fn an_answer_to_an_older_question_does_not_count() {
+        let (mut seen, key) = (Seen::default(), Key::from("k"));
+        let before = seen.ask();
+        seen.set(&key, "i".into(), Text::from(&b"2"[..]));
+        assert_eq!(text(seen.told(&key, Some(row("i", "1")), before)).unwrap(), "2");
+        assert_eq!(text(seen.told(&key, None, before)).unwrap(), "2");
+        let (first, second) = (seen.ask(), seen.ask());
+        assert_eq!(text(seen.told(&key, Some(row("i", "4")), second)).unwrap(), "4\n");
+        assert_eq!(text(seen.told(&key, Some(row("i", "3")), first)).unwrap(), "4\n");
+        let before = seen.ask();
+        seen.deleted(&key);
+        assert_eq!(text(seen.told(&key, Some(row("i", "4")), before)), None);
+        assert!(seen.told_all(vec![(key.clone(), row("i", "4"))], before).is_empty());
+        let asked = seen.ask();
+        assert_eq!(text(seen.told(&key, Some(row("j", "5")), asked)).unwrap(), "5\n");
+    }
+
+    #[test]
+    fn what_a_listing_does_not_name_is_gone() {
+        let (mut seen, a, b) = (Seen::default(), Key::from("a"), Key::from("b"));
+        seen.set(&a, "1".into(), Text::from(&b"1"[..]));
+        seen.set(&b, "2".into(), Text::from(&b"2"[..]));
+        for _ in 0..2 {
+            let asked = seen.ask();
+            let listed = seen.told_all(vec![(b.clone(), row("2", "2"))], asked);
+            assert_eq!(listed.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&b]);
+        }
+        assert_eq!((seen.id(&a), seen.id(&b)), (None, Some("2".into())));
+        let asked = seen.ask();
+        assert!(seen.told_all(Vec::new(), asked).is_empty());
+        assert_eq!(seen.keys.len(), 1);
+    }
+}

@@ -1,0 +1,197 @@
+//! Where the unchanged Prefect 1.x client would connect, and with which key.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+/// How to reach the KV API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The address that is posted to.
+    pub url: String,
+    /// The API key.
+    pub key: Option<String>,
+    /// Where the key was found, for messages.
+    pub key_from: &'static str,
+    /// The tenant, if one is chosen.
+    pub tenant: Option<String>,
+}
+
+/// An environment variable by its name.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Settings {
+    /// As the 1.x client finds them: environment, `backend.toml`, `config.toml`, and `auth.toml` for the host. `url`
+    /// comes first. The error is one line for a person.
+    pub fn find(url: Option<&str>) -> Result<Self, String> {
+        Self::find_in(url, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn find_in(url: Option<&str>, environment: Environment<'_>) -> Result<Self, String> {
+        let files = Files::read(environment)?;
+        let text = |variable: &str, path: &[&str]| environment(variable).or_else(|| files.text(path));
+        if url.is_none() && text("PREFECT__BACKEND", &["backend"]).as_deref() == Some("server") {
+            return Err("Prefect's backend is \"server\", and key-value operations are only supported in Prefect \
+                        Cloud; run `prefect backend cloud`, or name the address, as in prefect-cloud:https://..."
+                .into());
+        }
+        let url = url.map(str::to_owned);
+        let url = url.or_else(|| text("PREFECT__CLOUD__API", &["cloud", "api"]));
+        let url = url.or_else(|| text("PREFECT__CLOUD__ENDPOINT", &["cloud", "endpoint"]));
+        let url = url.ok_or(
+            "Prefect Cloud 1 is gone and no other address of its API is set; set PREFECT__CLOUD__API, or name it, \
+             as in prefect-cloud:http://127.0.0.1:4200",
+        )?;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(format!(
+                "the address {url:?} of Prefect's API does not begin with http:// or https://"
+            ));
+        }
+        let host = files.auth.get(&slug(&url)).and_then(Value::as_table);
+        let login = |name: &str| Some(host?.get(name)?.as_str()?.to_owned());
+        let found = [
+            (environment("PREFECT__CLOUD__API_KEY"), "PREFECT__CLOUD__API_KEY"),
+            (files.text(&["cloud", "api_key"]), "config.toml"),
+            (login("api_key"), "auth.toml (prefect auth login)"),
+        ];
+        let (key, key_from) = found.into_iter().find(|(key, _)| key.is_some()).unwrap_or((None, "no file"));
+        let tenant = text("PREFECT__CLOUD__TENANT_ID", &["cloud", "tenant_id"]);
+        Ok(Self { url, key, key_from, tenant: tenant.or_else(|| login("tenant_id")) })
+    }
+}
+
+/// Prefect's configuration files; the first is the strongest.
+struct Files {
+    config: [Table; 2],
+    auth: Table,
+}
+
+impl Files {
+    fn read(environment: Environment<'_>) -> Result<Self, String> {
+        let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
+        let in_home = |path: String| match path.strip_prefix("~/") {
+            Some(rest) => home.join(rest),
+            None => PathBuf::from(path),
+        };
+        let place = |variable: &str, default: PathBuf| environment(variable).map_or(default, in_home);
+        let prefect = home.join(".prefect");
+        let backend = place("PREFECT__BACKEND_CONFIG_PATH", prefect.join("backend.toml"));
+        let config = place("PREFECT__USER_CONFIG_PATH", prefect.join("config.toml"));
+        let auth = place("PREFECT__HOME_DIR", prefect).join("auth.toml");
+        Ok(Self { config: [table(&backend)?, table(&config)?], auth: table(&auth)? })
+    }
+
+    fn text(&self, path: &[&str]) -> Option<String> {
+        let find = |table: &Table| {
+            let (last, sections) = path.split_last()?;
+            let table = sections.iter().try_fold(table, |table, name| table.get(*name)?.as_table())?;
+            table.get(*last)?.as_str().map(str::to_owned)
+        };
+        // References to other settings lead to the defaults here, which are gone.
+        self.config.iter().find_map(find).filter(|text| !text.contains("${"))
+    }
+}
+
+fn table(path: &Path) -> Result<Table, String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text
+            .parse()
+            .map_err(|error: toml::de::Error| format!("{} is not TOML: {}", path.display(), error.message())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Table::new()),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// The name of a host's table in `auth.toml`: its address and port in lower case, with `-` for all but letters, digits,
+/// `.` and `-`.
+fn slug(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '.');
+    let parts: Vec<&str> = host.split(|char| !plain(char)).filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_the_name_that_prefect_gives_it() {
+        for (url, name) in [
+            ("https://api.prefect.io", "api.prefect.io"),
+            ("http://127.0.0.1:4311/graphql", "127.0.0.1-4311"),
+            ("http://localhost:4200/", "localhost-4200"),
+            ("https://My-Host.example.com:8443", "my-host.example.com-8443"),
+            ("http://[::1]:4200", "1-4200"),
+        ] {
+            assert_eq!(slug(url), name);
+        }
+    }
+
+    /// Settings in a home with these files and this environment.
+    fn find(
+        url: Option<&str>,
+        files: &[(&str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Result<Settings, String> {
+        let home = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(home.path().join(".prefect")).unwrap();
+        for (name, text) in files {
+            std::fs::write(home.path().join(".prefect").join(name), text).unwrap();
+        }
+        let set = |name: &str| {
+            let given = variables.iter().find(|(variable, _)| *variable == name);
+            given.map(|(_, value)| (*value).to_owned())
+        };
+        let home = home.path().to_str().unwrap().to_owned();
+        Settings::find_in(url, &|name| set(name).or_else(|| (name == "HOME").then(|| home.clone())))
+    }
+
+    fn settings(url: &str, key: Option<&str>, key_from: &'static str, tenant: Option<&str>) -> Settings {
+        let owned = |text: &str| text.to_owned();
+        Settings { url: url.to_owned(), key: key.map(owned), key_from, tenant: tenant.map(owned) }
+    }
+
+    const AUTH: (&str, &str) = ("auth.toml", "[\"h-1\"]\napi_key = \"login\"\ntenant_id = \"t-login\"\n");
+    const LOGIN: &str = "auth.toml (prefect auth login)";
+
+    #[test]
+    fn what_stands_first_counts() {
+        let config = ("config.toml", "[cloud]\napi = \"http://h:1\"\napi_key = \"configured\"\n");
+        assert_eq!(
+            find(None, &[AUTH, config], &[]),
+            Ok(settings("http://h:1", Some("configured"), "config.toml", Some("t-login")))
+        );
+        let variables = [("PREFECT__CLOUD__API_KEY", "environment"), ("PREFECT__CLOUD__TENANT_ID", "t")];
+        let expected = settings("http://h:1", Some("environment"), "PREFECT__CLOUD__API_KEY", Some("t"));
+        assert_eq!(find(None, &[AUTH, config], &variables), Ok(expected));
+        let api = [("PREFECT__CLOUD__API", "https://h:1/graphql"), ("PREFECT__CLOUD__ENDPOINT", "http://no")];
+        let expected = settings("https://h:1/graphql", Some("login"), LOGIN, Some("t-login"));
+        assert_eq!(find(None, &[AUTH], &api), Ok(expected));
+        let expected = settings("http://h:1", Some("login"), LOGIN, Some("t-login"));
+        assert_eq!(find(Some("http://h:1"), &[AUTH], &api), Ok(expected));
+        let endpoint = ("config.toml", "[cloud]\napi = \"${cloud.endpoint}\"\nendpoint = \"http://other\"\n");
+        assert_eq!(find(None, &[AUTH, endpoint], &[]), Ok(settings("http://other", None, "no file", None)));
+    }
+
+    #[test]
+    fn the_backend_must_be_cloud_unless_the_address_is_named() {
+        let server = ("backend.toml", "backend = \"server\"\n");
+        let cloud = ("config.toml", "backend = \"cloud\"\n[cloud]\napi = \"http://h:1\"\n");
+        assert!(
+            find(None, &[server, cloud], &[])
+                .is_err_and(|why| why.contains("only supported in Prefect Cloud"))
+        );
+        assert!(find(None, &[server, cloud], &[("PREFECT__BACKEND", "cloud")]).is_ok());
+        assert!(find(Some("http://h:1"), &[server], &[]).is_ok());
+        assert!(find(None, &[], &[]).is_err_and(|why| why.contains("PREFECT__CLOUD__API")));
+        assert!(find(None, &[("auth.toml", "[")], &[]).is_err_and(|why| why.contains("auth.toml")));
+    }
+
+    impl std::fmt::Debug for Settings {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "{} {:?} {} {:?}", self.url, self.key, self.key_from, self.tenant)
+        }
+    }
+}

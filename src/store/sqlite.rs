@@ -1,0 +1,114 @@
+//! The embedded store: one SQLite file, durable at return, shared by any number of processes on one machine.
+//!
+//! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
+
+mod pool;
+mod schema;
+mod watcher;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::pool::Pool;
+use self::writer::{Job, Writer};
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+};
+
+/// How many reads may be under way at once.
+const READERS: usize = 32;
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    name: String,
+    pool: Arc<Pool>,
+    writer: Writer,
+    /// Each takes a connection, and a connection takes file descriptors.
+    readers: Semaphore,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database at `path` and its directory. A lock that another process holds is waited for
+    /// within `timeout`. The error is one line for a person.
+    pub fn open(path: &Path, timeout: Duration) -> std::result::Result<Self, String> {
+        let pool = Arc::new(Pool::open(path, timeout * 3 / 4)?);
+        let writer = Writer::new(pool.clone());
+        Ok(Self {
+            name: format!("sqlite:{}", path.display()),
+            pool,
+            writer,
+            readers: Semaphore::new(READERS),
+        })
+    }
+
+    /// Runs `query` on a pooled connection.
+    async fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let _one_of_few = self.readers.acquire().await;
+        leave_thread().await;
+        blocking(|| self.pool.with(query))
+    }
+}
+
+/// Goes on another thread, for the one that asks may be the one that talks to the kernel.
+async fn leave_thread() {
+    tokio::task::yield_now().await;
+}
+
+/// Runs `work`, which may wait for the disk, without holding up other tasks. Unlike a task of its own on the pool for
+/// blocking work, that costs no hand-over there and back.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { value: VALUE_LIMIT, key: 64 << 10 }
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        self.read(schema::list).await
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        self.read(|db| schema::get(db, key).optional()).await?.ok_or(Error::NotFound)
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        self.limits().check(key, &text)?;
+        let key = key.clone();
+        self.writer.run(|reply| Job::Set { key, text, expect, reply }).await
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        let key = key.clone();
+        self.writer.run(|reply| Job::Delete { key, expect, reply }).await
+    }
+
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        self.limits().check(to, &[])?;
+        let (from, to) = (from.clone(), to.clone());
+        self.writer.run(|reply| Job::Rename { from, to, at, expect, reply }).await
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        if self.pool.is_read_only() {
+            return None;
+        }
+        watcher::start(&self.pool).map_err(|error| tracing::warn!("no change feed: {error}")).ok()
+    }
+}

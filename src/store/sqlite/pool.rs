@@ -1,0 +1,262 @@
+//! Connections to one database file.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::schema;
+use crate::store::{Error, Result};
+
+/// Idle read connections, and the way to make more.
+pub(super) struct Pool {
+    path: PathBuf,
+    /// The file or its directory cannot be written.
+    read_only: bool,
+    busy: Duration,
+    /// Revisions of this process, as ranges, for the watcher to pass over.
+    own: Mutex<VecDeque<RangeInclusive<i64>>>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Access {
+    ReadWrite,
+    /// Other processes may still change the file.
+    ReadOnly,
+    /// SQLite makes no index of the log, which it could not on media that cannot be written, and reads no log.
+    Immutable,
+}
+
+impl Pool {
+    /// Opens or creates the database; checks that it is ours. Statements wait for `busy` for other processes.
+    pub(super) fn open(path: &Path, busy: Duration) -> std::result::Result<Self, String> {
+        let shown = path.display();
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            crate::sys::create_private_dir_all(parent)
+                .map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
+        }
+        // The watcher and messages need a path that stays right when the daemon leaves its directory.
+        let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
+        let attempt = || connect(&path, Access::ReadWrite, busy).and_then(|mut db| prepare(&mut db));
+        let began = Instant::now();
+        let mut prepared = attempt();
+        // SQLite does not wait for those who turn the log on at the same moment.
+        while matches!(&prepared, Err(Failure::Locked(_))) && began.elapsed() < busy {
+            std::thread::sleep(Duration::from_millis(5));
+            prepared = attempt();
+        }
+        let read_only = match prepared {
+            Ok(()) => false,
+            Err(Failure::Final(why) | Failure::Locked(why)) => return Err(format!("{shown} {why}")),
+            Err(Failure::Access(error)) => {
+                let db = connect_to_read(&path, busy)
+                    .map_err(|other| format!("cannot open {shown}: {error}; {other}"))?;
+                recognise(&db).map_err(|why| format!("{shown} {why}"))?;
+                // A full disk passes; media that cannot be written stay so.
+                !crate::sys::may_write(path.parent().unwrap_or(&path))
+            }
+        };
+        Ok(Self { path, read_only, busy, own: Mutex::default(), idle: Mutex::default() })
+    }
+
+    /// Whether the database can only be read; then there is no feed either.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// How long a call waits for other processes.
+    pub(super) fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes revisions that this process is about to commit.
+    pub(super) fn note_own(&self, revisions: RangeInclusive<i64>) {
+        let mut own = self.own.lock();
+        // Without a watcher nothing takes them away; the oldest are long past.
+        if own.len() >= 4096 {
+            own.pop_front();
+        }
+        own.push_back(revisions);
+    }
+
+    /// Takes back a note: the commit failed.
+    pub(super) fn disown(&self, revisions: &RangeInclusive<i64>) {
+        self.own.lock().retain(|range| range != revisions);
+    }
+
+    /// Whether a revision is of this process; forgets those before it.
+    pub(super) fn is_own(&self, revision: i64) -> bool {
+        let mut own = self.own.lock();
+        while own.front().is_some_and(|range| *range.end() < revision) {
+            own.pop_front();
+        }
+        own.front().is_some_and(|range| range.contains(&revision))
+    }
+
+    /// A connection to write with.
+    pub(super) fn connect(&self) -> Result<Connection> {
+        if self.read_only {
+            return Err(Error::ReadOnly(format!("{} is on read-only media", self.path.display())));
+        }
+        match connect(&self.path, Access::ReadWrite, self.busy) {
+            Ok(db) => Ok(db),
+            Err(Failure::Access(error)) => Err(error.into()),
+            Err(Failure::Locked(why)) => Err(Error::Busy(why)),
+            Err(Failure::Final(why)) => Err(Error::Other(why)),
+        }
+    }
+
+    /// A connection to read with, and whether it is worth keeping: how a database that cannot be written now must be
+    /// read depends on whether somebody writes to it elsewhere.
+    fn connect_to_read(&self) -> Result<(Connection, bool)> {
+        if !self.read_only
+            && let Ok(db) = connect(&self.path, Access::ReadWrite, self.busy)
+            && tables(&db).is_ok()
+        {
+            return Ok((db, true));
+        }
+        connect_to_read(&self.path, self.busy).map(|db| (db, false))
+    }
+
+    /// Runs `query` on an idle connection, or a new one.
+    pub(super) fn with<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let idle = self.idle.lock().pop();
+        let (db, keep) = match idle {
+            Some(db) => (db, true),
+            None => self.connect_to_read()?,
+        };
+        let result = query(&db)?;
+        if keep {
+            self.idle.lock().push(db);
+        }
+        Ok(result)
+    }
+}
+
+/// Opens a database that cannot be written.
+fn connect_to_read(path: &Path, busy: Duration) -> Result<Connection> {
+    let readable = connect(path, Access::ReadOnly, busy).and_then(|db| match tables(&db) {
+        Ok(_) => Ok(db),
+        Err(error) => Err(classify(error)),
+    });
+    let error = match readable {
+        Ok(db) => return Ok(db),
+        Err(Failure::Locked(why)) => return Err(Error::Busy(why)),
+        Err(Failure::Final(why)) => return Err(Error::Other(why)),
+        Err(Failure::Access(error)) => error,
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        // The newest values are in the log, and only there.
+        let why = "its log cannot be read on read-only media; open it once where it can be written";
+        return Err(Error::Other(format!("{why} ({error})")));
+    }
+    match connect(path, Access::Immutable, busy) {
+        Ok(db) => Ok(db),
+        Err(Failure::Locked(why)) => Err(Error::Busy(why)),
+        Err(Failure::Final(why)) => Err(Error::Other(why)),
+        Err(Failure::Access(error)) => Err(error.into()),
+    }
+}
+
+enum Failure {
+    /// Another way of opening may still work.
+    Access(rusqlite::Error),
+    /// Another process has the database locked.
+    Locked(String),
+    /// No way of opening will work.
+    Final(String),
+}
+
+fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<Connection, Failure> {
+    let flags = match access {
+        Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::ReadOnly | Access::Immutable => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    } | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let uri =
+        format!("file:{}{}", escape(path), if access == Access::Immutable { "?immutable=1" } else { "" });
+    let db = Connection::open_with_flags(uri, flags).map_err(classify)?;
+    db.busy_timeout(busy).map_err(classify)?;
+    // synchronous=FULL: a commit is on the disk before close(2) returns 0.
+    db.execute_batch("PRAGMA synchronous=FULL;").map_err(classify)?;
+    Ok(db)
+}
+
+/// The path as SQLite's URI syntax wants it.
+fn escape(path: &Path) -> String {
+    use std::fmt::Write;
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::new();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'~' => uri.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            _ => _ = write!(uri, "%{byte:02X}"),
+        }
+    }
+    uri
+}
+
+/// Creates the tables in an empty database and turns the write-ahead log on.
+fn prepare(db: &mut Connection) -> std::result::Result<(), Failure> {
+    if tables(db).map_err(classify)? == 0 {
+        // A database without tables may still be somebody's.
+        let mark = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(classify);
+        if mark("application_id")? != 0 || mark("user_version")? != 0 {
+            recognise(db).map_err(Failure::Final)?;
+        }
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(classify)?;
+        // Another process may have created them while this one waited for the lock.
+        if tables(&transaction).map_err(classify)? == 0 {
+            transaction.execute_batch(schema::CREATE).map_err(classify)?;
+            transaction.pragma_update(None, "application_id", schema::APPLICATION_ID).map_err(classify)?;
+            transaction.pragma_update(None, "user_version", schema::VERSION).map_err(classify)?;
+        }
+        transaction.commit().map_err(classify)?;
+    }
+    // Only now: the file of another program is left exactly as it was.
+    recognise(db).map_err(Failure::Final)?;
+    db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())).map_err(classify)
+}
+
+fn tables(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+}
+
+fn recognise(db: &Connection) -> std::result::Result<(), String> {
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let told = pragma("application_id").and_then(|id| Ok((id, pragma("user_version")?)));
+    match told {
+        Ok((schema::APPLICATION_ID, version)) if version <= schema::VERSION => Ok(()),
+        Ok((schema::APPLICATION_ID, version)) => {
+            Err(format!("was written by a newer kvfs (format {version}, this one reads {})", schema::VERSION))
+        }
+        Ok(_) => Err("is a database of another program; name another file".into()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+fn classify(error: rusqlite::Error) -> Failure {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(Code::NotADatabase) => Failure::Final("is not a database; name another file".into()),
+        Some(Code::DatabaseCorrupt) => {
+            Failure::Final(format!("is corrupt ({error}); restore it from a copy"))
+        }
+        Some(Code::DiskFull) => Failure::Final(format!("cannot be set up: {error}; make room on its disk")),
+        Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+            Failure::Locked(format!("is locked by another process ({error}); try again"))
+        }
+        _ => Failure::Access(error),
+    }
+}

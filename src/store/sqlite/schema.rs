@@ -1,0 +1,232 @@
+//! Tables and statements.
+//!
+//! `entry` is clustered by key and holds all but the values, so that a listing never touches a value and a set
+//! dirties three pages: `entry`, `value` and the tail of `change`. `sum` is the CRC-32 of key and value: SQLite itself
+//! does not notice a changed byte. `change` is the revision counter, the change
+//! feed of other processes, and the memory of deletions; it is trimmed from the old end. The view `kv` is for
+//! people with a `sqlite3` shell.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use crate::store::memory::successor;
+use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Result, Revision, Text};
+
+/// "kvfs" in ASCII: tells our databases from those of other programs.
+pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
+/// Bumped when a database of this version cannot be read by an older kvfs.
+pub(super) const VERSION: i32 = 1;
+/// A process that fell further behind than this many changes reads the whole listing again.
+const CHANGES_KEPT: i64 = 100_000;
+/// Trimming is done once in this many revisions.
+const TRIM_EVERY: i64 = 1_000;
+
+pub(super) const CREATE: &str = "
+    CREATE TABLE entry (
+        key TEXT PRIMARY KEY NOT NULL, id BLOB NOT NULL, revision INTEGER NOT NULL, size INTEGER NOT NULL,
+        created INTEGER NOT NULL, modified INTEGER NOT NULL, value_id INTEGER NOT NULL, sum INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE value (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+    CREATE TABLE change (revision INTEGER PRIMARY KEY, key TEXT NOT NULL);
+    CREATE VIEW kv AS
+        SELECT key, bytes AS value, revision,
+            datetime(created / 1e9, 'unixepoch') AS created, datetime(modified / 1e9, 'unixepoch') AS modified
+        FROM entry JOIN value ON value.id = entry.value_id;
+";
+
+fn nanos(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
+    let nanos: i64 = row.get(column)?;
+    Ok(UNIX_EPOCH + Duration::from_nanos(nanos.max(0).unsigned_abs()))
+}
+
+/// Columns `id, revision, size, created, modified` from `first` on.
+fn meta(row: &Row<'_>, first: usize) -> rusqlite::Result<Meta> {
+    let id: [u8; 16] = row.get(first)?;
+    let [revision, size]: [i64; 2] = [row.get(first + 1)?, row.get(first + 2)?];
+    Ok(Meta {
+        id: Arc::from(uuid::Uuid::from_bytes(id).to_string()),
+        revision: Revision(revision.unsigned_abs()),
+        size: size.unsigned_abs(),
+        created: time(row, first + 3)?,
+        modified: time(row, first + 4)?,
+    })
+}
+
+fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
+    Ok(Key::from(row.get_ref(column)?.as_str()?))
+}
+
+pub(super) fn list(db: &Connection) -> rusqlite::Result<Listing> {
+    let mut statement =
+        db.prepare_cached("SELECT key, id, revision, size, created, modified FROM entry ORDER BY key")?;
+    statement.query_map([], |row| Ok((key(row, 0)?, meta(row, 1)?)))?.collect()
+}
+
+pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Entry> {
+    let mut statement = db.prepare_cached(
+        "SELECT entry.id, revision, size, created, modified, bytes, sum
+         FROM entry JOIN value ON value.id = value_id WHERE key = ?1",
+    )?;
+    statement.query_row([key.as_str()], |row| {
+        let bytes = match row.get_ref(5)? {
+            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes,
+            _ => &[],
+        };
+        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(6)?);
+        if checksum(key, bytes) != sum || bytes.len() as u64 != meta.size {
+            let what = format!("the value of {key} is damaged; restore the database from a copy");
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(what),
+            ));
+        }
+        Ok(Entry { meta, text: Arc::from(bytes) })
+    })
+}
+
+fn checksum(key: &Key, value: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(key.as_str().as_bytes());
+    sum.update(value);
+    sum.finalize()
+}
+
+/// The metadata of `key` and where its value is.
+fn find(db: &Connection, key: &Key) -> rusqlite::Result<Option<(Meta, i64)>> {
+    let mut statement = db
+        .prepare_cached("SELECT id, revision, size, created, modified, value_id FROM entry WHERE key = ?1")?;
+    statement.query_row([key.as_str()], |row| Ok((meta(row, 0)?, row.get(5)?))).optional()
+}
+
+/// The last revision given out.
+pub(super) fn revision(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT ifnull(max(revision), 0) FROM change")?.query_row([], |row| row.get(0))
+}
+
+/// Takes the next revision for a change of `key`.
+fn next_revision(db: &Connection, key: &Key) -> Result<Revision> {
+    let next = revision(db)? + 1;
+    db.prepare_cached("INSERT INTO change (revision, key) VALUES (?1, ?2)")?
+        .execute(params![next, key.as_str()])?;
+    if next % TRIM_EVERY == 0 {
+        db.execute("DELETE FROM change WHERE revision <= ?1", [next - CHANGES_KEPT])?;
+    }
+    Ok(Revision(next.unsigned_abs()))
+}
+
+fn put(db: &Connection, key: &Key, meta: &Meta, value_id: i64, sum: u32) -> Result<()> {
+    let id = uuid::Uuid::parse_str(&meta.id).map_err(|error| Error::Other(error.to_string()))?;
+    let mut statement =
+        db.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    statement.execute(params![
+        key.as_str(),
+        id.as_bytes(),
+        i64::try_from(meta.revision.0).unwrap_or(i64::MAX),
+        i64::try_from(meta.size).unwrap_or(i64::MAX),
+        nanos(meta.created),
+        nanos(meta.modified),
+        value_id,
+        sum
+    ])?;
+    Ok(())
+}
+
+pub(super) fn set(db: &Transaction<'_>, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
+    let old = find(db, key)?;
+    expect.check(old.as_ref().map(|(meta, _)| meta.revision))?;
+    let value_id = match &old {
+        Some((_, value_id)) => {
+            db.prepare_cached("UPDATE value SET bytes = ?1 WHERE id = ?2")?
+                .execute(params![&text[..], value_id])?;
+            *value_id
+        }
+        None => db.prepare_cached("INSERT INTO value (bytes) VALUES (?1)")?.insert([&text[..]])?,
+    };
+    let meta = successor(old.as_ref().map(|(meta, _)| meta), next_revision(db, key)?, text.len());
+    put(db, key, &meta, value_id, checksum(key, text))?;
+    Ok(meta)
+}
+
+pub(super) fn delete(db: &Transaction<'_>, key: &Key, expect: Expect) -> Result<Revision> {
+    let (meta, value_id) = find(db, key)?.ok_or(Error::NotFound)?;
+    expect.check(Some(meta.revision))?;
+    db.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([key.as_str()])?;
+    db.prepare_cached("DELETE FROM value WHERE id = ?1")?.execute([value_id])?;
+    next_revision(db, key)
+}
+
+pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+    let text = get(db, from).optional()?.ok_or(Error::NotFound)?.text;
+    let (old, value_id) = find(db, from)?.ok_or(Error::NotFound)?;
+    let replaced = find(db, to)?;
+    at.check(Some(old.revision))?;
+    expect.check(replaced.as_ref().map(|(meta, _)| meta.revision))?;
+    db.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([from.as_str()])?;
+    next_revision(db, from)?;
+    if let Some((_, value_id)) = replaced.filter(|_| from != to) {
+        db.prepare_cached("DELETE FROM value WHERE id = ?1")?.execute([value_id])?;
+    }
+    let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize);
+    put(db, to, &meta, value_id, checksum(to, &text))?;
+    Ok(meta)
+}
+
+/// What others changed after revision `seen`, and the last revision looked at.
+pub(super) fn changes_since(
+    db: &Connection,
+    seen: i64,
+    is_own: impl Fn(i64) -> bool,
+) -> rusqlite::Result<(Vec<Change>, i64)> {
+    let oldest: Option<i64> = db.query_row("SELECT min(revision) FROM change", [], |row| row.get(0))?;
+    if oldest.is_some_and(|oldest| oldest > seen + 1) {
+        return Ok((vec![Change::Everything], revision(db)?));
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT change.revision, change.key, id, entry.revision, size, created, modified
+         FROM change LEFT JOIN entry ON entry.key = change.key
+         WHERE change.revision > ?1 ORDER BY change.revision",
+    )?;
+    let mut rows = statement.query([seen])?;
+    let (mut changes, mut last) = (Vec::new(), seen);
+    while let Some(row) = rows.next()? {
+        last = row.get(0)?;
+        if is_own(last) {
+            continue;
+        }
+        let key = key(row, 1)?;
+        changes.push(match row.get_ref(2)? {
+            ValueRef::Null => Change::Deleted(key, Revision(last.unsigned_abs())),
+            _ => Change::Set(key, meta(row, 2)?),
+        });
+    }
+    Ok((changes, last))
+}
+
+/// Says what went wrong in the store's own words. Unknown stays unknown.
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let text = error.to_string();
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        match error.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::NoSpace(text),
+            // The index of the log cannot grow.
+            _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Self::NoSpace(text),
+            Some(Code::ReadOnly | Code::PermissionDenied | Code::AuthorizationForStatementDenied) => {
+                Self::ReadOnly(text)
+            }
+            Some(Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed) => {
+                Self::Busy(text)
+            }
+            _ => Self::Other(text),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The few system calls the standard library does not offer. The only room with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// True once `fd` can be read; false after `timeout`.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `poll` is one valid pollfd and outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, millis) > 0 }
+}
+
+/// Creates `path` and its parents; what is created is 0700.
+pub fn create_private_dir_all(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Unmounts `path`; `lazily` at once, where what still has files open there keeps them (`umount -l`).
+pub fn unmount(path: &Path, lazily: bool) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = if lazily { libc::MNT_DETACH } else { 0 };
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    if unsafe { libc::umount2(path.as_ptr(), flags) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// Ends the connection of the mount at `path` to its daemon (`umount -f`) and leaves the mount there, dead.
+pub fn abort_mount(path: &Path) -> io::Result<()> {
+    // Held open, it is too busy to be unmounted: programs must not find the directory below instead.
+    let _busy = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    if unsafe { libc::umount2(path.as_ptr(), libc::MNT_FORCE) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::ResourceBusy { Ok(()) } else { Err(error) }
+}
+
+/// What a process gets that was started after [`signal_at_end_of_parent`].
+const END_OF_PARENT: libc::c_int = libc::SIGUSR1;
+
+/// Makes the process that `command` starts hear of the end of the thread that starts it, and of no other signal that
+/// can be blocked.
+pub fn signal_at_end_of_parent(command: &mut Command) {
+    let prepare = || {
+        let mut all = MaybeUninit::uninit();
+        // SAFETY: sigfillset initialises what it is given, and both other calls only read; all of them may be called
+        // between fork and exec.
+        let done = unsafe {
+            libc::sigfillset(all.as_mut_ptr()) == 0
+                && libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) == 0
+                && libc::prctl(libc::PR_SET_PDEATHSIG, END_OF_PARENT) == 0
+        };
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure allocates nothing and takes no locks.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Returns once the parent's thread is gone, in a process started after [`signal_at_end_of_parent`].
+pub fn wait_for_end_of_parent() {
+    let mut set = MaybeUninit::uninit();
+    let mut signal = 0;
+    // SAFETY: sigemptyset initialises the set that the other calls use; all pointers outlive the calls.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), END_OF_PARENT);
+        libc::sigwait(set.as_ptr(), &raw mut signal);
+    }
+}
+
+/// The effective user and group of this process.
+pub fn owner() -> (u32, u32) {
+    // SAFETY: neither call has preconditions or can fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// The umask of this process.
+pub fn umask() -> u32 {
+    // SAFETY: umask cannot fail; the second call restores what the first one changed, before any other thread runs.
+    unsafe {
+        let mask = libc::umask(0o022);
+        libc::umask(mask);
+        mask
+    }
+}
+
+/// Whether `a` is a thread of the process that thread `b` belongs to.
+pub fn same_process(a: u32, b: u32) -> bool {
+    a == b || Path::new(&format!("/proc/{a}/task/{b}")).exists()
+}
+
+/// Whether the thread or process `id` exists. Of 0, which stands for all outside of this PID namespace, it cannot be
+/// told: yes.
+pub fn is_alive(id: u32) -> bool {
+    id == 0 || Path::new(&format!("/proc/{id}")).exists()
+}
+
+/// Whether thread `id` has a signal pending that it neither blocks nor ignores. False if it cannot be told.
+pub fn has_pending_signal(id: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{id}/status")) else { return false };
+    let mask = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
+    };
+    (mask("SigPnd:") | mask("ShdPnd:")) & !mask("SigBlk:") & !mask("SigIgn:") != 0
+}
+
+/// Leaves the terminal and process group of the parent. Fails only for a process that already leads a group.
+pub fn new_session() {
+    // SAFETY: setsid has no preconditions.
+    _ = unsafe { libc::setsid() };
+}
+
+/// Makes `null` standard input and output, and `log` standard error.
+pub fn redirect_standard_streams(null: &File, log: &File) -> io::Result<()> {
+    for (from, to) in [(null, 0), (null, 1), (log, 2)] {
+        // SAFETY: both descriptors are open; what `to` was is closed, and nothing in this process relies on it.
+        if unsafe { libc::dup2(from.as_raw_fd(), to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The extended attribute `name` of `path`.
+pub fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
+    let (path, name) = (CString::new(path.as_os_str().as_bytes())?, CString::new(name)?);
+    let mut value = vec![0; 64 << 10];
+    // SAFETY: the strings are NUL-terminated, the buffer has the length given, and all outlive the call.
+    let size =
+        unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
+    value.truncate(size);
+    Ok(value)
+}
+
+/// Whether this process may create files in `directory`: by its permissions, and by the media it is on.
+pub fn may_write(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+}

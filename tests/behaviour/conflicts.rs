@@ -1,0 +1,82 @@
+//! More than one writer.
+
+use libc::{ESTALE, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY};
+
+use super::door::Door;
+use super::{eventually, stored_is};
+
+pub(super) fn of_two_writers_that_truncate_the_last_to_close_wins(door: &dyn Door) {
+    door.save("k", "0").unwrap();
+    let first = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    let second = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    door.write_all(first, b"[1]").unwrap();
+    door.write_all(second, b"[2,2]").unwrap();
+    assert_eq!(door.close(second), Ok(()));
+    assert_eq!(door.text("k"), "[2,2]");
+    assert_eq!(door.close(first), Ok(()));
+    assert_eq!(door.text("k"), "[1]");
+    stored_is(door, "k", Some("[1]"));
+}
+
+pub(super) fn a_change_based_on_an_old_value_is_stale_and_kept_aside(door: &dyn Door) {
+    door.save("k", "[1]").unwrap();
+    let slow = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.contents(slow).unwrap(), b"[1]");
+    door.save("k", "[2]").unwrap();
+    assert_eq!(door.pwrite(slow, 1, b"3"), Ok(1));
+    assert_eq!(door.close(slow), Err(ESTALE));
+    assert_eq!(door.text("k"), "[2]");
+    stored_is(door, "k", Some("[2]"));
+    eventually(|| door.rejected() == [b"[3]"]);
+}
+
+pub(super) fn of_two_changes_of_one_value_the_second_is_stale(door: &dyn Door) {
+    door.save("k", "[1]").unwrap();
+    let writers = [door.open("k", O_RDWR).unwrap(), door.open("k", O_RDWR).unwrap()];
+    for (writer, digit) in writers.into_iter().zip([b"2", b"3"]) {
+        assert_eq!(door.pwrite(writer, 1, digit), Ok(1));
+    }
+    assert_eq!(door.fsync(writers[0]), Ok(()));
+    assert_eq!(door.fsync(writers[1]), Err(ESTALE));
+    assert_eq!(door.close(writers[1]), Err(ESTALE));
+    assert_eq!(door.pwrite(writers[0], 1, b"4"), Ok(1));
+    assert_eq!(door.close(writers[0]), Ok(()));
+    assert_eq!(door.text("k"), "[4]");
+    stored_is(door, "k", Some("[4]"));
+}
+
+pub(super) fn writers_of_a_new_file_share_it_until_it_is_a_key(door: &dyn Door) {
+    let first = door.open("k", O_RDWR | O_CREAT).unwrap();
+    let second = door.open("k", O_RDWR | O_CREAT).unwrap();
+    door.write_all(first, b"[1]").unwrap();
+    assert_eq!(door.contents(second).unwrap(), b"[1]");
+    assert_eq!(door.close(first), Ok(()));
+    assert_eq!(door.pwrite(second, 1, b"2"), Ok(1));
+    assert_eq!(door.close(second), Ok(()));
+    assert_eq!(door.text("k"), "[2]");
+    stored_is(door, "k", Some("[2]"));
+}
+
+pub(super) fn a_conflict_can_be_settled_by_a_new_attempt(door: &dyn Door) {
+    door.save("k", "[1]").unwrap();
+    let loser = door.open("k", O_RDWR).unwrap();
+    door.save("k", "[2]").unwrap();
+    door.pwrite(loser, 1, b"9").unwrap();
+    assert_eq!(door.close(loser), Err(ESTALE));
+    let again = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.contents(again).unwrap(), b"[2]");
+    assert_eq!(door.pwrite(again, 1, b"9"), Ok(1));
+    assert_eq!(door.close(again), Ok(()));
+    assert_eq!(door.text("k"), "[9]");
+}
+
+pub(super) fn a_rename_does_not_hide_that_a_change_is_stale(door: &dyn Door) {
+    door.save("k", "[1]").unwrap();
+    let slow = door.open("k", O_RDWR).unwrap();
+    door.save("k", "[2]").unwrap();
+    assert_eq!(door.rename("k", "m", false), Ok(()));
+    assert_eq!(door.pwrite(slow, 1, b"3"), Ok(1));
+    assert_eq!(door.close(slow), Err(ESTALE));
+    assert_eq!(door.text("m"), "[2]");
+    stored_is(door, "m", Some("[2]"));
+}

@@ -1,0 +1,292 @@
+//! Creating and changing files: what is published, when, and what is not.
+
+use libc::{EEXIST, EINVAL, ENOENT, O_APPEND, O_CREAT, O_EXCL, O_RDWR, O_TRUNC, O_WRONLY};
+
+use super::door::{Door, Fd, Outcome};
+use super::{eventually, stored_is};
+
+/// A key `k` with `text`.
+#[track_caller]
+fn key(door: &dyn Door, text: &str) {
+    door.save("k", text).unwrap();
+    stored_is(door, "k", Some(text));
+}
+
+pub(super) fn close_publishes_a_new_file(door: &dyn Door) {
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    assert_eq!(door.write(fd, b"{\"host\":\"db1\"}\n"), Ok(15));
+    stored_is(door, "k", None);
+    assert_eq!(door.close(fd), Ok(()));
+    stored_is(door, "k", Some("{\"host\":\"db1\"}\n"));
+    assert_eq!(door.text("k"), "{\"host\":\"db1\"}\n");
+    assert_eq!(door.stat("k").unwrap().size, 15);
+    assert_eq!(door.list().unwrap(), ["k"]);
+}
+
+pub(super) fn a_new_file_without_content_stays_local(door: &dyn Door) {
+    assert_eq!(door.save_with("k", O_CREAT | O_EXCL, ""), Ok(()));
+    assert_eq!(door.stat("k").unwrap().size, 0);
+    assert_eq!(door.list().unwrap(), ["k"]);
+    stored_is(door, "k", None);
+    assert_eq!(door.save_with("k", O_CREAT | O_EXCL, "1"), Err(EEXIST));
+    assert_eq!(door.save_with("k", 0, "1"), Ok(()));
+    stored_is(door, "k", Some("1"));
+}
+
+pub(super) fn a_file_without_content_can_be_removed_again(door: &dyn Door) {
+    door.save_with("k", O_CREAT, "").unwrap();
+    assert_eq!(door.unlink("k"), Ok(()));
+    assert_eq!(door.stat("k"), Err(ENOENT));
+    assert!(door.list().unwrap().is_empty());
+}
+
+pub(super) fn others_read_the_old_value_until_close(door: &dyn Door) {
+    key(door, "[1]");
+    let fd = door.open("k", O_RDWR | O_TRUNC).unwrap();
+    door.write_all(fd, b"[1,2,3").unwrap();
+    assert_eq!(door.text("k"), "[1]");
+    assert_eq!(door.read_as_another("k").unwrap(), b"[1]");
+    assert_eq!(door.stat("k").unwrap().size, 3);
+    assert_eq!(door.fstat(fd).unwrap().size, 6);
+    assert_eq!(door.contents(fd).unwrap(), b"[1,2,3");
+    door.write_all(fd, b"]").unwrap();
+    assert_eq!(door.text("k"), "[1]");
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[1,2,3]");
+    assert_eq!(door.read_as_another("k").unwrap(), b"[1,2,3]");
+}
+
+pub(super) fn a_new_key_is_never_read_half_written(door: &dyn Door) {
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    door.write_all(fd, b"{\"a\":").unwrap();
+    let seen = door.read_as_another("k").unwrap_or_default();
+    assert_eq!(String::from_utf8(seen).unwrap(), "");
+    door.write_all(fd, b"1}").unwrap();
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.read_as_another("k").unwrap(), b"{\"a\":1}");
+}
+
+pub(super) fn an_exclusive_create_refuses_a_key_that_exists(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.open("k", O_WRONLY | O_CREAT | O_EXCL), Err(EEXIST));
+    assert_eq!(door.open("k", O_RDWR | O_CREAT | O_EXCL | O_TRUNC), Err(EEXIST));
+    assert_eq!(door.text("k"), "1");
+    assert_eq!(door.open("missing", O_WRONLY), Err(ENOENT));
+}
+
+pub(super) fn appended_bytes_go_to_the_end_wherever_the_position_is(door: &dyn Door) {
+    key(door, "1");
+    let fd = door.open("k", O_RDWR | O_APPEND).unwrap();
+    door.seek(fd, 0).unwrap();
+    assert_eq!(door.write(fd, b"23"), Ok(2));
+    door.seek(fd, 1).unwrap();
+    assert_eq!(door.write(fd, b".5\n"), Ok(3));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "123.5\n");
+}
+
+pub(super) fn an_open_that_truncates_and_writes_nothing_keeps_the_value(door: &dyn Door) {
+    key(door, "{\"a\":1}");
+    let fd = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    assert_eq!(door.fstat(fd).unwrap().size, 0);
+    assert_eq!(door.close(fd), Err(EINVAL));
+    assert_eq!(door.text("k"), "{\"a\":1}");
+    stored_is(door, "k", Some("{\"a\":1}"));
+}
+
+pub(super) fn a_bare_truncation_is_no_new_value_even_if_it_looks_like_one(door: &dyn Door) {
+    key(door, "1234");
+    let fd = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.ftruncate(fd, 2), Ok(()));
+    assert_eq!(door.contents(fd).unwrap(), b"12");
+    assert_eq!(door.close(fd), Err(EINVAL));
+    assert_eq!(door.truncate("k", 2), Err(EINVAL));
+    assert_eq!(door.truncate("k", 4), Ok(()));
+    assert_eq!(door.text("k"), "1234");
+    stored_is(door, "k", Some("1234"));
+}
+
+pub(super) fn a_file_cut_to_nothing_and_written_anew_is_published(door: &dyn Door) {
+    key(door, "{\"a\":1}");
+    let fd = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.ftruncate(fd, 0), Ok(()));
+    assert_eq!(door.write(fd, b"[]"), Ok(2));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[]");
+    stored_is(door, "k", Some("[]"));
+}
+
+pub(super) fn a_longer_value_overwritten_by_a_shorter_one_can_be_cut(door: &dyn Door) {
+    key(door, "{\"long\":\"value\"}");
+    let fd = door.open("k", O_WRONLY).unwrap();
+    assert_eq!(door.write(fd, b"[2]"), Ok(3));
+    assert_eq!(door.ftruncate(fd, 3), Ok(()));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[2]");
+}
+
+pub(super) fn bytes_in_the_middle_can_be_replaced(door: &dyn Door) {
+    key(door, "{\"a\":1,\"b\":2}");
+    let fd = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.pwrite(fd, 5, b"7"), Ok(1));
+    door.seek(fd, 11).unwrap();
+    assert_eq!(door.write(fd, b"8"), Ok(1));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "{\"a\":7,\"b\":8}");
+}
+
+pub(super) fn a_hole_reads_as_zeros_and_is_no_json_until_it_is_filled(door: &dyn Door) {
+    let fd = door.open("k", O_RDWR | O_CREAT).unwrap();
+    door.write_all(fd, b"[1").unwrap();
+    assert_eq!(door.pwrite(fd, 5, b"]"), Ok(1));
+    assert_eq!(door.contents(fd).unwrap(), b"[1\0\0\0]");
+    assert_eq!(door.fsync(fd), Err(EINVAL));
+    assert_eq!(door.pwrite(fd, 2, b",23"), Ok(3));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[1,23]");
+}
+
+pub(super) fn text_that_can_be_no_document_is_refused_by_the_write(door: &dyn Door) {
+    key(door, "1");
+    let fd = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    assert_eq!(door.write(fd, b"bad"), Err(EINVAL));
+    assert_eq!(door.close(fd), Err(EINVAL));
+    assert_eq!(door.save("new", "{]"), Err(EINVAL));
+    assert_eq!(door.save_with("k", O_APPEND, " 2"), Err(EINVAL));
+    assert_eq!(door.text("k"), "1");
+    stored_is(door, "k", Some("1"));
+    stored_is(door, "new", None);
+}
+
+pub(super) fn half_a_document_is_refused_by_close_and_kept_aside(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.save("k", "{\"a\":"), Err(EINVAL));
+    assert_eq!(door.text("k"), "1");
+    stored_is(door, "k", Some("1"));
+    eventually(|| door.rejected().contains(&b"{\"a\":".to_vec()));
+}
+
+pub(super) fn a_new_file_with_half_a_document_is_empty_afterwards(door: &dyn Door) {
+    assert_eq!(door.save("k", "[1,"), Err(EINVAL));
+    eventually(|| door.rejected() == [b"[1,"]);
+    assert_eq!(door.text("k"), "");
+    assert_eq!(door.stat("k").unwrap().size, 0);
+    stored_is(door, "k", None);
+    assert_eq!(door.save("k", "[1]"), Ok(()));
+    assert_eq!(door.text("k"), "[1]");
+}
+
+#[track_caller]
+fn stays_failed(door: &dyn Door, fd: Fd) {
+    assert_eq!(door.write(fd, b"1}"), Err(EINVAL));
+    assert_eq!(door.fsync(fd), Err(EINVAL));
+    assert_eq!(door.close(fd), Err(EINVAL));
+}
+
+pub(super) fn a_handle_stays_failed_after_a_failed_write(door: &dyn Door) {
+    key(door, "1");
+    let fd = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    door.write_all(fd, b"{\"a\":").unwrap();
+    assert_eq!(door.write(fd, b"}"), Err(EINVAL));
+    stays_failed(door, fd);
+    stored_is(door, "k", Some("1"));
+    assert_eq!(door.save("k", "{\"a\":2}"), Ok(()));
+    assert_eq!(door.text("k"), "{\"a\":2}");
+}
+
+pub(super) fn fsync_publishes_and_the_writer_goes_on(door: &dyn Door) {
+    let fd = door.open("k", O_RDWR | O_CREAT).unwrap();
+    door.write_all(fd, b"[1]").unwrap();
+    assert_eq!(door.fsync(fd), Ok(()));
+    assert_eq!(door.read_as_another("k").unwrap(), b"[1]");
+    stored_is(door, "k", Some("[1]"));
+    assert_eq!(door.pwrite(fd, 2, b",2]"), Ok(3));
+    assert_eq!(door.text("k"), "[1]");
+    assert_eq!(door.contents(fd).unwrap(), b"[1,2]");
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[1,2]");
+    stored_is(door, "k", Some("[1,2]"));
+}
+
+pub(super) fn a_name_leads_to_what_was_synced_while_its_creator_writes_on(door: &dyn Door) {
+    let fd = door.open("k", O_RDWR | O_CREAT).unwrap();
+    door.write_all(fd, b"[1]").unwrap();
+    assert_eq!(door.fsync(fd), Ok(()));
+    assert_eq!(door.stat("k").unwrap().size, 3);
+    door.write_all(fd, b"  \n").unwrap();
+    assert_eq!(door.fstat(fd).unwrap().size, 6);
+    assert_eq!(door.stat("k").unwrap().size, 3);
+    assert_eq!(door.truncate("k", 3), Ok(()));
+    assert_eq!(door.contents(fd).unwrap(), b"[1]  \n");
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "[1]  \n");
+}
+
+pub(super) fn a_failure_after_an_fsync_leaves_what_was_synced(door: &dyn Door) {
+    key(door, "0");
+    let fd = door.open("k", O_WRONLY | O_TRUNC).unwrap();
+    door.write_all(fd, b"[1]").unwrap();
+    assert_eq!(door.fsync(fd), Ok(()));
+    assert_eq!(door.write(fd, b"]"), Err(EINVAL));
+    assert_eq!(door.close(fd), Err(EINVAL));
+    assert_eq!(door.text("k"), "[1]");
+    stored_is(door, "k", Some("[1]"));
+}
+
+pub(super) fn opening_for_writing_and_closing_changes_nothing(door: &dyn Door) {
+    key(door, "[1]");
+    let before = door.stat("k").unwrap();
+    for flags in [O_RDWR, O_WRONLY | O_APPEND, O_RDWR | O_CREAT] {
+        let fd = door.open("k", flags).unwrap();
+        assert_eq!(door.close(fd), Ok(()));
+    }
+    assert_eq!(door.chmod("k", before.mode), Ok(()));
+    assert_eq!(door.stat("k").unwrap(), before);
+}
+
+pub(super) fn a_mode_is_kept_across_versions(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.chmod("k", 0o600), Ok(()));
+    assert_eq!(door.stat("k").unwrap().mode, 0o600);
+    assert_eq!(door.save("k", "[2]"), Ok(()));
+    assert_eq!(door.stat("k").unwrap().mode, 0o600);
+    assert_eq!(door.text("k"), "[2]");
+}
+
+pub(super) fn fsync_through_a_reader_tells_of_the_last_text(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(synced(door, "k"), Ok(()));
+    assert_eq!(door.save("k", "[2"), Err(EINVAL));
+    // The failure is known once the kernel has let go of the writer.
+    eventually(|| synced(door, "k") == Err(EINVAL));
+    assert_eq!(door.save("k", "3"), Ok(()));
+    assert_eq!(synced(door, "k"), Ok(()));
+}
+
+pub(super) fn a_new_file_does_not_inherit_the_failure_of_one_that_was_renamed(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.save("k", "[2"), Err(EINVAL));
+    eventually(|| synced(door, "k") == Err(EINVAL));
+    assert_eq!(door.rename("k", "m", false), Ok(()));
+    door.save_with("k", O_CREAT, "").unwrap();
+    assert_eq!(synced(door, "k"), Ok(()));
+}
+
+pub(super) fn a_rename_onto_a_file_settles_its_failure(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.save("k", "[2"), Err(EINVAL));
+    eventually(|| synced(door, "k") == Err(EINVAL));
+    door.save("m", "3").unwrap();
+    assert_eq!(door.rename("m", "k", false), Ok(()));
+    assert_eq!(door.text("k"), "3");
+    assert_eq!(synced(door, "k"), Ok(()));
+}
+
+/// As `sync NAME` does.
+#[track_caller]
+fn synced(door: &dyn Door, name: &str) -> Outcome<()> {
+    let fd = door.reader(name);
+    let synced = door.fsync(fd);
+    assert_eq!(door.close(fd), Ok(()));
+    synced
+}

@@ -1,0 +1,206 @@
+//! A real mount of the built binary, unmounted when dropped.
+#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvfs::store::{Expect, Key, SqliteStore, Store};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Path of the binary under test.
+pub const KVFS: &str = env!("CARGO_BIN_EXE_kvfs");
+
+/// True when the machine can mount. With `KVFS_REQUIRE_FUSE=1` a machine that cannot is a failure.
+pub fn can_mount() -> bool {
+    let there = Path::new("/dev/fuse").exists();
+    assert!(there || std::env::var_os("KVFS_REQUIRE_FUSE").is_none(), "/dev/fuse is missing");
+    if !there {
+        eprintln!("skipped: /dev/fuse is missing");
+    }
+    there
+}
+
+/// One mount in its own temporary directory, with its own XDG directories and store file.
+pub struct Mount {
+    pub home: TempDir,
+    pub dir: PathBuf,
+    pub pid: i32,
+}
+
+impl Mount {
+    /// Mounts the embedded store.
+    pub fn sqlite(args: &[&str]) -> Self {
+        let home = TempDir::new().unwrap();
+        let store = format!("sqlite:{}", home.path().join("kv.db").display());
+        Self::start_in(home, &store, args)
+    }
+
+    pub fn memory(args: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), "memory:", args)
+    }
+
+    pub fn start_in(home: TempDir, store: &str, args: &[&str]) -> Self {
+        let dir = home.path().join("mnt");
+        let out = Self::command(&home).args(args).arg(store).arg(&dir).output().unwrap();
+        assert!(
+            out.status.success(),
+            "kvfs {args:?} {store}: {}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        let mut mount = Self { home, dir, pid: 0 };
+        mount.pid = i32::try_from(mount.status()["pid"].as_i64().unwrap()).unwrap();
+        mount
+    }
+
+    /// Mounts what a server of the Prefect 1.x KV API serves at `address`, logged in by `key` as its client is.
+    pub fn prefect_cloud(address: &str, key: &str, args: &[&str]) -> Self {
+        let home = TempDir::new().unwrap();
+        fs::create_dir(home.path().join(".prefect")).unwrap();
+        let login = format!("[\"{}\"]\napi_key = \"{key}\"\n", address.replace(':', "-"));
+        fs::write(home.path().join(".prefect/auth.toml"), login).unwrap();
+        Self::start_in(home, &format!("prefect-cloud:http://{address}"), args)
+    }
+
+    /// The binary with its directories moved below `home`.
+    pub fn command(home: &TempDir) -> Command {
+        let mut command = Command::new(KVFS);
+        command
+            .env("HOME", home.path())
+            .env("XDG_DATA_HOME", home.path().join("data"))
+            .env("XDG_STATE_HOME", home.path().join("state"))
+            .env_remove("KVFS_STORE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.dir.join(Path::new(name.as_ref()))
+    }
+
+    /// The counters and settings of the daemon, as `kvfs status --json` shows them for this mount.
+    pub fn status(&self) -> Value {
+        status_of(&self.dir)
+    }
+
+    /// How often the daemon asked its store for `call` (`set_key_value`, ...).
+    pub fn calls(&self, call: &str) -> u64 {
+        self.status()["calls"][call].as_u64().unwrap_or(0)
+    }
+
+    /// How many messages of the FUSE opcode (`OPEN`, `LOOKUP`, ...) the kernel has sent.
+    pub fn messages(&self, opcode: &str) -> u64 {
+        self.status()["messages"][opcode].as_u64().unwrap_or(0)
+    }
+
+    /// Files set aside by the daemon (rule 9).
+    pub fn rejected(&self) -> Vec<PathBuf> {
+        let dir = self.home.path().join("state/kvfs/rejected");
+        let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Runs `script` with `sh -c` inside the mount.
+    pub fn sh(&self, script: &str) -> Output {
+        Command::new("sh").arg("-c").arg(script).current_dir(&self.dir).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Unmounts and waits for the daemon to end; returns the home with its store file.
+    pub fn unmount(mut self) -> TempDir {
+        self.end();
+        std::mem::replace(&mut self.home, TempDir::new().unwrap())
+    }
+
+    fn end(&mut self) {
+        if self.pid == 0 {
+            return;
+        }
+        let pid = std::mem::take(&mut self.pid);
+        let path = self.dir.display().to_string();
+        let done = Command::new("umount").arg(&path).output().unwrap().status.success();
+        if !done {
+            let _ = Command::new("umount").arg("-l").arg(&path).output();
+        }
+        wait_for(Duration::from_secs(20), || !is_running(pid));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// False once the process has ended with all its threads, reaped by its parent or not.
+pub fn is_running(pid: i32) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let Ok(stat) = fs::read_to_string(process.join("stat")) else { return false };
+    let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"));
+    // The first thread is a zombie before the others have closed the files they share.
+    !zombie || fs::read_dir(process.join("task")).is_ok_and(|threads| threads.count() > 1)
+}
+
+/// The status document of the mount at `dir`.
+pub fn status_of(dir: &Path) -> Value {
+    let out = Command::new(KVFS).arg("status").arg("--json").arg(dir).output().unwrap();
+    assert!(out.status.success(), "kvfs status: {}", String::from_utf8_lossy(&out.stderr));
+    let all: Value = serde_json::from_slice(&out.stdout).unwrap();
+    all[0].clone()
+}
+
+/// Polls `condition` until it holds; panics after `limit`.
+pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "condition did not hold within {limit:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Another process's door to the same database.
+pub struct Elsewhere {
+    store: SqliteStore,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Elsewhere {
+    pub fn of(mount: &Mount) -> Self {
+        let store = SqliteStore::open(&mount.home.path().join("kv.db"), Duration::from_secs(5)).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { store, runtime }
+    }
+
+    pub fn set(&self, key: &str, text: &str) {
+        let key = Key::from(key);
+        let set = self.store.set_key_value(&key, Arc::from(text.as_bytes()), Expect::Anything);
+        self.runtime.block_on(set).unwrap();
+    }
+
+    pub fn get(&self, key: &str) -> Option<String> {
+        let entry = self.runtime.block_on(self.store.get_key_value(&Key::from(key))).ok()?;
+        Some(String::from_utf8(entry.text.to_vec()).unwrap())
+    }
+
+    pub fn delete(&self, key: &str) {
+        self.runtime.block_on(self.store.delete_key(&Key::from(key), Expect::Anything)).unwrap();
+    }
+}
+
+pub fn errno<T>(result: std::io::Result<T>) -> i32 {
+    result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
+}
+
+/// close(2) with its result.
+#[allow(unsafe_code)]
+pub fn close(file: File) -> i32 {
+    use std::os::fd::IntoRawFd;
+    let fd = file.into_raw_fd();
+    // SAFETY: the descriptor was just taken out of its owner.
+    if unsafe { libc::close(fd) } == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap() }
+}

@@ -1,0 +1,118 @@
+//! What the kernel has to ask: the cost of this filesystem. Counted by the daemon, so true on any machine.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::time::Duration;
+
+use common::{Mount, can_mount, wait_for};
+
+/// Messages since `before`, those of the counting itself and FORGET left out.
+fn since(mount: &Mount, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let now = counts(mount);
+    let delta = |(name, count): (&String, &u64)| {
+        let delta = count - before.get(name).copied().unwrap_or(0);
+        (delta > 0).then(|| (name.clone(), delta))
+    };
+    now.iter().filter_map(delta).collect()
+}
+
+fn counts(mount: &Mount) -> BTreeMap<String, u64> {
+    let status = mount.status();
+    let messages = status["messages"].as_object().unwrap();
+    let wanted = messages.iter().filter(|(name, _)| !matches!(name.as_str(), "FORGET" | "GETXATTR"));
+    wanted.map(|(name, count)| (name.clone(), count.as_u64().unwrap())).collect()
+}
+
+fn expected(list: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    list.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+fn cat(mount: &Mount, name: &str) -> String {
+    let mut text = String::new();
+    let mut file = File::open(mount.path(name)).unwrap();
+    file.metadata().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_hot_read_is_one_open_and_a_hot_stat_is_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    fs::write(mount.path("db"), "{\"a\":1}").unwrap();
+    // The first look fills the kernel's caches; a read makes the kernel ask for the access time once.
+    for _ in 0..2 {
+        cat(&mount, "db");
+        fs::metadata(mount.path("db")).unwrap();
+    }
+    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 3);
+    let before = counts(&mount);
+    for _ in 0..10 {
+        assert_eq!(cat(&mount, "db"), "{\"a\":1}");
+    }
+    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 13);
+    assert_eq!(since(&mount, &before), expected(&[("OPEN", 10), ("RELEASE", 10)]));
+    let before = counts(&mount);
+    for _ in 0..10 {
+        fs::metadata(mount.path("db")).unwrap();
+        assert!(!mount.path("absent").exists() || before.is_empty());
+    }
+    // One lookup of the absent name; after that the kernel remembers.
+    assert_eq!(since(&mount, &before), expected(&[("LOOKUP", 1)]));
+    assert_eq!(mount.calls("get_key_value"), 2);
+}
+
+#[test]
+fn a_listing_with_attributes_costs_pages_and_not_keys() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    for number in 0..500 {
+        fs::write(mount.path(format!("key{number:03}")), "1").unwrap();
+    }
+    let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+    let mount = Mount::start_in(mount.unmount(), &store, &[]);
+    let list = || {
+        let entries = fs::read_dir(&mount.dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+        assert_eq!(entries.collect::<Vec<_>>(), vec![1; 500]);
+    };
+    list();
+    let cold = counts(&mount);
+    assert_eq!(cold.get("LOOKUP"), None, "{cold:?}");
+    assert!(cold.values().sum::<u64>() < 40, "{cold:?}");
+    assert_eq!(mount.calls("list_keys"), 1);
+    assert_eq!(mount.calls("get_key_value"), 0);
+    list();
+    let before = counts(&mount);
+    list();
+    let hot = since(&mount, &before);
+    let pages =
+        |(name, _): (&String, &u64)| name.ends_with("DIR") || name == "READDIRPLUS" || name == "GETATTR";
+    assert!(hot.iter().all(pages) && hot.values().sum::<u64>() < 20, "{hot:?}");
+    assert_eq!(mount.calls("list_keys"), 1);
+}
+
+#[test]
+fn an_overwrite_is_one_set_and_few_messages() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    fs::write(mount.path("db"), "1").unwrap();
+    let before = counts(&mount);
+    fs::write(mount.path("db"), "2").unwrap();
+    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 2);
+    let messages = since(&mount, &before);
+    // The name, which the creation led elsewhere; OPEN, answered "look again"; the writer's own inode, whose mode is
+    // asked for.
+    let wanted = [("FLUSH", 1), ("GETATTR", 1), ("LOOKUP", 3), ("OPEN", 2), ("RELEASE", 1), ("WRITE", 1)];
+    assert_eq!(messages, expected(&wanted));
+    assert_eq!(mount.calls("set_key_value"), 2);
+}

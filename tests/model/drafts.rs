@@ -1,0 +1,94 @@
+//! The unsaved bytes of one file.
+
+use libc::{EFBIG, EINVAL};
+
+use super::door::Outcome;
+
+/// Largest value; one final newline is not counted.
+pub(super) const LIMIT: usize = 10_000;
+
+/// What must be true of the key when a draft is published.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Expect {
+    Anything,
+    At(u64),
+}
+
+/// The unsaved bytes of a file, and the name they are for.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about the bytes")]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) text: Vec<u8>,
+    pub(super) expect: Expect,
+    pub(super) published: bool,
+    /// Differs from what was published, and by more than its size.
+    pub(super) changed: bool,
+    pub(super) written: bool,
+    /// Written from the start to the end so far.
+    pub(super) in_order: bool,
+    pub(super) scratch: bool,
+    /// Its name was removed.
+    pub(super) orphan: bool,
+    pub(super) writers: usize,
+}
+
+/// Whether `text` is a document.
+pub(super) fn is_document(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(text).is_ok()
+}
+
+/// Whether `text` can still become a document.
+pub(super) fn is_beginning(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(text).map_or_else(|error| error.is_eof(), |_| true)
+}
+
+pub(super) fn counted(text: &[u8]) -> usize {
+    text.len() - usize::from(text.ends_with(b"\n"))
+}
+
+impl Draft {
+    pub(super) fn new(name: &str, text: Vec<u8>, expect: Expect, scratch: bool) -> Self {
+        let (published, changed, written, orphan) = (false, false, false, false);
+        let name = name.to_owned();
+        Self { name, text, expect, published, changed, written, in_order: true, scratch, orphan, writers: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        (self.changed, self.written, self.in_order) = (true, false, true);
+    }
+
+    pub(super) fn truncate(&mut self, size: usize) -> Outcome<()> {
+        if size == self.text.len() {
+            return Ok(());
+        }
+        if size > self.text.len() && size > LIMIT && !self.scratch {
+            return Err(EFBIG);
+        }
+        if size == 0 {
+            self.clear();
+        } else {
+            self.text.resize(size, 0);
+            (self.changed, self.in_order) = (true, false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, at: usize, data: &[u8], json: bool) -> Outcome<()> {
+        let mut text = self.text.clone();
+        text.resize(text.len().max(at + data.len()), 0);
+        text[at..at + data.len()].copy_from_slice(data);
+        if !self.scratch {
+            if text.len() > self.text.len() && counted(&text) > LIMIT {
+                return Err(EFBIG);
+            }
+            self.in_order &= at == self.text.len();
+            if json && self.in_order && !is_beginning(&text) {
+                return Err(EINVAL);
+            }
+        }
+        self.text = text;
+        (self.changed, self.written) = (true, true);
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Rules 7 to 10: scratch files, attributes, and what is not lost.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use crate::common::{Elsewhere, Mount, can_mount, close, errno, wait_for};
+
+#[test]
+fn rule_07_scratch_files_are_never_sent_and_temporary_ones_become_keys() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    fs::write(mount.path(".doc.swp"), vec![7; 12_288]).unwrap();
+    fs::write(mount.path("doc~"), "not json").unwrap();
+    assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 2);
+    assert_eq!(mount.calls("set_key_value"), 0);
+    let mut temporary =
+        OpenOptions::new().write(true).create_new(true).open(mount.path("sedAbCdEf")).unwrap();
+    temporary.write_all(b"{\"a\":1}").unwrap();
+    drop(temporary);
+    assert_eq!(mount.calls("set_key_value"), 0);
+    fs::rename(mount.path("sedAbCdEf"), mount.path("doc")).unwrap();
+    assert_eq!(mount.calls("set_key_value"), 1);
+    let mut stays = OpenOptions::new().write(true).create_new(true).open(mount.path("sedatives")).unwrap();
+    stays.write_all(b"[\"valium\"]").unwrap();
+    drop(stays);
+    wait_for(Duration::from_secs(20), || elsewhere.get("sedatives").is_some());
+    assert_eq!(fs::read_to_string(mount.path("sedatives")).unwrap(), "[\"valium\"]");
+    // An editor's backup dance: the key stays in the store until its successor is there.
+    fs::rename(mount.path("doc"), mount.path("doc~")).unwrap();
+    assert_eq!(errno(File::open(mount.path("doc"))), libc::ENOENT);
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("{\"a\":1}"));
+    fs::write(mount.path("doc"), "{\"a\":2}").unwrap();
+    fs::remove_file(mount.path("doc~")).unwrap();
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("{\"a\":2}"));
+    assert_eq!(mount.calls("delete_key"), 0);
+    let renamed = mount.sh("mv doc doc~");
+    assert!(renamed.status.success());
+    wait_for(Duration::from_secs(20), || elsewhere.get("doc").is_none());
+    assert_eq!(fs::read_to_string(mount.path("doc~")).unwrap(), "{\"a\":2}");
+}
+
+#[test]
+fn rule_08_attributes_can_be_set_and_tell_about_the_key() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let out = mount
+        .sh("echo 1 > doc && chmod 600 doc && touch -d '2001-02-03 04:05:06 UTC' doc && stat -c '%a %Y' doc");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "600 981173106\n");
+    let source = mount.home.path().join("source");
+    fs::write(&source, "[2]").unwrap();
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o640)).unwrap();
+    let out = mount.sh("touch -d @1000000000 ../source && cp -p ../source doc && stat -c '%a %Y %s' doc");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "640 1000000000 3\n", "{out:?}");
+    fs::write(mount.path("doc"), "[33]").unwrap();
+    assert!(fs::metadata(mount.path("doc")).unwrap().mtime() > 1_000_000_000);
+    let out =
+        mount.sh("getfattr -n user.kvfs.id --only-values doc; setfattr -n user.x -v 1 doc || echo refused");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.len() > 36 && text.ends_with("refused\n"), "{text}");
+    let out = mount.sh("echo xyz > doc; getfattr -n user.kvfs.last_error --only-values .; getfattr -n user.kvfs.last_error --only-values doc");
+    assert_eq!(String::from_utf8_lossy(&out.stdout).matches("not JSON at byte 0").count(), 2, "{out:?}");
+}
+
+#[test]
+fn rule_09_what_could_not_be_published_is_kept() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    fs::write(mount.path("doc"), "1").unwrap();
+    let mut file = File::create(mount.path("doc")).unwrap();
+    file.write_all(b"{\"half\":").unwrap();
+    assert_eq!(close(file), libc::EINVAL);
+    assert!(!mount.sh("echo nonsense > doc").status.success());
+    wait_for(Duration::from_secs(5), || mount.rejected().len() == 4);
+    let kept: Vec<String> = mount.rejected().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    assert!(kept.contains(&"{\"half\":".to_owned()) && kept.contains(&"nonsense\n".to_owned()), "{kept:?}");
+    assert!(kept.iter().filter(|text| text.contains("reason: ")).count() == 2, "{kept:?}");
+    for path in mount.rejected() {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
+    }
+    assert_eq!(fs::read_to_string(mount.path("doc")).unwrap(), "1");
+    fs::remove_file(mount.path("doc")).unwrap();
+    let deleted =
+        || mount.rejected().into_iter().find(|path| path.extension().is_some_and(|end| end == "deleted"));
+    wait_for(Duration::from_secs(5), || {
+        deleted().is_some_and(|path| fs::read_to_string(path).unwrap() == "1")
+    });
+}
+
+#[test]
+fn rule_10_a_conflict_is_estale_and_the_losers_text_is_kept() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    fs::write(mount.path("doc"), "[1]").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(mount.path("doc")).unwrap();
+    elsewhere.set("doc", "[2]");
+    file.write_all_at(b"[3]", 0).unwrap();
+    assert_eq!(close(file), libc::ESTALE);
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("[2]"));
+    wait_for(Duration::from_secs(5), || fs::read_to_string(mount.path("doc")).unwrap() == "[2]");
+    wait_for(Duration::from_secs(5), || {
+        mount.rejected().iter().any(|path| fs::read(path).unwrap() == b"[3]")
+    });
+    let file = OpenOptions::new().write(true).truncate(true).open(mount.path("doc")).unwrap();
+    elsewhere.set("doc", "[4]");
+    file.write_all_at(b"[5]", 0).unwrap();
+    assert_eq!(close(file), 0);
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("[5]"));
+    let file = OpenOptions::new().write(true).create_new(true).open(mount.path("new")).unwrap();
+    elsewhere.set("new", "[6]");
+    file.write_all_at(b"[7]", 0).unwrap();
+    assert_eq!(close(file), libc::EEXIST);
+    let file = OpenOptions::new().read(true).write(true).open(mount.path("doc")).unwrap();
+    elsewhere.delete("doc");
+    file.write_all_at(b"[8]", 0).unwrap();
+    assert_eq!(close(file), libc::ESTALE);
+    wait_for(Duration::from_secs(5), || !mount.path("doc").exists());
+}

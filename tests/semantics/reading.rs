@@ -1,0 +1,184 @@
+//! Rules 1 to 3: what a reader sees.
+
+use std::fs;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::common::{Elsewhere, Mount, can_mount, close, errno, wait_for};
+
+#[test]
+fn rule_01_a_key_is_a_file_with_its_bytes_and_true_size() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let text = "{ \"b\": 1.10,\t\"a\": 12345678901234567890123, \"b\": null }\n\n";
+    fs::write(mount.path("db"), text).unwrap();
+    let elsewhere = Elsewhere::of(&mount);
+    assert_eq!(elsewhere.get("db").unwrap(), text);
+    elsewhere.set("other", "[1, 2]");
+    wait_for(Duration::from_secs(5), || mount.path("other").exists());
+    let listed: Vec<(String, u64)> = fs::read_dir(&mount.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .collect();
+    assert_eq!(listed, [("db".into(), text.len() as u64), ("other".into(), 6)]);
+    let age = SystemTime::now()
+        .duration_since(fs::metadata(mount.path("db")).unwrap().modified().unwrap())
+        .unwrap();
+    assert!(age < Duration::from_mins(10));
+    assert_eq!(fs::read_to_string(mount.path("db")).unwrap(), text);
+    assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "[1, 2]");
+}
+
+#[test]
+fn rule_02_every_key_has_one_name_and_every_name_one_key() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    let long = "é".repeat(400);
+    let keys = [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a b",
+        "a\nb",
+        "\u{1b}[31mred",
+        "50%",
+        "a%2Fb",
+        "%(empty)",
+        "数据",
+        "-rf",
+        &long,
+    ];
+    for (number, key) in keys.iter().enumerate() {
+        elsewhere.set(key, &number.to_string());
+    }
+    wait_for(Duration::from_secs(5), || fs::read_dir(&mount.dir).unwrap().count() == keys.len());
+    let mut seen: Vec<usize> = Vec::new();
+    for entry in fs::read_dir(&mount.dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        assert!(!name.contains(char::is_control) && name.len() <= 255, "{name:?}");
+        seen.push(fs::read_to_string(entry.path()).unwrap().parse().unwrap());
+        fs::write(entry.path(), format!("[{}]", seen.last().unwrap())).unwrap();
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..keys.len()).collect::<Vec<_>>());
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(elsewhere.get(key).unwrap(), format!("[{number}]"));
+    }
+    assert_eq!(fs::read_to_string(mount.path("a%2Fb")).unwrap(), "[3]");
+    assert_eq!(errno(File::create(mount.path("a\nb"))), libc::EINVAL);
+    assert_eq!(errno(File::open(mount.path("a\nb"))), libc::ENOENT);
+    assert_eq!(errno(File::create(mount.path("x".repeat(256)))), libc::ENAMETOOLONG);
+    let removed = mount.sh("rm -- *");
+    assert!(removed.status.success(), "{removed:?}");
+    assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 0);
+}
+
+#[test]
+fn rule_03_readers_see_one_version_whole() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let (old, new) = ("[".to_owned() + &"1,".repeat(3000) + "1]", "[".to_owned() + &"2,".repeat(100) + "2]");
+    fs::write(mount.path("db"), &old).unwrap();
+    let mut reader = File::open(mount.path("db")).unwrap();
+    let mut first = [0; 4096];
+    reader.read_exact(&mut first).unwrap();
+    let mut writer = File::create(mount.path("db")).unwrap();
+    writer.write_all(&new.as_bytes()[..50]).unwrap();
+    assert_eq!(fs::read_to_string(mount.path("db")).unwrap(), old);
+    assert_eq!(fs::metadata(mount.path("db")).unwrap().len(), old.len() as u64);
+    writer.write_all(&new.as_bytes()[50..]).unwrap();
+    assert_eq!(close(writer), 0);
+    assert_eq!(fs::read_to_string(mount.path("db")).unwrap(), new);
+    assert_eq!(fs::metadata(mount.path("db")).unwrap().len(), new.len() as u64);
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert_eq!(String::from_utf8(first.to_vec()).unwrap() + &rest, old);
+    reader.seek(SeekFrom::Start(0)).unwrap();
+    assert_eq!(reader.metadata().unwrap().len(), old.len() as u64);
+    let mut again = String::new();
+    reader.read_to_string(&mut again).unwrap();
+    assert_eq!(again, old);
+}
+
+#[test]
+fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    fs::write(mount.path("app"), "{\"v\":1}").unwrap();
+    let elsewhere = Elsewhere::of(&mount);
+    // In a mount namespace of its own, as a container has it.
+    let script = "touch app.json; mount --bind mnt/app app.json; echo ready; while read -r _; do cat app.json; stat -c \" %s\" app.json; done";
+    let mut container = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .current_dir(mount.home.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut ask, mut told) =
+        (container.stdin.take().unwrap(), std::io::BufReader::new(container.stdout.take().unwrap()));
+    let mut line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "ready\n");
+    let mut shown = || {
+        ask.write_all(b"\n").unwrap();
+        line()
+    };
+    assert_eq!(shown(), "{\"v\":1} 7\n");
+    fs::write(mount.path("app"), "{\"v\":22}").unwrap();
+    assert_eq!(shown(), "{\"v\":22} 8\n");
+    let reader = File::open(mount.path("app")).unwrap();
+    fs::write(mount.path("app"), "{\"v\":333}").unwrap();
+    assert_eq!(shown().split(' ').next(), Some("{\"v\":333}"));
+    drop(reader);
+    let replaced =
+        mount.sh("echo '{\"v\":4444}' > app.tmp$$ && mv app.tmp$$ app && sed -i s/4444/55555/ app");
+    assert!(replaced.status.success(), "{replaced:?}");
+    assert!(shown().starts_with("{\"v\":55555}"));
+    elsewhere.set("app", "{\"v\":6}");
+    wait_for(Duration::from_secs(5), || shown().starts_with("{\"v\":6} "));
+    drop(ask);
+    container.wait().unwrap();
+}
+
+#[test]
+fn rule_02_a_listing_that_is_read_on_brings_nothing_back() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let name = |number: usize| format!("{number:04}-{}", "x".repeat(200));
+    for number in 0..400 {
+        fs::write(mount.path(name(number)), "1").unwrap();
+    }
+    let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+    let mount = Mount::start_in(mount.unmount(), &store, &[]);
+    let mut entries = fs::read_dir(&mount.dir).unwrap();
+    // The directory is open, and the kernel has its first page only.
+    let mut seen = vec![entries.next().unwrap().unwrap()];
+    fs::remove_file(mount.path(name(390))).unwrap();
+    fs::write(mount.path(name(391)), "[22]").unwrap();
+    seen.extend(entries.map(Result::unwrap));
+    assert!(seen.len() >= 399);
+    assert!(!mount.path(name(390)).exists());
+    assert_eq!(fs::metadata(mount.path(name(391))).unwrap().len(), 4);
+    fs::write(mount.path(name(390)), "[3]").unwrap();
+    assert_eq!(fs::read_to_string(mount.path(name(390))).unwrap(), "[3]");
+}

@@ -1,0 +1,207 @@
+//! `kvfs serve` as a process, and what talks to it.
+#![allow(clippy::needless_pass_by_value, reason = "json! makes values")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::common::KVFS;
+
+pub(super) const KEY: &str = "pcu_secret123";
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A server with the API key [`KEY`]; ended when dropped.
+pub(super) struct Server {
+    pub(super) home: TempDir,
+    pub(super) address: String,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// The binary with its directories moved below `home`.
+pub(super) fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(KVFS);
+    command
+        .arg("serve")
+        .env("KVFS_LISTEN", "127.0.0.1:0")
+        .args(args)
+        .env("HOME", home)
+        .env("XDG_DATA_HOME", home.join("data"))
+        .env("XDG_STATE_HOME", home.join("state"))
+        .env_remove("KVFS_STORE")
+        .env_remove("KVFS_API_KEY")
+        .stdin(Stdio::null());
+    command
+}
+
+impl Server {
+    pub(super) fn memory() -> Self {
+        Self::start(TempDir::new().unwrap(), &["memory:"])
+    }
+
+    pub(super) fn start(home: TempDir, args: &[&str]) -> Self {
+        let mut command = command(home.path(), args);
+        if !args.iter().any(|arg| arg.contains("keys") || arg.contains("no-auth")) {
+            command.env("KVFS_API_KEY", KEY);
+        }
+        Self::spawn(home, command)
+    }
+
+    pub(super) fn spawn(home: TempDir, mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let address = loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "kvfs serve ended: {}", log.lock().unwrap());
+            log.lock().unwrap().push_str(&line);
+            if let Some((_, address)) = line.trim().split_once(" at http://") {
+                break address.to_owned();
+            }
+        };
+        let reader = std::thread::spawn({
+            let log = log.clone();
+            move || keep(lines, &log)
+        });
+        Self { home, address, child, log, reader: Some(reader) }
+    }
+
+    pub(super) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for the end; returns the exit code.
+    pub(super) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    pub(super) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends one request of any kind; returns status, head and body.
+    pub(super) fn send(&self, head: &str, body: &[u8]) -> (u16, String, String) {
+        let mut stream = self.connect();
+        let length = body.len();
+        let head = format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        // A server that refuses need not read all of it.
+        let _ = stream.write_all(body);
+        answer(stream)
+    }
+
+    /// Posts a GraphQL request with the API key.
+    pub(super) fn post(&self, body: &Value) -> (u16, Value) {
+        let head = format!("POST / HTTP/1.1\r\nAuthorization: Bearer {KEY}");
+        let (status, _, body) = self.send(&head, body.to_string().as_bytes());
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The data of a query that must succeed.
+    #[track_caller]
+    pub(super) fn data(&self, query: &str, variables: Value) -> Value {
+        let (status, mut answer) = self.post(&json!({"query": query, "variables": variables}));
+        assert!(status == 200 && answer.get("errors").is_none(), "{query}: {status} {answer}");
+        answer["data"].take()
+    }
+
+    pub(super) fn set(&self, key: &str, value: Value) -> String {
+        const SET: &str = "mutation($input: set_key_value_input!) { set_key_value(input: $input) { id } }";
+        let data = self.data(SET, json!({"input": {"key": key, "value": value}}));
+        data["set_key_value"]["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Value> {
+        let query = format!("query {{ key_value(where: {{ key: {{ _eq: {} }} }}) {{ value }} }}", json!(key));
+        self.data(&query, Value::Null)["key_value"].get(0).map(|row| row["value"].clone())
+    }
+
+    /// A program of the real Prefect 1.x client, set up for this server; `None` where it is not installed.
+    pub(super) fn prefect(&self, program: &str) -> Option<Command> {
+        let bin = prefect_bin()?;
+        let mut command = Command::new(bin.join(program));
+        command
+            .env("HOME", self.home.path())
+            .env("PREFECT__BACKEND", "cloud")
+            .env("PREFECT__CLOUD__API", format!("http://{}", self.address))
+            .current_dir(self.home.path())
+            .stdin(Stdio::null());
+        Some(command)
+    }
+
+    /// Runs a script with the real client; it must say `passed`.
+    pub(super) fn runs(&self, script: &str) {
+        let Some(mut python) = self.prefect("python") else { return };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(script);
+        let out = python.env("PREFECT__CLOUD__API_KEY", KEY).arg(script).output().unwrap();
+        assert!(String::from_utf8_lossy(&out.stdout).trim_end().ends_with("passed"), "{}", both(&out));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.reader.take().map(JoinHandle::join);
+    }
+}
+
+fn keep(mut lines: BufReader<ChildStderr>, log: &Mutex<String>) {
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|size| size > 0) {
+        log.lock().unwrap().push_str(&line);
+        line.clear();
+    }
+}
+
+pub(super) fn answer(mut stream: TcpStream) -> (u16, String, String) {
+    let mut bytes = Vec::new();
+    // What came before a reset counts.
+    let _ = stream.read_to_end(&mut bytes);
+    let _ = stream.shutdown(Shutdown::Both);
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, head.to_ascii_lowercase(), body.to_owned())
+}
+
+pub(super) fn both(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// Where `scripts/setup` has put the real client.
+fn prefect_bin() -> Option<PathBuf> {
+    let cache = std::env::var_os("KVFS_TOOLS").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/kvfs-tools"),
+        PathBuf::from,
+    );
+    let bin = cache.join("prefect-1.4.1/bin");
+    if bin.join("prefect").exists() {
+        return Some(bin);
+    }
+    assert!(
+        std::env::var_os("KVFS_REQUIRE_FUSE").is_none(),
+        "{} is missing: run scripts/setup",
+        bin.display()
+    );
+    eprintln!("skipped: {} is missing: run scripts/setup", bin.display());
+    None
+}
