@@ -217,22 +217,30 @@ impl Error {
     /// After a set, delete or rename that failed so, what is known of the key may be wrong.
     pub fn may_have_changed(&self) -> bool {
         match self {
-            Self::NotFound | Self::Exists | Self::Changed | Self::TimedOut(_) | Self::Other(_) => true,
+            Self::NotFound
+            | Self::Exists
+            | Self::Changed
+            | Self::Busy(_)
+            | Self::TimedOut(_)
+            | Self::Other(_) => true,
             Self::TooLarge { .. }
             | Self::KeyTooLong { .. }
             | Self::Invalid(_)
             | Self::Denied(_)
             | Self::ReadOnly(_)
-            | Self::Busy(_)
             | Self::Unreachable(_)
             | Self::Quota(_)
             | Self::NoSpace(_) => false,
         }
     }
 
-    /// True for trouble of the store itself, after which the last known value may still be shown.
+    /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
+    /// known value may still be shown.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_) | Self::Other(_))
+        matches!(
+            self,
+            Self::Denied(_) | Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_) | Self::Other(_)
+        )
     }
 }
 

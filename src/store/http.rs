@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 
 use super::{Error, Result};
 
 /// Largest answer read; a listing of all values is the largest there is.
 const ANSWER_LIMIT: usize = 64 << 20;
-/// The first pause before a request is repeated; each next one is twice as long.
+/// Longest first pause before a request is repeated; each next one may be twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A client that follows no redirect, because a token must not go to another host, and that uses no proxy or netrc
@@ -34,6 +34,7 @@ impl Http {
             .redirect(Policy::none())
             .no_proxy()
             .timeout(timeout)
+            .connect_timeout(timeout * 2 / 5)
             .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")))
             .build();
         let client = client.map_err(|error| format!("cannot set up HTTP: {error}"))?;
@@ -44,72 +45,108 @@ impl Http {
         &self.client
     }
 
-    /// Sends `request`, again where the server asks for patience; only for what may be repeated. Answers with the
-    /// status 429 or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`].
+    /// Sends `request`, again where that may help; only for what may be carried out twice. Answers with the status 429
+    /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`].
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        let end = Instant::now() + self.timeout * 3 / 4;
+        let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
         let mut pause = FIRST_PAUSE;
+        let mut broken = false;
         loop {
-            let again = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
-            let (result, wanted) = once(again).await;
-            let wait = wanted.unwrap_or(pause);
-            if !matches!(result, Err(Error::Busy(_))) || Instant::now() + wait > end {
-                return result;
+            let copy = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
+            let trouble = match self.once(copy).await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => trouble,
+            };
+            let wait = match trouble.again {
+                Again::Later(wanted) => wanted.max(pause.mul_f64(0.5 + fastrand::f64() / 2.0)),
+                Again::Once if !broken => Duration::ZERO,
+                Again::Once | Again::Never => return Err(trouble.error),
+            };
+            if start.elapsed().saturating_add(wait) > patience {
+                return Err(trouble.error);
             }
-            tokio::time::sleep(wait).await;
+            broken |= matches!(trouble.again, Again::Once);
             pause *= 2;
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// The answer to one request.
+    async fn once(&self, request: RequestBuilder) -> std::result::Result<Answer, Trouble> {
+        let response = request.send().await.map_err(|error| self.failed(error))?;
+        let status = response.status();
+        let why = format!("HTTP {status}");
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::last(Error::Denied(why))),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(Trouble { error: Error::Busy(why), again: Again::Later(retry_after(response.headers())) })
+            }
+            _ if status.is_redirection() => {
+                let why = format!("{why}: the address leads elsewhere; use the one it leads to");
+                Err(Trouble::last(Error::Other(why)))
+            }
+            _ if status.is_server_error() => Err(Trouble::last(Error::Other(why))),
+            _ => Ok(Answer { status, body: self.read(response).await? }),
+        }
+    }
+
+    async fn read(&self, mut response: Response) -> std::result::Result<Vec<u8>, Trouble> {
+        let too_long =
+            || Trouble::last(Error::Other(format!("the answer is over {} MiB", ANSWER_LIMIT >> 20)));
+        if response.content_length().is_some_and(|length| length > ANSWER_LIMIT as u64) {
+            return Err(too_long());
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.failed(error))? {
+            if body.len() + piece.len() > ANSWER_LIMIT {
+                return Err(too_long());
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    /// Without the address, which the message of the store names.
+    fn failed(&self, error: reqwest::Error) -> Trouble {
+        let error = error.without_url();
+        let mut why = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            why = cause.to_string();
+            source = cause.source();
+        }
+        if error.is_connect() {
+            return Trouble::last(Error::Unreachable(why));
+        }
+        if error.is_timeout() {
+            return Trouble::last(Error::TimedOut(self.timeout.as_millis()));
+        }
+        // A server may close a kept connection just when it is used again.
+        Trouble { error: Error::Other(format!("the connection broke: {why}")), again: Again::Once }
     }
 }
 
-/// The answer to one request, and how long the server wants the next one to wait.
-async fn once(request: RequestBuilder) -> (Result<Answer>, Option<Duration>) {
-    let response = match request.send().await {
-        Ok(response) => response,
-        Err(error) => return (Err(failed(error)), None),
-    };
-    let status = response.status();
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let wanted = seconds.map(Duration::from_secs);
-    let result = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Error::Denied(format!("HTTP {status}"))),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            Err(Error::Busy(format!("HTTP {status}")))
-        }
-        _ if status.is_redirection() => {
-            Err(Error::Other(format!("HTTP {status}: the address leads elsewhere; use the one it leads to")))
-        }
-        _ if status.is_server_error() => Err(Error::Other(format!("HTTP {status}"))),
-        _ => read(response).await.map(|body| Answer { status, body }),
-    };
-    (result, wanted)
+/// Why there is no answer, and whether another request may bring one.
+struct Trouble {
+    error: Error,
+    again: Again,
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(failed)? {
-        if body.len() + piece.len() > ANSWER_LIMIT {
-            return Err(Error::Other(format!("the answer is over {} MiB", ANSWER_LIMIT >> 20)));
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
+enum Again {
+    Never,
+    Once,
+    /// Not before this time has passed.
+    Later(Duration),
 }
 
-/// Without the address, which the message of the store names.
-fn failed(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        why = cause.to_string();
-        source = cause.source();
+impl Trouble {
+    fn last(error: Error) -> Self {
+        Self { error, again: Again::Never }
     }
-    if error.is_connect() {
-        return Error::Unreachable(why);
-    }
-    if error.is_timeout() {
-        return Error::Unreachable("no answer in time".into());
-    }
-    Error::Other(format!("the connection broke: {why}"))
+}
+
+/// How long the server wants the next request to wait; zero unless it says so in seconds.
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::KVFS;
+use super::common::{KVFS, wait_for};
 
 pub(super) const KEY: &str = "pcu_secret123";
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -74,7 +75,14 @@ impl Server {
         Self { home, address, child, log, reader: Some(reader) }
     }
 
+    /// What the server has logged so far, complete while it runs.
     pub(super) fn log(&self) -> String {
+        static MARKS: AtomicU32 = AtomicU32::new(0);
+        if let Ok(mut stream) = TcpStream::connect(&self.address) {
+            let mark = format!("/mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
+            write!(stream, "GET {mark} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            wait_for(PATIENCE, || self.log.lock().unwrap().contains(&mark));
+        }
         self.log.lock().unwrap().clone()
     }
 
