@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::fs::{self, Fs};
 use crate::fuse::{self, Messages};
 use crate::signals::Signals;
-use crate::store::{self, Counters, Location};
+use crate::store::{self, Counters, Key, Location, Store};
 
 /// How long programs that have files open may take after SIGTERM, before the daemon ends without them.
 const GRACE: Duration = Duration::from_secs(3);
@@ -86,6 +86,7 @@ fn mount(
     let _entered = runtime.enter();
     let mountpoint = point::prepare(&settings.mountpoint, settings.nonempty, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
+    probe(runtime, &store)?;
     let aside = settings.fs.aside.clone();
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
@@ -110,6 +111,18 @@ fn mount(
     mounted.wait();
     guard.dismiss();
     finish(runtime, &fs, aside)
+}
+
+/// Whether the store answers, before anything is mounted on it.
+fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
+    let hint = match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
+        Ok(_) | Err(store::Error::NotFound) => return Ok(()),
+        Err(error @ (store::Error::Unreachable(_) | store::Error::TimedOut(_))) => {
+            format!("{error}; is the server running, and the address right?")
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::Store(format!("{}: {hint}", store.name())))
 }
 
 fn finish(runtime: &Runtime, fs: &Arc<Fs>, aside: PathBuf) -> Result<(), Failure> {

@@ -45,6 +45,7 @@ fn a_hot_read_is_one_open_and_a_hot_stat_is_nothing() {
         return;
     }
     let mount = Mount::sqlite(&[]);
+    let asked = mount.calls("get_key_value");
     fs::write(mount.path("db"), "{\"a\":1}").unwrap();
     // The first look fills the kernel's caches; a read makes the kernel ask for the access time once.
     for _ in 0..2 {
@@ -65,7 +66,7 @@ fn a_hot_read_is_one_open_and_a_hot_stat_is_nothing() {
     }
     // One lookup of the absent name; after that the kernel remembers.
     assert_eq!(since(&mount, &before), expected(&[("LOOKUP", 1)]));
-    assert_eq!(mount.calls("get_key_value"), 2);
+    assert_eq!(mount.calls("get_key_value") - asked, 2);
 }
 
 #[test]
@@ -79,6 +80,7 @@ fn a_listing_with_attributes_costs_pages_and_not_keys() {
     }
     let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
     let mount = Mount::start_in(mount.unmount(), &store, &[]);
+    let asked = mount.calls("get_key_value");
     let list = || {
         let entries = fs::read_dir(&mount.dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
         assert_eq!(entries.collect::<Vec<_>>(), vec![1; 500]);
@@ -88,7 +90,7 @@ fn a_listing_with_attributes_costs_pages_and_not_keys() {
     assert_eq!(cold.get("LOOKUP"), None, "{cold:?}");
     assert!(cold.values().sum::<u64>() < 40, "{cold:?}");
     assert_eq!(mount.calls("list_keys"), 1);
-    assert_eq!(mount.calls("get_key_value"), 0);
+    assert_eq!(mount.calls("get_key_value"), asked);
     list();
     let before = counts(&mount);
     list();

@@ -65,7 +65,10 @@ impl Circuit {
 
 fn refusal(down: Option<&(Instant, Error)>) -> Option<Error> {
     let (_, error) = down.filter(|(tried, _)| tried.elapsed() < RETRY_AFTER)?;
-    Some(Error::Unreachable(format!("it is down ({error})")))
+    Some(match error {
+        Error::Busy(_) => error.clone(),
+        error => Error::Unreachable(format!("it is down ({error})")),
+    })
 }
 
 impl Guarded {
@@ -98,6 +101,7 @@ impl Guarded {
                 self.reads.open(since, error);
                 self.writes.open(since, error);
             }
+            Err(error @ Error::Busy(_)) => self.reads.open(since, error),
             _ => self.reads.close(),
         }
         result
@@ -114,6 +118,7 @@ impl Guarded {
                 self.reads.open(since, error);
                 self.writes.open(since, error);
             }
+            Err(Error::Busy(_)) => {}
             _ => {
                 self.reads.close();
                 self.writes.close();

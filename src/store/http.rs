@@ -8,8 +8,10 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 
 use super::{Error, Result};
 
-/// Largest answer read; a listing of all values is the largest there is.
-const ANSWER_LIMIT: usize = 64 << 20;
+/// Largest answer about one key that is read, in bytes.
+pub(super) const ENTRY_LIMIT: usize = 2 << 20;
+/// Largest answer with all keys and values that is read, in bytes.
+pub(super) const LISTING_LIMIT: usize = 64 << 20;
 /// Longest first pause before a request is repeated; each next one may be twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,14 +48,15 @@ impl Http {
     }
 
     /// Sends `request`, again where that may help; only for what may be carried out twice. Answers with the status 429
-    /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`].
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+    /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`], answers of more than
+    /// `limit` bytes as [`Error::Other`].
+    pub(super) async fn send(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
         let mut pause = FIRST_PAUSE;
         let mut broken = false;
         loop {
             let copy = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
-            let trouble = match self.once(copy).await {
+            let trouble = match self.once(copy, limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(trouble) => trouble,
             };
@@ -72,7 +75,7 @@ impl Http {
     }
 
     /// The answer to one request.
-    async fn once(&self, request: RequestBuilder) -> std::result::Result<Answer, Trouble> {
+    async fn once(&self, request: RequestBuilder, limit: usize) -> std::result::Result<Answer, Trouble> {
         let response = request.send().await.map_err(|error| self.failed(error))?;
         let status = response.status();
         let why = format!("HTTP {status}");
@@ -86,19 +89,18 @@ impl Http {
                 Err(Trouble::last(Error::Other(why)))
             }
             _ if status.is_server_error() => Err(Trouble::last(Error::Other(why))),
-            _ => Ok(Answer { status, body: self.read(response).await? }),
+            _ => Ok(Answer { status, body: self.read(response, limit).await? }),
         }
     }
 
-    async fn read(&self, mut response: Response) -> std::result::Result<Vec<u8>, Trouble> {
-        let too_long =
-            || Trouble::last(Error::Other(format!("the answer is over {} MiB", ANSWER_LIMIT >> 20)));
-        if response.content_length().is_some_and(|length| length > ANSWER_LIMIT as u64) {
+    async fn read(&self, mut response: Response, limit: usize) -> std::result::Result<Vec<u8>, Trouble> {
+        let too_long = || Trouble::last(Error::Other(format!("the answer is over {} MiB", limit >> 20)));
+        if response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_long());
         }
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| self.failed(error))? {
-            if body.len() + piece.len() > ANSWER_LIMIT {
+            if body.len() + piece.len() > limit {
                 return Err(too_long());
             }
             body.extend_from_slice(&piece);

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::http::Http;
+use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
 use super::json::python_len;
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
@@ -51,8 +51,8 @@ impl PrefectCloudStore {
         })
     }
 
-    /// The `data` of the answer to one GraphQL request; `variables` is JSON text.
-    async fn ask(&self, query: &str, variables: &str) -> Result<Box<RawValue>> {
+    /// The `data` of the answer to one GraphQL request, of at most `limit` bytes; `variables` is JSON text.
+    async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<Box<RawValue>> {
         // The 1.x client sends its variables as a string.
         let body = json!({"query": query, "variables": variables}).to_string();
         let mut request = self.http.client().post(&self.settings.url).body(body);
@@ -64,7 +64,7 @@ impl PrefectCloudStore {
         if let Some(tenant) = &self.settings.tenant {
             request = request.header("x-prefect-tenant-id", tenant);
         }
-        let answer = self.http.send(request).await.map_err(|error| self.explain(error))?;
+        let answer = self.http.send(request, limit).await.map_err(|error| self.explain(error))?;
         let parsed: Envelope = serde_json::from_slice(&answer.body)
             .map_err(|_| Error::Other(format!("the answer (HTTP {}) is not GraphQL", answer.status)))?;
         if !parsed.errors.is_empty() {
@@ -86,17 +86,22 @@ impl PrefectCloudStore {
         }
     }
 
-    async fn rows(&self, filter: &str) -> Result<Vec<(Key, Row)>> {
-        let data = self.ask(&format!("query {{ key_value{filter} {{ {FIELDS} }} }}"), "null").await?;
+    async fn rows(&self, filter: &str, limit: usize) -> Result<Vec<(Key, Row)>> {
+        let data = self.ask(&format!("query {{ key_value{filter} {{ {FIELDS} }} }}"), "null", limit).await?;
         let rows: Rows<'_> = parse(&data)?;
-        Ok(rows.key_value.into_iter().filter_map(RawRow::read).collect())
+        rows.key_value.into_iter().filter_map(|row| row.read().transpose()).collect()
     }
 
     /// What is there now, asked of the server.
     async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
         let asked = self.seen.lock().ask();
         let filter = format!("(where: {{ key: {{ _eq: {} }} }})", graphql_string(key.as_str()));
-        let row = self.rows(&filter).await?.into_iter().find(|(found, _)| found == key).map(|(_, row)| row);
+        let row = self
+            .rows(&filter, ENTRY_LIMIT)
+            .await?
+            .into_iter()
+            .find(|(found, _)| found == key)
+            .map(|(_, row)| row);
         Ok(self.seen.lock().told(key, row, asked))
     }
 
@@ -125,7 +130,7 @@ impl PrefectCloudStore {
         let variables =
             format!(r#"{{"input":{{"key":{},"value":{}}}}}"#, json!(key.as_str()), document.trim());
         self.seen.lock().setting(key, text);
-        let answer = self.ask(SET, &variables).await;
+        let answer = self.ask(SET, &variables, ENTRY_LIMIT).await;
         let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
         let SetAnswer { set_key_value: Some(SetId { id }) } = parse(&data)? else {
             return Err(Error::Other("the server has set nothing".into()));
@@ -135,7 +140,7 @@ impl PrefectCloudStore {
 
     async fn delete(&self, key: &Key, id: &str) -> Result<Revision> {
         let variables = json!({"input": {"key_value_id": id}}).to_string();
-        let answer = self.ask(DELETE, &variables).await;
+        let answer = self.ask(DELETE, &variables, ENTRY_LIMIT).await;
         let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
         let done: DeleteAnswer = parse(&data)?;
         if !done.delete_key_value.is_some_and(|answer| answer.success) {
@@ -162,7 +167,7 @@ impl Store for PrefectCloudStore {
 
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
         let asked = self.seen.lock().ask();
-        let rows = self.rows("").await?;
+        let rows = self.rows("", LISTING_LIMIT).await?;
         let entries = self.seen.lock().told_all(rows, asked);
         Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
     }
@@ -226,17 +231,20 @@ struct RawRow<'a> {
 }
 
 impl RawRow<'_> {
-    fn read(self) -> Option<(Key, Row)> {
+    fn read(self) -> Result<Option<(Key, Row)>> {
         let Ok(key) = serde_json::from_str::<String>(self.key.get()) else {
+            if !self.key.get().starts_with('"') {
+                return Err(Error::Other("the answer has a key that is no string".into()));
+            }
             tracing::warn!("a key that is no Unicode text is left out: {}", self.key.get());
-            return None;
+            return Ok(None);
         };
         // What is nested too deeply for anybody to parse is shown as a string of its text.
         let text = self.value.map_or("null", RawValue::get);
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
-        let id = id_text(serde_json::from_str(self.id.get()).ok()?);
-        Some((key.into(), Row { id, value, created: time(self.created), updated: time(self.updated) }))
+        let id = id_text(serde_json::from_str(self.id.get()).map_err(unknown)?);
+        Ok(Some((key.into(), Row { id, value, created: time(self.created), updated: time(self.updated) })))
     }
 }
 
@@ -261,8 +269,12 @@ struct Success {
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T> {
-    let unknown = |error| Error::Other(format!("the answer is not what the KV API gives: {error}"));
     serde_json::from_str(data.get()).map_err(unknown)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn unknown(error: serde_json::Error) -> Error {
+    Error::Other(format!("the answer is not what the KV API gives: {error}"))
 }
 
 fn id_text(id: Value) -> Arc<str> {

@@ -98,6 +98,11 @@ impl Mount {
         self.status()["messages"][opcode].as_u64().unwrap_or(0)
     }
 
+    /// The reason behind the last errno of anybody, as the root tells it.
+    pub fn last_error(&self) -> String {
+        self.status()["last_error"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Files set aside by the daemon (rule 9).
     pub fn rejected(&self) -> Vec<PathBuf> {
         let dir = self.home.path().join("state/kvfs/rejected");
@@ -143,6 +148,13 @@ pub fn is_running(pid: i32) -> bool {
     let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"));
     // The first thread is a zombie before the others have closed the files they share.
     !zombie || fs::read_dir(process.join("task")).is_ok_and(|threads| threads.count() > 1)
+}
+
+/// The most memory a process has had, in bytes.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 /// The status document of the mount at `dir`.
