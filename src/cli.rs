@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 use crate::fs::document::Validate;
+use crate::fs::names::Names;
 use crate::fs::scratch::Patterns;
 use crate::mount;
 use crate::store::Location;
@@ -101,6 +102,9 @@ struct Mount {
     /// What counts as a value
     #[arg(long, env = "KVFS_VALIDATE", value_name = "WHAT", default_value = "json")]
     validate: Valid,
+    /// What file names end in, as in `.json`: the file `app.json` is the key `app`
+    #[arg(long, env = "KVFS_EXTENSION", value_name = "EXT")]
+    extension: Option<String>,
     /// More names of scratch files, as globs; `none` turns scratch files off
     #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':')]
     scratch: Vec<String>,
@@ -204,6 +208,8 @@ impl Mount {
         let state = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
+        let names = self.extension.as_deref().filter(|text| !text.is_empty());
+        let names = names.map_or_else(|| Ok(Names::default()), Names::with_extension).map_err(Failure::Usage)?;
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
         let validate = match self.validate {
             Valid::Json => Validate::Json,
@@ -233,6 +239,7 @@ impl Mount {
                 gid: self.gid.unwrap_or(gid),
                 umask,
                 validate,
+                names,
                 scratch,
                 aside: state.join("rejected"),
             },

@@ -45,6 +45,7 @@ pub use xattrs::LastError;
 use self::aside::Aside;
 use self::document::Validate;
 use self::inodes::State;
+use self::names::Names;
 use self::scratch::Patterns;
 use crate::cache::Cache;
 
@@ -64,6 +65,8 @@ pub struct Settings {
     pub umask: u32,
     /// Which bytes are a value.
     pub validate: Validate,
+    /// How keys are called.
+    pub names: Names,
     /// Which names are scratch files.
     pub scratch: Patterns,
     /// Where rejected content is kept.

@@ -9,7 +9,9 @@ mod http;
 pub mod json;
 mod location;
 mod memory;
+mod prefect;
 mod prefect_cloud;
+mod seen;
 mod sqlite;
 
 use std::fmt;
@@ -23,6 +25,7 @@ pub use counted::{Call, Counted, Counters};
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
+pub use prefect::{Login as PrefectLogin, PrefectStore, Settings as PrefectSettings};
 pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
 pub use sqlite::SqliteStore;
 
@@ -131,15 +134,30 @@ pub struct Limits {
     pub value: usize,
     /// Largest key in bytes.
     pub key: usize,
+    /// The characters that a key is made of; any text is a key if there are none.
+    pub key_chars: &'static str,
 }
 
 impl Limits {
+    /// Limits in bytes, for keys of any text.
+    pub const fn bytes(value: usize, key: usize) -> Self {
+        Self { value, key, key_chars: "" }
+    }
+
+    /// Whether `key` can be a key.
+    pub fn check_key(&self, key: &Key) -> Result<()> {
+        let (text, size) = (key.as_str(), key.as_str().len());
+        if size > self.key {
+            return Err(Error::KeyTooLong { size, limit: self.key });
+        }
+        let allowed = text.chars().all(|char| self.key_chars.contains(char)) && !text.is_empty();
+        if self.key_chars.is_empty() || allowed { Ok(()) } else { Err(Error::BadKey(self.key_chars)) }
+    }
+
     /// Whether `key` and `text` fit.
     pub fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
-        let (key, size) = (key.as_str().len(), counted_len(text));
-        if key > self.key {
-            return Err(Error::KeyTooLong { size: key, limit: self.key });
-        }
+        self.check_key(key)?;
+        let size = counted_len(text);
         if size > self.value {
             return Err(Error::TooLarge { size, limit: self.value });
         }
@@ -176,6 +194,9 @@ pub enum Error {
         /// Bytes the store keeps.
         limit: usize,
     },
+    /// The key has other characters than [`Limits::key_chars`], or none.
+    #[error("a key of this store has only the characters {0}")]
+    BadKey(&'static str),
     /// Over [`Limits::key`].
     #[error("the key has {size} bytes, the limit is {limit}")]
     KeyTooLong {
@@ -224,6 +245,7 @@ impl Error {
             | Self::TimedOut(_)
             | Self::Other(_) => true,
             Self::TooLarge { .. }
+            | Self::BadKey(_)
             | Self::KeyTooLong { .. }
             | Self::Invalid(_)
             | Self::Denied(_)
@@ -312,6 +334,9 @@ pub fn open(
     let store: Arc<dyn Store> = match location {
         Location::Memory => Arc::new(MemoryStore::new()),
         Location::Sqlite(path) => Arc::new(SqliteStore::open(path, timeout)?),
+        Location::Prefect(url) => {
+            Arc::new(PrefectStore::open(&PrefectSettings::find(url.as_deref())?, timeout)?)
+        }
         Location::PrefectCloud(url) => {
             Arc::new(PrefectCloudStore::open(&PrefectCloudSettings::find(url.as_deref())?, timeout)?)
         }

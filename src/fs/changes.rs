@@ -9,7 +9,8 @@ use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Hidden, Ino, State};
 use super::unlink::unlinked;
 use super::versions::By;
-use super::{Fs, Notice, names};
+use super::names::Names;
+use super::{Fs, Notice};
 use crate::store::{Change, Error, Expect, Revision};
 
 /// How often backups and temporary files are looked after.
@@ -43,24 +44,24 @@ impl Fs {
         let known = self.is_known(change);
         self.cache.apply(change);
         let mut state = self.state.lock();
-        if known && state.shows(change) {
+        if known && state.shows(change, &self.settings.names) {
             return Vec::new();
         }
         if let Change::Set(key, _) | Change::Deleted(key, _) = change
-            && let Some(held) = state.held.get_mut(&names::encode(key))
+            && let Some(held) = state.held.get_mut(&self.settings.names.encode(key))
         {
             held.news.push(change.clone());
             return Vec::new();
         }
         match change {
             Change::Set(key, meta) => {
-                let name = names::encode(key);
+                let name = self.settings.names.encode(key);
                 // Somebody else's successor counts too.
                 state.hidden.remove(&name);
                 state.adopt(&name, meta, By::Others)
             }
             Change::Deleted(key, revision) => {
-                let name = names::encode(key);
+                let name = self.settings.names.encode(key);
                 state.note_change(&name);
                 let older = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < *revision);
                 if !state.named(&name).is_some_and(|(_, inode)| older(&inode.body)) {
@@ -178,9 +179,9 @@ impl Fs {
 
 impl State {
     /// Whether the name of a key that was set leads to this version of it.
-    fn shows(&self, change: &Change) -> bool {
+    fn shows(&self, change: &Change, names: &Names) -> bool {
         let Change::Set(key, meta) = change else { return false };
-        let shown = self.named(&names::encode(key)).map(|(_, inode)| &inode.body);
+        let shown = self.named(&names.encode(key)).map(|(_, inode)| &inode.body);
         matches!(shown, Some(Body::Key(known)) if known.revision >= meta.revision)
     }
 }
@@ -246,6 +247,7 @@ mod tests {
             gid: 0,
             umask: 0,
             validate: Validate::Json,
+            names: crate::fs::names::Names::default(),
             scratch: Patterns::new(&[]).unwrap(),
             aside: std::path::PathBuf::new(),
         };

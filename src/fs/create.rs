@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::drafts::{Draft, Purpose};
 use super::inodes::{Body, Content, Overrides};
-use super::names::{self, Decoded};
+use super::names::{Decoded, NAME_MAX};
 use super::open::{draft_of, handle};
 use super::scratch::Class;
 use super::{Access, Caller, Found, Fs, FsError, FsResult, Opened};
@@ -21,16 +21,17 @@ impl Fs {
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
         self.writable()?;
-        if name.len() > names::NAME_MAX {
+        if name.len() > NAME_MAX {
             return Err(FsError::NameTooLong);
         }
         let mut state = self.state.lock();
         if exclusive && state.names.contains_key(&name) {
             return Err(FsError::Exists);
         }
+        let class = self.settings.scratch.class(&name, exclusive);
         let key = self.key_for_new(&name)?;
         // The kernel found no such file, but another process may have set the key since.
-        let entry = self.cache.peek(&key).and_then(|answer| answer.value);
+        let entry = key.as_ref().and_then(|key| self.cache.peek(key)?.value);
         let hidden = state.hidden.contains_key(&name);
         if exclusive && entry.is_some() && !hidden {
             return Err(FsError::Exists);
@@ -38,11 +39,13 @@ impl Fs {
         // The successor of a key that was renamed to a backup is a new file for who writes it.
         let entry = entry.filter(|_| !hidden);
         let there = entry.is_some();
-        let purpose = match self.settings.scratch.class(&name, exclusive) {
+        let purpose = match class {
             Class::Hard if !there => Purpose::Hard,
+            Class::Soft if !there && key.is_none() => Purpose::Hard,
             Class::Soft if !there => Purpose::Soft,
             _ => Purpose::Key,
         };
+        let key = key.unwrap_or_else(|| Key::from(name.as_str()));
         if purpose == Purpose::Key
             && !hidden
             && let Some(error) = self.cache.outage()
@@ -86,14 +89,20 @@ impl Fs {
         }
     }
 
-    /// The key for a new file, if there can be one of that name.
-    fn key_for_new(&self, name: &str) -> FsResult<Key> {
-        match names::decode(name.as_ref()) {
-            Decoded::Key(key) => {
-                self.cache.limits().check(&key, &[])?;
-                Ok(key)
-            }
-            Decoded::Alias | Decoded::Impossible => Err(FsError::BadName),
+    /// The key for a new file called `name`; `None` for a name that no key can have and a scratch file may.
+    pub(super) fn key_for_new(&self, name: &str) -> FsResult<Option<Key>> {
+        let refused = match self.settings.names.decode(name.as_ref()) {
+            Decoded::Key(key) => match self.cache.limits().check(&key, &[]) {
+                Ok(()) => return Ok(Some(key)),
+                Err(error) => error.into(),
+            },
+            Decoded::Foreign => FsError::NoExtension(self.settings.names.extension().to_owned()),
+            Decoded::Alias | Decoded::Impossible => return Err(FsError::BadName),
+        };
+        // Whether it is created exclusively matters no more: it can be nothing but a scratch file.
+        match self.settings.scratch.class(name, true) {
+            Class::Hard | Class::Soft => Ok(None),
+            Class::Key => Err(refused),
         }
     }
 }

@@ -223,7 +223,7 @@ fn counted_len_of_tail(last: Option<u8>) -> usize {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { value: 10_000, key: 100 };
+    const LIMITS: Limits = Limits::bytes(10_000, 100);
 
     fn draft() -> Draft {
         Draft::new(Vec::new(), Purpose::Key, Expect::Anything)

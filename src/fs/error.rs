@@ -18,6 +18,9 @@ pub enum FsError {
     /// No key can have this name.
     #[error("no key can have this file name (control characters and malformed escapes are not allowed)")]
     BadName,
+    /// Names of keys end in the extension of `--extension`, and this one does not.
+    #[error("the name of a key ends in {0} here (--extension)")]
+    NoExtension(String),
     /// The name has more than 255 bytes.
     #[error("the file name has more than 255 bytes")]
     NameTooLong,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::inodes::{Body, Ino, ROOT, State};
 use super::versions::By;
-use super::{Attr, Caller, Fs, FsResult, names};
+use super::names::Names;
+use super::{Attr, Caller, Fs, FsResult};
 use crate::cache::{Answer, FOREVER};
 use crate::store::{Key, Listing, Meta};
 
@@ -87,7 +88,7 @@ impl Fs {
     pub fn read_directory(&self, directory: &Directory, offset: u64, mut take: impl FnMut(&Item) -> bool) {
         let state = self.state.lock();
         for position in offset.. {
-            match directory.item(&state, position) {
+            match directory.item(&state, position, &self.settings.names) {
                 Line::Item(item) if take(&item) => return,
                 Line::Item(_) | Line::Skip => {}
                 Line::End => return,
@@ -106,7 +107,7 @@ impl Fs {
         let mut notices = Vec::new();
         let mut state = self.state.lock();
         for position in offset.. {
-            let mut item = match directory.item(&state, position) {
+            let mut item = match directory.item(&state, position, &self.settings.names) {
                 Line::Item(item) => item,
                 Line::Skip => continue,
                 Line::End => break,
@@ -163,7 +164,7 @@ impl Directory {
         self.keys.get(usize::try_from(position.checked_sub(2)?).ok()?)
     }
 
-    fn item(&self, state: &State, position: u64) -> Line {
+    fn item(&self, state: &State, position: u64, names: &Names) -> Line {
         let next = position + 1;
         if position < 2 {
             let name = if position == 0 { "." } else { ".." };
@@ -173,7 +174,7 @@ impl Directory {
             if self.hidden.contains(key) {
                 return Line::Skip;
             }
-            let name = names::encode(key);
+            let name = names.encode(key);
             let ino = state.names.get(&name).copied().unwrap_or(Ino(STAND_IN - position));
             return Line::Item(Item { name, ino, directory: false, next });
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::inodes::{Body, Content, Fh, Ino, Inode, ROOT, State};
-use super::names::{self, Decoded};
+use super::names::{Decoded, NAME_MAX};
 use super::versions::By;
 use super::{Attr, Caller, Fs, FsError, FsResult};
 use crate::cache::{Answer, FOREVER};
@@ -25,7 +25,7 @@ type Told = Answer<Option<Meta>>;
 impl Fs {
     /// Finds `name` in the directory and counts one reference to its inode.
     pub async fn lookup(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
-        if name.len() > names::NAME_MAX {
+        if name.len() > NAME_MAX {
             return Err(FsError::NameTooLong);
         }
         if let Some(found) = self.lookup_known(caller, &name, None) {
@@ -74,16 +74,17 @@ impl Fs {
 
     /// The key that `name` stands for; `None` if no key can have it.
     pub(super) async fn key_of(&self, name: &str) -> FsResult<Option<Key>> {
-        match names::decode(name.as_ref()) {
+        match self.settings.names.decode(name.as_ref()) {
             Decoded::Key(key) => Ok(Some(key)),
-            Decoded::Impossible => Ok(None),
+            Decoded::Foreign | Decoded::Impossible => Ok(None),
             Decoded::Alias => {
                 let known = self.state.lock().named(name).map(|(_, inode)| inode.key.clone());
                 if known.is_some() {
                     return Ok(known);
                 }
                 let listing = self.cache.list_keys().await?.value;
-                Ok(listing.iter().find(|(key, _)| names::encode(key) == name).map(|(key, _)| key.clone()))
+                let named = |(key, _): &&(Key, Meta)| self.settings.names.encode(key) == name;
+                Ok(listing.iter().find(named).map(|(key, _)| key.clone()))
             }
         }
     }
@@ -122,12 +123,12 @@ impl Fs {
         let (key, told) = match told {
             Some((key, told)) if self.is_overtaken(&key, &told) => return None,
             Some(told) => told,
-            None => match names::decode(name.as_ref()) {
+            None => match self.settings.names.decode(name.as_ref()) {
                 Decoded::Key(key) => {
                     let told = self.peek_meta(&key)?;
                     (key, told)
                 }
-                Decoded::Alias | Decoded::Impossible => return None,
+                Decoded::Alias | Decoded::Foreign | Decoded::Impossible => return None,
             },
         };
         let Some(meta) = told.value else {

@@ -15,6 +15,8 @@ pub const NAME_MAX: usize = 255;
 const ALIAS_PREFIX: usize = 200;
 /// `%~` and 32 hexadecimal digits.
 const ALIAS_SUFFIX: usize = 34;
+/// Longest extension in bytes; an alias with one fits.
+const EXTENSION_MAX: usize = NAME_MAX - ALIAS_PREFIX - ALIAS_SUFFIX;
 
 /// What a file name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,34 +25,68 @@ pub enum Decoded {
     Key(Key),
     /// The alias of a long key: only a listing tells which.
     Alias,
-    /// No key has this name, and none can be created with it.
+    /// No key has this name, for it lacks the extension; a scratch file may.
+    Foreign,
+    /// No file has this name, and none can be created with it.
     Impossible,
 }
 
-/// The file name of `key`.
-pub fn encode(key: &Key) -> String {
-    let name = match key.as_str() {
-        "" => return "%(empty)".into(),
-        "." => return "%2E".into(),
-        ".." => return "%2E.".into(),
-        text => escape(text),
-    };
-    if name.len() <= NAME_MAX { name } else { alias(&name, key) }
+/// How keys are called in a mount.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    extension: String,
 }
 
-/// What `name` stands for; `encode` of the answer gives `name` again.
-pub fn decode(name: &OsStr) -> Decoded {
-    let Some(name) = name.to_str() else { return Decoded::Impossible };
-    if is_alias(name) {
-        return Decoded::Alias;
+impl Names {
+    /// Names that all end in `extension` (`.json`), for tools that go by it. The error is one line for a person.
+    pub fn with_extension(extension: &str) -> Result<Self, String> {
+        let plain = |char: char| char.is_alphanumeric() || matches!(char, '.' | '-' | '_' | '+');
+        if !(2..=EXTENSION_MAX).contains(&extension.len())
+            || !extension.starts_with('.')
+            || !extension.chars().all(plain)
+        {
+            return Err(format!(
+                "{extension:?} is no file name extension; it is a dot and up to {} letters, as in .json",
+                EXTENSION_MAX - 1
+            ));
+        }
+        Ok(Self { extension: extension.to_owned() })
     }
-    let key = match name {
-        "%(empty)" => Key::from(""),
-        "%2E" => Key::from("."),
-        "%2E." => Key::from(".."),
-        _ => Key::from(unescape(name)),
-    };
-    if encode(&key) == name { Decoded::Key(key) } else { Decoded::Impossible }
+
+    /// What every name ends in; may be empty.
+    pub fn extension(&self) -> &str {
+        &self.extension
+    }
+
+    /// The file name of `key`.
+    pub fn encode(&self, key: &Key) -> String {
+        let name = match key.as_str() {
+            "" => "%(empty)".into(),
+            "." => "%2E".into(),
+            ".." => "%2E.".into(),
+            text => escape(text),
+        };
+        let fits = name.len() + self.extension.len() <= NAME_MAX;
+        (if fits { name } else { alias(&name, key) }) + &self.extension
+    }
+
+    /// What `name` stands for; `encode` of the answer gives `name` again.
+    pub fn decode(&self, name: &OsStr) -> Decoded {
+        let Some(name) = name.to_str().filter(|name| !name.chars().any(char::is_control)) else {
+            return Decoded::Impossible;
+        };
+        let Some(stem) = name.strip_suffix(self.extension.as_str()) else { return Decoded::Foreign };
+        if is_alias(stem) {
+            return Decoded::Alias;
+        }
+        let key = match stem {
+            "%(empty)" => Key::from(""),
+            "%2E" => Key::from("."),
+            "%2E." => Key::from(".."),
+            _ => Key::from(unescape(stem)),
+        };
+        if self.encode(&key) == name { Decoded::Key(key) } else { Decoded::Impossible }
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -148,8 +184,32 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    fn encode(key: &Key) -> String {
+        Names::default().encode(key)
+    }
+
     fn decoded(name: &str) -> Decoded {
-        decode(OsStr::new(name))
+        Names::default().decode(OsStr::new(name))
+    }
+
+    #[test]
+    fn with_an_extension_only_names_that_end_in_it_are_keys() {
+        let names = Names::with_extension(".json").unwrap();
+        for (key, name) in [("app", "app.json"), ("", "%(empty).json"), (".", "%2E.json"), ("a.json", "a.json.json")]
+        {
+            assert_eq!(names.encode(&Key::from(key)), name);
+            assert_eq!(names.decode(OsStr::new(name)), Decoded::Key(Key::from(key)));
+        }
+        for name in ["app", ".app.json.swp", "app.json~", "sedXXXXXX"] {
+            assert_eq!(names.decode(OsStr::new(name)), Decoded::Foreign);
+        }
+        assert_eq!(names.decode(OsStr::new(".json")), Decoded::Impossible);
+        let long = names.encode(&Key::from("é".repeat(3000)));
+        assert!(long.len() <= NAME_MAX && long.ends_with(".json"));
+        assert_eq!(names.decode(OsStr::new(&long)), Decoded::Alias);
+        for wrong in ["json", ".", "", "./a", ".a b", ".a%", ".abcdefghijklmnopqrstuvwxyz"] {
+            assert!(Names::with_extension(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -223,7 +283,7 @@ mod tests {
             match decoded(&name) {
                 Decoded::Key(back) => prop_assert_eq!(back, key),
                 Decoded::Alias => prop_assert!(escape(key.as_str()).len() > NAME_MAX),
-                Decoded::Impossible => prop_assert!(false, "{} has no way back", name),
+                Decoded::Foreign | Decoded::Impossible => prop_assert!(false, "{} has no way back", name),
             }
         }
 

@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::document::{Fault, Validate};
 use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Hidden, Ino, State};
-use super::names::{self, Decoded};
+use super::names::{Decoded, NAME_MAX};
 use super::unlink::unlinked;
 use super::{Caller, Fs, FsError, FsResult, Notice};
 use crate::store::{self, Entry, Expect, Key, Meta, Revision, Text};
@@ -33,24 +33,25 @@ impl Fs {
         no_replace: bool,
     ) -> FsResult<()> {
         self.writable()?;
-        if to.len() > names::NAME_MAX {
+        if to.len() > NAME_MAX {
             return Err(FsError::NameTooLong);
         }
         let _no_publish = self.local_gate(&from).await;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
-        let there = match self.cache.get_key_value(&target).await {
-            Ok(answer) => answer.value,
-            Err(crate::store::Error::KeyTooLong { .. }) => None,
-            Err(error) => return Err(error.into()),
+        let there = match &target {
+            Some(key) => self.cache.get_key_value(key).await?.value,
+            None => None,
         };
+        let foreign = target.is_none();
+        let target = target.unwrap_or_else(|| Key::from(to.as_str()));
         let hidden = self.state.lock().hidden.contains_key(&to);
         let local =
             self.state.lock().named(&to).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)));
         if no_replace && (local || there.is_some() && !hidden) {
             return Err(FsError::Exists);
         }
-        let backup = there.is_none() && self.settings.scratch.is_backup(&to);
+        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(&to);
         match source {
             Source::Local(ino, draft) if backup => {
                 self.move_local(ino, draft, &from, &to, &target, Purpose::Hard);
@@ -124,14 +125,12 @@ impl Fs {
         Ok(Source::Key(self.key_of(from).await?.ok_or(FsError::NotFound)?))
     }
 
-    async fn target(&self, to: &str) -> FsResult<Key> {
-        let key = match names::decode(to.as_ref()) {
-            Decoded::Key(key) => key,
-            Decoded::Alias => self.key_of(to).await?.ok_or(FsError::BadName)?,
-            Decoded::Impossible => return Err(FsError::BadName),
-        };
-        self.cache.limits().check(&key, &[])?;
-        Ok(key)
+    /// The key that a file renamed to `to` is; `None` for a name that only a scratch file may have.
+    async fn target(&self, to: &str) -> FsResult<Option<Key>> {
+        match self.settings.names.decode(to.as_ref()) {
+            Decoded::Alias => Ok(Some(self.key_of(to).await?.ok_or(FsError::BadName)?)),
+            Decoded::Key(_) | Decoded::Foreign | Decoded::Impossible => self.key_for_new(to),
+        }
     }
 
     /// A local file under another local name.

@@ -144,6 +144,7 @@ mod tests {
             gid: 0,
             umask: 0,
             validate: fs::document::Validate::Json,
+            names: crate::fs::names::Names::default(),
             scratch: fs::scratch::Patterns::new(&[]).unwrap(),
             aside: std::path::PathBuf::new(),
         };

@@ -9,7 +9,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::Exists => Errno::EEXIST,
-        FsError::Invalid(_) | FsError::BadName | FsError::Argument => Errno::EINVAL,
+        FsError::Invalid(_) | FsError::BadName | FsError::NoExtension(_) | FsError::Argument => Errno::EINVAL,
         FsError::NameTooLong => Errno::ENAMETOOLONG,
         FsError::TooLarge { .. } => Errno::EFBIG,
         FsError::ScratchFull => Errno::ENOSPC,
@@ -33,7 +33,7 @@ fn store_errno(error: &Error) -> Errno {
         Error::Changed => Errno::ESTALE,
         Error::TooLarge { .. } => Errno::EFBIG,
         // A key rule, not the name's length in bytes, which is ENAMETOOLONG.
-        Error::KeyTooLong { .. } | Error::Invalid(_) => Errno::EINVAL,
+        Error::BadKey(_) | Error::KeyTooLong { .. } | Error::Invalid(_) => Errno::EINVAL,
         Error::Denied(_) => Errno::EACCES,
         Error::ReadOnly(_) => Errno::EROFS,
         // Not EAGAIN: Python and others would take it for a non-blocking descriptor and spin.

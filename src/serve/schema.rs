@@ -49,7 +49,7 @@ pub(super) const UNAVAILABLE: &str = "SERVICE_UNAVAILABLE";
 fn failed(error: &store::Error) -> async_graphql::Error {
     use store::Error as E;
     let code = match error {
-        E::TooLarge { .. } | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
+        E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
         E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) => UNAVAILABLE,
         E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::Other(_) => "INTERNAL_SERVER_ERROR",

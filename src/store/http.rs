@@ -20,6 +20,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client,
+    /// Uses each connection once: a kept one may break at any moment.
+    fresh: Client,
     timeout: Duration,
 }
 
@@ -27,37 +29,56 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
+    /// The request was sent before, and may have been carried out then.
+    pub(super) repeated: bool,
 }
 
 impl Http {
     /// A client whose requests, repeated ones included, end within `timeout`.
     pub(super) fn new(timeout: Duration) -> std::result::Result<Self, String> {
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .connect_timeout(timeout * 2 / 5)
-            .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let client = client.map_err(|error| format!("cannot set up HTTP: {error}"))?;
-        Ok(Self { client, timeout })
+        let client = |kept: usize| {
+            let builder = Client::builder()
+                .redirect(Policy::none())
+                .no_proxy()
+                .timeout(timeout)
+                .connect_timeout(timeout * 2 / 5)
+                .pool_max_idle_per_host(kept)
+                .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")));
+            builder.build().map_err(|error| format!("cannot set up HTTP: {error}"))
+        };
+        Ok(Self { client: client(8)?, fresh: client(0)?, timeout })
     }
 
+    /// Makes requests for [`Http::send`].
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Makes requests for [`Http::send_once`].
+    pub(super) fn fresh(&self) -> &Client {
+        &self.fresh
     }
 
     /// Sends `request`, again where that may help; only for what may be carried out twice. Answers with the status 429
     /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`], answers of more than
     /// `limit` bytes as [`Error::Other`].
     pub(super) async fn send(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
+        self.attempt(request, limit, false).await
+    }
+
+    /// As [`Http::send`], for what must not be carried out twice: only what the server has refused is sent again.
+    pub(super) async fn send_once(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
+        self.attempt(request, limit, true).await
+    }
+
+    async fn attempt(&self, request: RequestBuilder, limit: usize, mut broken: bool) -> Result<Answer> {
         let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
         let mut pause = FIRST_PAUSE;
-        let mut broken = false;
+        let mut repeated = false;
         loop {
             let copy = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
             let trouble = match self.once(copy, limit).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(Answer { repeated, ..answer }),
                 Err(trouble) => trouble,
             };
             let wait = match trouble.again {
@@ -69,6 +90,7 @@ impl Http {
                 return Err(trouble.error);
             }
             broken |= matches!(trouble.again, Again::Once);
+            repeated = true;
             pause *= 2;
             tokio::time::sleep(wait).await;
         }
@@ -80,7 +102,10 @@ impl Http {
         let status = response.status();
         let why = format!("HTTP {status}");
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Trouble::last(Error::Denied(why))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let said = self.read(response, limit).await.map(|body| excerpt(&body)).unwrap_or_default();
+                Err(Trouble::last(Error::Denied(format!("{why}{said}"))))
+            }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Err(Trouble { error: Error::Busy(why), again: Again::Later(retry_after(response.headers())) })
             }
@@ -89,7 +114,7 @@ impl Http {
                 Err(Trouble::last(Error::Other(why)))
             }
             _ if status.is_server_error() => Err(Trouble::last(Error::Other(why))),
-            _ => Ok(Answer { status, body: self.read(response, limit).await? }),
+            _ => Ok(Answer { status, body: self.read(response, limit).await?, repeated: false }),
         }
     }
 
@@ -145,6 +170,13 @@ impl Trouble {
     fn last(error: Error) -> Self {
         Self { error, again: Again::Never }
     }
+}
+
+/// What a server says beside a status, as far as it is meant for people.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text: String = text.trim().chars().filter(|char| !char.is_control()).take(120).collect();
+    if text.is_empty() || text.starts_with('<') { String::new() } else { format!(": {text}") }
 }
 
 /// How long the server wants the next request to wait; zero unless it says so in seconds.

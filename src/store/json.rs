@@ -1,8 +1,11 @@
 //! JSON values as texts: how a store that keeps JSON shows them, and how Prefect counts them.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use super::{Text, VALUE_LIMIT, counted_len};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value};
+
+use super::{Error, Result, Text, VALUE_LIMIT, counted_len};
 
 /// How a value without a text of its own is shown: indented with a final newline, or compact if that passes the limit.
 pub fn shown(value: &Value) -> Text {
@@ -11,6 +14,140 @@ pub fn shown(value: &Value) -> Text {
         return Text::from(indented.into_bytes());
     }
     Text::from(format!("{value}\n").into_bytes())
+}
+
+/// The value that `text` stands for; an error for what a store of values would change: a member that is there twice.
+pub fn unique(text: &[u8]) -> Result<Value> {
+    let refused = |error: serde_json::Error| Error::Invalid(format!("Prefect keeps JSON values only: {error}"));
+    serde_json::from_slice::<Unique>(text).map_err(refused)?;
+    serde_json::from_slice(text).map_err(refused)
+}
+
+/// JSON without objects that have a member twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    /// Numbers of any precision come as maps too.
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if names.contains(&name) {
+                return Err(A::Error::custom(format_args!("the member {name:?} is there twice")));
+            }
+            members.next_value::<Self>()?;
+            names.insert(name);
+        }
+        Ok(self)
+    }
+}
+
+/// Whether two values are the same to those who read them: as numbers, `1.0` is `1` and `1e2` is `100`, while integers
+/// count digit by digit.
+pub fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || same_float(one, other),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let found = |(name, value)| other.get(name).is_some_and(|other| same(value, other));
+            one.len() == other.len() && one.iter().all(found)
+        }
+        _ => one == other,
+    }
+}
+
+fn same_float(one: &Number, other: &Number) -> bool {
+    let is_float = |number: &Number| number.as_str().contains(['.', 'e', 'E']);
+    let read = |number: &Number| number.as_str().parse::<f64>().ok().filter(|read| read.is_finite());
+    (is_float(one) || is_float(other)) && read(one).is_some_and(|one| read(other) == Some(one))
+}
+
+/// The length in bytes of the most compact text of `value` in UTF-8, by which Prefect 3 counts.
+pub fn compact_len(value: &Value) -> usize {
+    let between = |parts: usize| parts.saturating_sub(1);
+    match value {
+        Value::Number(number) if number.as_str().contains(['.', 'e', 'E']) => {
+            let float = number.as_str().parse().ok().and_then(Number::from_f64);
+            float.as_ref().unwrap_or(number).as_str().len()
+        }
+        Value::Array(items) => 2 + between(items.len()) + items.iter().map(compact_len).sum::<usize>(),
+        Value::Object(members) => {
+            let name_len = |name: &str| Value::from(name).to_string().len();
+            let member = |(name, value): (&String, &Value)| name_len(name) + 1 + compact_len(value);
+            2 + between(members.len()) + members.iter().map(member).sum::<usize>()
+        }
+        scalar => scalar.to_string().len(),
+    }
+}
+
+/// Whether Prefect 3 keeps the numbers of `value`: it refuses or rounds integers beyond 64 bits (63 for a value that is
+/// a number itself), and makes null of what no float can hold.
+pub fn check_numbers(value: &Value) -> Result<()> {
+    match value {
+        Value::Number(number) if number.as_i64().is_none() => keepable(number, false),
+        value => check_inner(value),
+    }
+}
+
+fn check_inner(value: &Value) -> Result<()> {
+    match value {
+        Value::Number(number) => keepable(number, number.as_u64().is_some()),
+        Value::Array(items) => items.iter().try_for_each(check_inner),
+        Value::Object(members) => members.values().try_for_each(check_inner),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn keepable(number: &Number, unsigned: bool) -> Result<()> {
+    let text = number.as_str();
+    let is_float = text.contains(['.', 'e', 'E']);
+    let finite = text.parse::<f64>().is_ok_and(f64::is_finite);
+    if unsigned || number.as_i64().is_some() || is_float && finite || text == "-0" {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("the number {} is too large for Prefect", text.chars().take(40).collect::<String>())))
 }
 
 /// The length of Python's `json.dumps(value)` in characters, by which Prefect 1.x counts: `", "` and `": "` between
@@ -111,6 +248,46 @@ mod tests {
         assert_eq!((string("😀", 833), string("😀", 834)), (9_998, 10_010));
         let zeros = |count: usize| len(&format!("[{}]", vec!["0"; count].join(",")));
         assert_eq!((zeros(3_333), zeros(3_334)), (9_999, 10_002));
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_no_value() {
+        for text in ["1", "-1", "1.5", "18446744073709551616", "null", "\"a\"", r#"{"a":{"a":1},"b":[{"a":1},{"a":1}]}"#] {
+            assert_eq!(unique(text.as_bytes()).unwrap().to_string(), text);
+        }
+        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#, "{", "", "NaN", r#""\ud800""#] {
+            assert!(matches!(unique(text.as_bytes()), Err(Error::Invalid(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_the_same_by_value_and_integers_by_digit() {
+        let same = |one: &str, other: &str| {
+            same(&serde_json::from_str(one).unwrap(), &serde_json::from_str(other).unwrap())
+        };
+        assert!(same("1.0", "1") && same("[1e2]", "[100.0]") && same(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#));
+        assert!(!same("18446744073709551615", "18446744073709551616") && !same("1", "2") && !same("[1]", "[1,2]"));
+        assert!(!same("1", "\"1\"") && !same(r#"{"a":1}"#, r#"{"b":1}"#) && !same("1e400", "1e401"));
+    }
+
+    #[test]
+    fn prefect_3_counts_compact_bytes_and_keeps_some_numbers() {
+        let compact = |text: &str| compact_len(&serde_json::from_str(text).unwrap());
+        for (text, kept) in [
+            (r#"{ "a" : [ 1, 2 ] }"#, r#"{"a":[1,2]}"#),
+            ("\"é\\u00e9\\n\"", "\"éé\\n\""),
+            ("[1e2,0.10]", "[100.0,0.1]"),
+            ("[]", "[]"),
+        ] {
+            assert_eq!(compact(text), kept.len(), "{text}");
+        }
+        let keeps = |text: &str| check_numbers(&serde_json::from_str(text).unwrap()).is_ok();
+        for text in ["9223372036854775807", "-9223372036854775808", "[18446744073709551615]", "-0", "1e308"] {
+            assert!(keeps(text), "{text}");
+        }
+        for text in ["9223372036854775808", "[18446744073709551616]", r#"{"a":-9223372036854775809}"#, "[1e400]"] {
+            assert!(!keeps(text), "{text}");
+        }
     }
 
     #[test]

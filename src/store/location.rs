@@ -10,6 +10,8 @@ pub enum Location {
     Memory,
     /// `sqlite:PATH`, the embedded store.
     Sqlite(PathBuf),
+    /// `prefect` or `prefect:URL`, the Variables of Prefect 3.
+    Prefect(Option<String>),
     /// `prefect-cloud` or `prefect-cloud:URL`, the KV API of Prefect Cloud 1.
     PrefectCloud(Option<String>),
 }
@@ -21,15 +23,19 @@ impl Location {
         match text.unwrap_or_default() {
             "" | "kvfs" | "none" | "default" => Ok(Self::Sqlite(data_home.join("kvfs").join("kv.db"))),
             "memory:" => Ok(Self::Memory),
-            "prefect-cloud" | "prefect-cloud:" => Ok(Self::PrefectCloud(None)),
-            text if text.starts_with("prefect-cloud:") => url(&text["prefect-cloud:".len()..]),
-            text => match text.strip_prefix("sqlite:") {
-                Some("") => {
+            text => match text.split_once(':').unwrap_or((text, "")) {
+                ("sqlite", "") => {
                     Err("sqlite: needs the path of a database file, as in sqlite:/var/lib/kvfs/kv.db".into())
                 }
-                Some(path) => Ok(Self::Sqlite(PathBuf::from(path))),
-                None => Err(format!(
-                    "{text:?} is not a store (stores: sqlite:PATH, memory:, prefect-cloud[:URL])"
+                ("sqlite", path) => Ok(Self::Sqlite(PathBuf::from(path))),
+                ("prefect", address) => Ok(Self::Prefect(url("prefect", address, "PREFECT_API_KEY or the profile")?)),
+                ("prefect-cloud", address) => Ok(Self::PrefectCloud(url(
+                    "prefect-cloud",
+                    address,
+                    "PREFECT__CLOUD__API_KEY or `prefect auth login`",
+                )?)),
+                _ => Err(format!(
+                    "{text:?} is not a store (stores: sqlite:PATH, memory:, prefect[:URL], prefect-cloud[:URL])"
                 )),
             },
         }
@@ -37,24 +43,25 @@ impl Location {
 
     /// True if `text` can only be meant as a store.
     pub fn looks_like(text: &str) -> bool {
-        matches!(text, "kvfs" | "none" | "default" | "prefect-cloud")
+        matches!(text, "kvfs" | "none" | "default" | "prefect" | "prefect-cloud")
             || text.split_once(':').is_some_and(|(scheme, _)| {
                 !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
             })
     }
 }
 
-/// The location is shown to everybody in the mount table: no secrets in it.
-fn url(text: &str) -> Result<Location, String> {
+/// The address after `scheme`, if any. It is shown to everybody in the mount table: no secrets in it.
+fn url(scheme: &str, text: &str, login_from: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     if !text.starts_with("http://") && !text.starts_with("https://") {
-        return Err(format!("prefect-cloud:{text}: the address must begin with http:// or https://"));
+        return Err(format!("{scheme}:{text}: the address must begin with http:// or https://"));
     }
     if text.contains(['@', '?', '#']) {
-        return Err("prefect-cloud: no user, password or query in the address; the API key comes from \
-                    PREFECT__CLOUD__API_KEY or `prefect auth login`"
-            .into());
+        return Err(format!("{scheme}: no user, password or query in the address; the login comes from {login_from}"));
     }
-    Ok(Location::PrefectCloud(Some(text.to_owned())))
+    Ok(Some(text.to_owned()))
 }
 
 /// As it is given on the command line.
@@ -63,6 +70,8 @@ impl fmt::Display for Location {
         match self {
             Self::Memory => f.write_str("memory:"),
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Prefect(None) => f.write_str("prefect"),
+            Self::Prefect(Some(url)) => write!(f, "prefect:{url}"),
             Self::PrefectCloud(None) => f.write_str("prefect-cloud"),
             Self::PrefectCloud(Some(url)) => write!(f, "prefect-cloud:{url}"),
         }

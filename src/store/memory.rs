@@ -92,7 +92,7 @@ impl Store for MemoryStore {
     }
 
     fn limits(&self) -> Limits {
-        Limits { value: VALUE_LIMIT, key: 1 << 20 }
+        Limits::bytes(VALUE_LIMIT, 1 << 20)
     }
 
     async fn list_keys(&self) -> Result<Listing> {

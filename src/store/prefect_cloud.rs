@@ -1,7 +1,6 @@
 //! `prefect-cloud`: the KV API of Prefect Cloud 1, as `kvfs serve` and others speak it. Keys have ids and no revisions:
 //! what must hold before a change is read just before it, so it is best effort against other clients.
 
-mod seen;
 mod settings;
 
 use std::sync::Arc;
@@ -16,11 +15,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
-use super::json::python_len;
+use super::json::{python_len, unique};
+use super::seen::{Row, Seen};
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
 };
-use seen::{Row, Seen};
 
 pub use settings::Settings;
 
@@ -115,9 +114,7 @@ impl PrefectCloudStore {
 
     /// Whether the value is one that the server keeps.
     fn check_value(text: &[u8]) -> Result<()> {
-        let value: Value = serde_json::from_slice(text)
-            .map_err(|error| Error::Invalid(format!("Prefect keeps JSON only: {error}")))?;
-        let size = python_len(&value);
+        let size = python_len(&unique(text)?);
         if size > VALUE_LIMIT {
             return Err(Error::TooLarge { size, limit: VALUE_LIMIT });
         }
@@ -158,7 +155,7 @@ impl Store for PrefectCloudStore {
     }
 
     fn limits(&self) -> Limits {
-        Limits { value: VALUE_LIMIT, key: 64 << 10 }
+        Limits::bytes(VALUE_LIMIT, 64 << 10)
     }
 
     async fn list_keys(&self) -> Result<Listing> {

@@ -77,7 +77,7 @@ impl Store for SqliteStore {
     }
 
     fn limits(&self) -> Limits {
-        Limits { value: VALUE_LIMIT, key: 64 << 10 }
+        Limits::bytes(VALUE_LIMIT, 64 << 10)
     }
 
     async fn list_keys(&self) -> Result<Listing> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kvfs::cache::{self, Cache};
 use kvfs::fs::document::Validate;
+use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
 use kvfs::fs::{self, Access, Attr, Caller, Changes, Fh, Fs, FsError, FsResult, Ino, ROOT};
 use kvfs::store::{Error, MemoryStore, Store};
@@ -68,6 +69,7 @@ impl InProcess {
             gid: 0,
             umask: 0o022,
             validate,
+            names: Names::default(),
             scratch: Patterns::new(&[]).unwrap(),
             aside: home.path().join("rejected"),
         };
@@ -342,8 +344,9 @@ fn errno(error: &FsError) -> i32 {
         FsError::TooLarge { .. } | FsError::Store(Error::TooLarge { .. }) => libc::EFBIG,
         FsError::Invalid(_)
         | FsError::BadName
+        | FsError::NoExtension(_)
         | FsError::Argument
-        | FsError::Store(Error::KeyTooLong { .. } | Error::Invalid(_)) => libc::EINVAL,
+        | FsError::Store(Error::BadKey(_) | Error::KeyTooLong { .. } | Error::Invalid(_)) => libc::EINVAL,
         FsError::NameTooLong => libc::ENAMETOOLONG,
         FsError::ScratchFull | FsError::Store(Error::NoSpace(_)) => libc::ENOSPC,
         FsError::ReadOnly | FsError::Store(Error::ReadOnly(_)) => libc::EROFS,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::common::http::{exchange, prefect_bin};
 use super::common::{KVFS, wait_for};
 
 pub(super) const KEY: &str = "pcu_secret123";
@@ -107,13 +108,7 @@ impl Server {
 
     /// Sends one request of any kind; returns status, head and body.
     pub(super) fn send(&self, head: &str, body: &[u8]) -> (u16, String, String) {
-        let mut stream = self.connect();
-        let length = body.len();
-        let head = format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        // A server that refuses need not read all of it.
-        let _ = stream.write_all(body);
-        answer(stream)
+        exchange(self.connect(), head, body)
     }
 
     /// Posts a GraphQL request with the API key.
@@ -144,7 +139,7 @@ impl Server {
 
     /// A program of the real Prefect 1.x client, set up for this server; `None` where it is not installed.
     pub(super) fn prefect(&self, program: &str) -> Option<Command> {
-        let bin = prefect_bin()?;
+        let bin = prefect_bin("prefect-1.4.1")?;
         let mut command = Command::new(bin.join(program));
         command
             .env("HOME", self.home.path())
@@ -180,36 +175,6 @@ fn keep(mut lines: BufReader<ChildStderr>, log: &Mutex<String>) {
     }
 }
 
-pub(super) fn answer(mut stream: TcpStream) -> (u16, String, String) {
-    let mut bytes = Vec::new();
-    // What came before a reset counts.
-    let _ = stream.read_to_end(&mut bytes);
-    let _ = stream.shutdown(Shutdown::Both);
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, head.to_ascii_lowercase(), body.to_owned())
-}
-
 pub(super) fn both(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
-}
-
-/// Where `scripts/setup` has put the real client.
-fn prefect_bin() -> Option<PathBuf> {
-    let cache = std::env::var_os("KVFS_TOOLS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/kvfs-tools"),
-        PathBuf::from,
-    );
-    let bin = cache.join("prefect-1.4.1/bin");
-    if bin.join("prefect").exists() {
-        return Some(bin);
-    }
-    assert!(
-        std::env::var_os("KVFS_REQUIRE_FUSE").is_none(),
-        "{} is missing: run scripts/setup",
-        bin.display()
-    );
-    eprintln!("skipped: {} is missing: run scripts/setup", bin.display());
-    None
 }

@@ -103,15 +103,16 @@ pub(crate) struct Fresh {
     pub(crate) home: Option<Box<dyn Any>>,
 }
 
-pub(crate) fn run<F: Future<Output = ()>>(fresh: Fresh, check: impl FnOnce(Bench) -> F) {
+/// Runs a check; nothing if there is no store to be had.
+pub(crate) fn run<F: Future<Output = ()>>(fresh: impl Into<Option<Fresh>>, check: impl FnOnce(Bench) -> F) {
     run_with_elsewhere(fresh, |at, _| check(at));
 }
 
 pub(crate) fn run_with_elsewhere<F: Future<Output = ()>>(
-    fresh: Fresh,
+    fresh: impl Into<Option<Fresh>>,
     check: impl FnOnce(Bench, Bench) -> F,
 ) {
-    let Fresh { store, elsewhere, home } = fresh;
+    let Some(Fresh { store, elsewhere, home }) = fresh.into() else { return };
     block_on(check(Bench(store), Bench(elsewhere)));
     drop(home);
 }

@@ -87,12 +87,17 @@ async fn while_changing<F: Future<Output = ()>>(
     changes.await.unwrap();
 }
 
+/// Versions differ in length and in every byte.
+fn version(number: usize) -> String {
+    format!("\"{}\"", number.to_string().repeat(number * 40))
+}
+
 pub(crate) async fn a_reader_sees_whole_versions_only(at: Bench) {
     at.set("k", "0").await;
     let writer = at.clone();
     let change = async move {
         for number in 1..=60_usize {
-            writer.set("k", number.to_string().repeat(number * 50)).await;
+            writer.set("k", version(number)).await;
         }
     };
     while_changing(change, || async {
@@ -100,7 +105,7 @@ pub(crate) async fn a_reader_sees_whole_versions_only(at: Bench) {
         assert_eq!(entry.meta.size, entry.text.len() as u64);
         let number = (0..=60_usize).find(|number| match number {
             0 => &entry.text[..] == b"0",
-            _ => entry.text[..] == *number.to_string().repeat(number * 50).as_bytes(),
+            _ => entry.text[..] == *version(*number).as_bytes(),
         });
         assert!(number.is_some(), "a mix of versions: {:?}", String::from_utf8_lossy(&entry.text));
     })

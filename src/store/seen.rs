@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::store::{Entry, Key, Meta, Revision, Text, json};
+use super::{Entry, Error, Key, Meta, Revision, Text, json};
 
 /// A key as an answer of the server shows it.
 pub(super) struct Row {
@@ -118,11 +118,30 @@ impl Seen {
         meta
     }
 
+    /// The key was renamed here: `entry` is what it was.
+    pub(super) fn renamed(&mut self, from: &Key, to: &Key, entry: Entry) -> Meta {
+        self.deleted(from);
+        let since = self.tick();
+        let modified = SystemTime::now().max(entry.meta.modified + Duration::from_micros(1));
+        let meta = Meta { revision: Revision(since), modified, ..entry.meta };
+        let entry = Entry { meta: meta.clone(), text: entry.text };
+        self.keys.insert(to.clone(), Known { entry: Some(entry), since });
+        meta
+    }
+
     /// The key was deleted here.
     pub(super) fn deleted(&mut self, key: &Key) -> Revision {
         let since = self.tick();
         self.keys.insert(key.clone(), Known { entry: None, since });
         Revision(since)
+    }
+
+    /// The key was not set here, or only the server knows.
+    pub(super) fn failed(&mut self, key: &Key, error: &Error) {
+        match error {
+            Error::Exists | Error::Changed => drop(self.setting.remove(key)),
+            _ => self.unsure(key),
+        }
     }
 
     /// Only the server knows what became of the key.
@@ -138,7 +157,7 @@ impl Seen {
 
 /// Whether `text` is a way to write `value`.
 fn stands_for(text: &[u8], value: &Value) -> bool {
-    serde_json::from_slice::<Value>(text).is_ok_and(|own| own == *value)
+    serde_json::from_slice::<Value>(text).is_ok_and(|own| json::same(&own, value))
 }
 
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! `prefect`: the Variables of Prefect 3. They have no revisions: what must hold before a change is read just before it,
+//! so it is best effort against other clients, except that a new variable is made by one client only.
+
+mod api;
+mod settings;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::seen::Seen;
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT, json as json_text,
+};
+use api::Api;
+
+pub use settings::{Login, Settings};
+
+/// Largest value in bytes of compact JSON in UTF-8, as the server counts.
+const SIZE_LIMIT: usize = 5_000;
+
+/// Texts may have more bytes than the values they stand for.
+const LIMITS: Limits =
+    Limits { value: VALUE_LIMIT, key: 255, key_chars: "abcdefghijklmnopqrstuvwxyz0123456789_-" };
+
+/// How often a variable is changed and made in turns, when others delete and make it meanwhile.
+const ROUNDS: usize = 3;
+
+/// The Variables of a Prefect 3 server.
+pub struct PrefectStore {
+    name: String,
+    api: Api,
+    seen: Mutex<Seen>,
+    /// One change at a time: the server refuses most of those that come at once.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl PrefectStore {
+    /// The server of `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        Ok(Self {
+            name: format!("prefect:{}", settings.url),
+            api: Api::new(settings, timeout)?,
+            seen: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// What is there now, asked of the server.
+    async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
+        if LIMITS.check_key(key).is_err() {
+            return Ok(None);
+        }
+        let asked = self.seen.lock().ask();
+        let row = self.api.get(key).await?.and_then(|variable| Some(variable.row()?.1));
+        Ok(self.seen.lock().told(key, row, asked))
+    }
+
+    /// Sets `key`, whatever is there.
+    async fn upsert(&self, key: &Key, text: &Text) -> Result<Meta> {
+        let value = document(text);
+        for _ in 0..ROUNDS {
+            if self.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {
+                let known = self.seen.lock().id(key);
+                let id = match known {
+                    Some(id) => id,
+                    None => self.api.get(key).await?.ok_or(Error::Changed)?.id.into(),
+                };
+                return Ok(self.seen.lock().set(key, id, text.clone()));
+            }
+            match self.create(key, text).await {
+                Err(Error::Exists) => {}
+                made => return made,
+            }
+        }
+        Err(Error::Busy("others delete and make the variable all the time".into()))
+    }
+
+    async fn create(&self, key: &Key, text: &Text) -> Result<Meta> {
+        let variable = format!(r#"{{"name":{},"value":{},"tags":[]}}"#, json!(key.as_str()), document(text));
+        let made = self.api.create(&variable).await?;
+        Ok(self.seen.lock().set(key, made.id.into(), text.clone()))
+    }
+
+    async fn set(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
+        match expect {
+            Expect::Absent => return self.create(key, text).await,
+            Expect::At(_) => expect.check(self.fetch(key).await?.map(|entry| entry.meta.revision))?,
+            Expect::Anything => {}
+        }
+        self.upsert(key, text).await
+    }
+
+    /// As [`PrefectStore::set`], noting that `text` may be seen at the server before the answer comes.
+    async fn change(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
+        self.seen.lock().setting(key, text);
+        self.set(key, text, expect).await.inspect_err(|error| self.seen.lock().failed(key, error))
+    }
+
+    async fn remove(&self, key: &Key) -> Result<Revision> {
+        let deleted = self.api.delete(key).await.inspect_err(|_| self.seen.lock().unsure(key))?;
+        let revision = self.seen.lock().deleted(key);
+        if deleted { Ok(revision) } else { Err(Error::NotFound) }
+    }
+}
+
+/// The text of a value as it is sent: itself, so that numbers keep their digits on the way.
+fn document(text: &Text) -> String {
+    String::from_utf8_lossy(text).trim().to_owned()
+}
+
+/// Whether the server would keep this value as it is.
+fn check_value(document: &[u8]) -> Result<()> {
+    let value: Value = json_text::unique(document)?;
+    let size = json_text::compact_len(&value);
+    if size > SIZE_LIMIT {
+        return Err(Error::TooLarge { size, limit: SIZE_LIMIT });
+    }
+    json_text::check_numbers(&value)
+}
+
+#[async_trait]
+impl Store for PrefectStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        Ok(self.list_entries().await?.0)
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        let asked = self.seen.lock().ask();
+        let rows = self.api.list().await?;
+        let entries = self.seen.lock().told_all(rows, asked);
+        Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        self.fetch(key).await?.ok_or(Error::NotFound)
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        LIMITS.check(key, &text)?;
+        check_value(&text)?;
+        let _one_at_a_time = self.changing.lock().await;
+        self.change(key, &text, expect).await
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        LIMITS.check_key(key).map_err(|_| Error::NotFound)?;
+        let _one_at_a_time = self.changing.lock().await;
+        if expect != Expect::Anything {
+            let entry = self.fetch(key).await?.ok_or(Error::NotFound)?;
+            expect.check(Some(entry.meta.revision))?;
+        }
+        self.remove(key).await
+    }
+
+    /// One request, which keeps the id, unless `to` exists: that one is set then, and keeps its own.
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        let _one_at_a_time = self.changing.lock().await;
+        let entry = self.fetch(from).await?.ok_or(Error::NotFound)?;
+        at.check(Some(entry.meta.revision))?;
+        LIMITS.check_key(to)?;
+        if from == to {
+            expect.check(Some(entry.meta.revision))?;
+            return Ok(self.seen.lock().renamed(from, to, entry));
+        }
+        if let Expect::At(_) = expect {
+            expect.check(self.fetch(to).await?.map(|entry| entry.meta.revision))?;
+        }
+        let renamed = self.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
+        match renamed {
+            Ok(true) => Ok(self.seen.lock().renamed(from, to, entry)),
+            // Of two requests the first may have done it.
+            Ok(false) => match self.api.get(to).await? {
+                Some(variable) if *variable.id == *entry.meta.id => Ok(self.seen.lock().renamed(from, to, entry)),
+                _ => Err(Error::NotFound),
+            },
+            Err(Error::Exists) if expect == Expect::Absent => Err(Error::Exists),
+            Err(Error::Exists) => {
+                let meta = self.change(to, &entry.text, Expect::Anything).await?;
+                self.remove(from).await?;
+                Ok(meta)
+            }
+            Err(error) => {
+                let mut seen = self.seen.lock();
+                seen.unsure(from);
+                seen.unsure(to);
+                Err(error)
+            }
+        }
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        None
+    }
+}

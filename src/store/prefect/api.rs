@@ -1,0 +1,255 @@
+//! The Variables API of Prefect 3, request by request.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::settings::{Login, Settings};
+use super::{LIMITS, SIZE_LIMIT};
+use crate::store::http::{Answer, ENTRY_LIMIT, Http, LISTING_LIMIT};
+use crate::store::seen::Row;
+use crate::store::{Error, Key, Result};
+
+/// Rows asked for at once; the most that the server gives unless it is set up to give fewer.
+const PAGE: usize = 200;
+/// Rows that pages share, so that rows which move while pages are read are not missed.
+const OVERLAP: usize = 10;
+
+pub(super) struct Api {
+    http: Http,
+    settings: Settings,
+    /// Names this process to the server's CSRF protection.
+    client: String,
+    csrf: Mutex<Option<String>>,
+}
+
+/// A variable as the API shows it.
+#[derive(Deserialize)]
+pub(super) struct Variable {
+    pub(super) id: String,
+    name: String,
+    value: Value,
+    #[serde(default)]
+    pub(super) tags: Vec<String>,
+    created: Option<String>,
+    updated: Option<String>,
+}
+
+impl Variable {
+    /// The key and what is known of it; `None` for a name that breaks the server's own rule and cannot be asked for.
+    pub(super) fn row(self) -> Option<(Key, Row)> {
+        let key = Key::from(self.name);
+        if LIMITS.check_key(&key).is_err() {
+            tracing::warn!("the variable {key}, whose name no request can have, is left out");
+            return None;
+        }
+        let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
+        let (created, updated) = (time(self.created), time(self.updated));
+        Some((key, Row { id: self.id.into(), value: self.value, created, updated }))
+    }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: String,
+}
+
+impl Api {
+    pub(super) fn new(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        Ok(Self {
+            http: Http::new(timeout)?,
+            settings: settings.clone(),
+            client: Uuid::new_v4().to_string(),
+            csrf: Mutex::default(),
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<&str>) -> RequestBuilder {
+        self.equip(self.http.client().request(method, format!("{}{path}", self.settings.url)), body)
+    }
+
+    /// Adds what proves who asks.
+    fn equip(&self, request: RequestBuilder, body: Option<&str>) -> RequestBuilder {
+        let mut request = match &self.settings.login {
+            Some(Login::Key(key)) => request.bearer_auth(key),
+            Some(Login::Basic(text)) => match text.split_once(':') {
+                Some((user, password)) => request.basic_auth(user, Some(password)),
+                None => request.basic_auth(text, None::<&str>),
+            },
+            None => request,
+        };
+        if let Some(token) = &*self.csrf.lock() {
+            request = request.header("prefect-csrf-token", token).header("prefect-csrf-client", &self.client);
+        }
+        match body {
+            Some(body) => request.header("content-type", "application/json").body(body.to_owned()),
+            None => request,
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&str>, limit: usize) -> Result<Answer> {
+        let answer = self.http.send(self.request(method.clone(), path, body), limit).await;
+        let answer = match answer {
+            // The server wants a token, or another one.
+            Err(Error::Denied(why)) if why.contains("CSRF") => {
+                self.renew_token().await?;
+                self.http.send(self.request(method, path, body), limit).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|error| self.explain(error))
+    }
+
+    async fn renew_token(&self) -> Result<()> {
+        let path = format!("/csrf-token?client={}", self.client);
+        let answer = self.http.send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await;
+        let token: Token = parse(&answer.map_err(|error| self.explain(error))?)?;
+        *self.csrf.lock() = Some(token.token);
+        Ok(())
+    }
+
+    /// Says where a login that was refused came from.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Denied(why) if self.settings.login.is_none() => Error::Denied(format!(
+                "{why}; there is no login: set PREFECT_API_KEY (Cloud) or PREFECT_API_AUTH_STRING, or `prefect cloud login`"
+            )),
+            Error::Denied(why) => Error::Denied(format!("{why}; the login is from {}", self.settings.login_from)),
+            error => error,
+        }
+    }
+
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Variable>> {
+        let answer = self.send(Method::GET, &path(key), None, ENTRY_LIMIT).await?;
+        match answer.status {
+            StatusCode::OK => Ok(Some(parse(&answer)?)),
+            StatusCode::NOT_FOUND if absent(&answer) => Ok(None),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// All variables, each as it was at some moment during the call.
+    pub(super) async fn list(&self) -> Result<Vec<(Key, Row)>> {
+        let mut found: HashMap<String, Variable> = HashMap::new();
+        let (mut offset, mut full) = (0, PAGE);
+        loop {
+            let (page, size) = self.page(offset).await?;
+            full = full.min(size);
+            let count = page.len();
+            // Rows before a known one are known: those that went away have moved the others forward.
+            if offset > 0 && page.first().is_some_and(|first| !found.contains_key(&first.id)) {
+                offset = offset.saturating_sub(full / 2);
+                continue;
+            }
+            let before = found.len();
+            found.extend(page.into_iter().map(|variable| (variable.id.clone(), variable)));
+            if count < full || found.len() == before {
+                return Ok(found.into_values().filter_map(Variable::row).collect());
+            }
+            offset += count - OVERLAP.min(count / 2);
+        }
+    }
+
+    /// The variables from `offset` on, in the order of their names, and how many a full page has.
+    async fn page(&self, offset: usize) -> Result<(Vec<Variable>, usize)> {
+        let mut body = json!({"offset": offset, "limit": PAGE, "sort": "NAME_ASC"});
+        let answer = self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        if answer.status == StatusCode::OK {
+            return Ok((parse(&answer)?, PAGE));
+        }
+        if answer.status != StatusCode::UNPROCESSABLE_ENTITY {
+            return Err(refused(&answer));
+        }
+        // A server that gives fewer at once says so; without a limit it gives as many as it may.
+        body["limit"].take();
+        let answer = self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        let page: Vec<Variable> = parse(&answer)?;
+        let size = page.len().max(1);
+        Ok((page, size))
+    }
+
+    /// Changes a variable; false if there is none, [`Error::Exists`] if its new name is another one's.
+    pub(super) async fn patch(&self, key: &Key, change: &str) -> Result<bool> {
+        let answer = self.send(Method::PATCH, &path(key), Some(change), ENTRY_LIMIT).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND if absent(&answer) => Ok(false),
+            StatusCode::CONFLICT => Err(Error::Exists),
+            status if status.is_success() => Ok(true),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// Makes a variable; [`Error::Exists`] if there is one of that name. Never sent twice: the first of two requests
+    /// may have made it.
+    pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
+        let url = format!("{}/variables/", self.settings.url);
+        let request = || self.equip(self.http.fresh().post(&url), Some(variable));
+        let answer = match self.http.send_once(request(), ENTRY_LIMIT).await {
+            Err(Error::Denied(why)) if why.contains("CSRF") => {
+                self.renew_token().await?;
+                self.http.send_once(request(), ENTRY_LIMIT).await
+            }
+            answer => answer,
+        };
+        let answer = answer.map_err(|error| self.explain(error))?;
+        match answer.status {
+            StatusCode::CONFLICT => Err(Error::Exists),
+            status if status.is_success() => parse(&answer),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// Deletes a variable; false if there is none.
+    pub(super) async fn delete(&self, key: &Key) -> Result<bool> {
+        let answer = self.send(Method::DELETE, &path(key), None, ENTRY_LIMIT).await?;
+        match answer.status {
+            // Of two requests the first may have done it.
+            StatusCode::NOT_FOUND if absent(&answer) => Ok(answer.repeated),
+            status if status.is_success() => Ok(true),
+            _ => Err(refused(&answer)),
+        }
+    }
+}
+
+/// Keys have only characters that stand for themselves in an address.
+fn path(key: &Key) -> String {
+    format!("/variables/name/{}", key.as_str())
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(answer: &Answer) -> Result<T> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        Error::Other(format!("the answer (HTTP {}) is not what Prefect 3 gives: {error}", answer.status))
+    })
+}
+
+/// Whether a 404 is about the variable. The address may be wrong too, and then nothing is known.
+fn absent(answer: &Answer) -> bool {
+    let told: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    told.is_some_and(|told| told["detail"].as_str().is_some_and(|detail| detail.starts_with("Variable")))
+}
+
+/// What an answer that refuses means. The value was checked before it was sent, so these are rules that only this
+/// server has.
+fn refused(answer: &Answer) -> Error {
+    let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = &told["exception_detail"][0];
+    let why = [&detail["msg"], &told["detail"], &told["exception_message"]];
+    let why: String = why.iter().find_map(|text| text.as_str()).unwrap_or("no reason given").chars().take(200).collect();
+    let about = detail["loc"].to_string();
+    match answer.status {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge { size: SIZE_LIMIT + 1, limit: SIZE_LIMIT },
+        StatusCode::UNPROCESSABLE_ENTITY if why.contains("less than 5000") => {
+            Error::TooLarge { size: SIZE_LIMIT + 1, limit: SIZE_LIMIT }
+        }
+        StatusCode::UNPROCESSABLE_ENTITY if about.contains("\"value\"") || about.contains("\"name\"") => {
+            Error::Invalid(format!("Prefect refuses it: {why}"))
+        }
+        status => Error::Other(format!("HTTP {status}: {why}")),
+    }
+}

@@ -1,0 +1,219 @@
+//! Where the unchanged Prefect 3 client would connect, and with which credentials.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+/// How to reach the Variables API.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Base address of the API, without a final slash.
+    pub url: String,
+    /// What authenticates, if anything does.
+    pub login: Option<Login>,
+    /// Where the login was found, for messages.
+    pub login_from: &'static str,
+    /// Certificates to trust, in PEM.
+    pub certificates: Option<PathBuf>,
+}
+
+/// A way to authenticate.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// `PREFECT_API_KEY`, of Prefect Cloud.
+    Key(String),
+    /// `PREFECT_API_AUTH_STRING`, `user:password` of a self-hosted server.
+    Basic(String),
+}
+
+/// An environment variable by its name.
+type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Settings {
+    /// As Prefect 3 finds them: environment, `.env`, `prefect.toml`, `pyproject.toml`, the active profile. `url` comes
+    /// first. The error is one line for a person.
+    pub fn find(url: Option<&str>) -> Result<Self, String> {
+        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::find_in(url, Path::new("."), &environment)
+    }
+
+    fn find_in(url: Option<&str>, directory: &Path, environment: Environment<'_>) -> Result<Self, String> {
+        let sources = Sources::read(directory, environment)?;
+        let text = |setting: &str| sources.text(setting, environment).map(|(text, _)| text);
+        let url = url.map(str::to_owned).or_else(|| text("url"));
+        let url = url.ok_or(
+            "no address of Prefect's API is set; run `prefect config set PREFECT_API_URL=http://HOST:4200/api`, or \
+             name it, as in prefect:http://127.0.0.1:4200/api",
+        )?;
+        if text("tls_insecure_skip_verify").is_some_and(|text| matches!(&*text, "true" | "True" | "1")) {
+            return Err("PREFECT_API_TLS_INSECURE_SKIP_VERIFY is set, and kvfs always verifies; name the \
+                        certificate by PREFECT_API_SSL_CERT_FILE instead"
+                .into());
+        }
+        let key = sources.text("key", environment).map(|(key, from)| (Login::Key(key), from));
+        let basic = || sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
+        let (login, login_from) = key.or_else(basic).map_or((None, ""), |(login, from)| (Some(login), from));
+        let certificates = text("ssl_cert_file").map(PathBuf::from);
+        Ok(Self { url: base(&url)?, login, login_from, certificates })
+    }
+}
+
+/// The address without a final slash; a host alone is that of a self-hosted server.
+fn base(url: &str) -> Result<String, String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        return Err(format!("the address {url:?} of Prefect's API does not begin with http:// or https://"));
+    };
+    let url = url.trim_end_matches('/');
+    Ok(if rest.trim_end_matches('/').contains('/') { url.to_owned() } else { format!("{url}/api") })
+}
+
+/// Prefect's settings; the first source is the strongest, after the environment.
+struct Sources {
+    dotenv: HashMap<String, String>,
+    /// `[api]` of `prefect.toml` and `[tool.prefect.api]` of `pyproject.toml`.
+    project: [(Table, &'static str); 2],
+    profile: Table,
+}
+
+impl Sources {
+    fn read(directory: &Path, environment: Environment<'_>) -> Result<Self, String> {
+        let dotenv = dotenv(&directory.join(".env"))?;
+        let project = [
+            (table(&directory.join("prefect.toml"), &["api"])?, "prefect.toml"),
+            (table(&directory.join("pyproject.toml"), &["tool", "prefect", "api"])?, "pyproject.toml"),
+        ];
+        let set = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
+        let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
+        let in_home = |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
+        let prefect = set("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
+        let profiles = set("PREFECT_PROFILES_PATH").map_or_else(|| prefect.join("profiles.toml"), in_home);
+        let profiles = table(&profiles, &[])?;
+        let active = environment("PREFECT_PROFILE");
+        let active = active.or_else(|| profiles.get("active")?.as_str().map(str::to_owned));
+        let profile = active.and_then(|active| profiles.get("profiles")?.get(&active)?.as_table().cloned());
+        Ok(Self { dotenv, project, profile: profile.unwrap_or_default() })
+    }
+
+    /// The setting `PREFECT_API_*`, and where it is from.
+    fn text(&self, setting: &str, environment: Environment<'_>) -> Option<(String, &'static str)> {
+        let variable = format!("PREFECT_API_{}", setting.to_ascii_uppercase());
+        let from_environment = || environment(&variable).map(|text| (text, "the environment"));
+        let from_dotenv = || self.dotenv.get(&variable).map(|text| (text.clone(), ".env"));
+        let from_project =
+            || self.project.iter().find_map(|(table, from)| Some((plain(table.get(setting)?)?, *from)));
+        let from_profile = || Some((plain(self.profile.get(&variable)?)?, "the active profile in profiles.toml"));
+        let found = from_environment().or_else(from_dotenv).or_else(from_project).or_else(from_profile);
+        found.filter(|(text, _)| !text.is_empty())
+    }
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Boolean(yes) => Some(yes.to_string()),
+        _ => None,
+    }
+}
+
+/// The table at `path` within a TOML file; empty if there is no such file or table.
+fn table(file: &Path, path: &[&str]) -> Result<Table, String> {
+    let Some(text) = read(file)? else { return Ok(Table::new()) };
+    let whole: Table = text.parse().map_err(|error: toml::de::Error| {
+        format!("{} is not TOML: {}", file.display(), error.message())
+    })?;
+    let found = path.iter().try_fold(&whole, |table, name| table.get(*name)?.as_table());
+    Ok(found.cloned().unwrap_or_default())
+}
+
+fn read(file: &Path) -> Result<Option<String>, String> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+    }
+}
+
+/// Lines of `NAME=VALUE`, with `export`, quotes and comments as python-dotenv reads them.
+fn dotenv(file: &Path) -> Result<HashMap<String, String>, String> {
+    let text = read(file)?.unwrap_or_default();
+    let line = |line: &str| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        let quoted = |quote: char| value.strip_prefix(quote)?.split_once(quote).map(|(inside, _)| inside);
+        let value = quoted('"').or_else(|| quoted('\''));
+        let bare = || line.split_once('=').and_then(|(_, value)| value.split(" #").next()).map(str::trim);
+        (!name.starts_with('#')).then(|| Some((name.to_owned(), value.or_else(bare)?.to_owned())))?
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The settings with these files in the current directory and the home, and these variables.
+    fn find(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join(".prefect")).unwrap();
+        for (name, text) in files {
+            std::fs::write(home.path().join(name), text).unwrap();
+        }
+        let environment = |name: &str| {
+            let set = variables.iter().find(|(variable, _)| *variable == name);
+            let home = || (name == "HOME").then(|| home.path().display().to_string());
+            set.map(|(_, text)| (*text).to_owned()).or_else(home)
+        };
+        Settings::find_in(None, home.path(), &environment)
+    }
+
+    const PROFILE: (&str, &str) = (
+        ".prefect/profiles.toml",
+        "active = \"a\"\n[profiles.a]\nPREFECT_API_URL = \"http://profile/api\"\nPREFECT_API_KEY = \"of-profile\"\n\
+         [profiles.b]\nPREFECT_API_URL = \"http://b/api\"\n",
+    );
+    const PYPROJECT: (&str, &str) = ("pyproject.toml", "[tool.prefect.api]\nurl = \"http://pyproject/api\"\n");
+    const PREFECT: (&str, &str) = ("prefect.toml", "[api]\nurl = \"http://prefect/api\"\nauth_string = \"u:p\"\n");
+    const DOTENV: (&str, &str) = (".env", "# x\nexport PREFECT_API_URL='http://dotenv/api' # y\nA=b #c\n");
+    const VARIABLE: (&str, &str) = ("PREFECT_API_URL", "http://environment/api/");
+
+    #[test]
+    fn the_strongest_source_wins() {
+        let url = |files: &[_], variables: &[_]| find(files, variables).unwrap().url;
+        assert_eq!(url(&[PROFILE], &[]), "http://profile/api");
+        assert_eq!(url(&[PROFILE, PYPROJECT], &[]), "http://pyproject/api");
+        assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT], &[]), "http://prefect/api");
+        assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[]), "http://dotenv/api");
+        assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[VARIABLE]), "http://environment/api");
+        assert_eq!(url(&[PROFILE], &[("PREFECT_PROFILE", "b")]), "http://b/api");
+        assert!(find(&[PROFILE], &[("PREFECT_PROFILE", "none")]).is_err_and(|why| why.contains("PREFECT_API_URL")));
+    }
+
+    #[test]
+    fn a_login_says_where_it_is_from() {
+        let login = |files: &[_], variables: &[_]| {
+            let found = find(files, variables).unwrap();
+            match found.login {
+                Some(Login::Key(key)) => (key, found.login_from),
+                Some(Login::Basic(text)) => (text, found.login_from),
+                None => (String::new(), found.login_from),
+            }
+        };
+        assert_eq!(login(&[PROFILE], &[]), ("of-profile".into(), "the active profile in profiles.toml"));
+        assert_eq!(login(&[PREFECT], &[]), ("u:p".into(), "prefect.toml"));
+        assert_eq!(login(&[PREFECT], &[("PREFECT_API_KEY", "k")]), ("k".into(), "the environment"));
+        assert_eq!(login(&[PYPROJECT], &[]), (String::new(), ""));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_in_words() {
+        let insecure = ("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "true");
+        assert!(find(&[PROFILE], &[insecure]).is_err_and(|why| why.contains("PREFECT_API_SSL_CERT_FILE")));
+        assert!(find(&[("prefect.toml", "[api")], &[VARIABLE]).is_err_and(|why| why.contains("prefect.toml")));
+        assert!(base("host:4200").is_err());
+        assert_eq!(base("http://host:4200").unwrap(), "http://host:4200/api");
+        assert_eq!(base("https://host/x/api/").unwrap(), "https://host/x/api");
+    }
+}

@@ -1,0 +1,34 @@
+//! The `prefect` store against the real Prefect 3 server, its client and its command line.
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
+
+mod common;
+#[path = "prefect/server.rs"]
+mod server;
+#[macro_use]
+#[path = "store/suite.rs"]
+mod suite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvfs::store::{PrefectSettings, PrefectStore, Store};
+use server::Server;
+use suite::Fresh;
+
+/// Upper bound for whatever is waited for; generous, because nothing here measures time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn store(server: &Server) -> Arc<dyn Store> {
+    let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };
+    Arc::new(PrefectStore::open(&settings, PATIENCE).unwrap())
+}
+
+mod conformance {
+    fn fresh() -> Option<super::Fresh> {
+        let server = super::Server::fresh()?;
+        let (store, elsewhere) = (super::store(&server), super::store(&server));
+        Some(super::Fresh { store, elsewhere, home: Some(Box::new(server)) })
+    }
+
+    conformance!(fresh, json);
+}
