@@ -139,6 +139,19 @@ enum Valid {
     None,
 }
 
+impl Valid {
+    fn on(self, location: &Location) -> Result<Validate, Failure> {
+        match self {
+            Self::Json => Ok(Validate::Json),
+            Self::None if location.keeps_bytes() => Ok(Validate::None),
+            Self::None => Err(Failure::Usage(format!(
+                "--validate none: {location} keeps JSON only; leave the option away, or mount a store that keeps bytes \
+                 (sqlite:PATH)"
+            ))),
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Level {
     Error,
@@ -211,11 +224,8 @@ impl Mount {
         let names = self.extension.as_deref().filter(|text| !text.is_empty());
         let names = names.map_or_else(|| Ok(Names::default()), Names::with_extension).map_err(Failure::Usage)?;
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
-        let validate = match self.validate {
-            Valid::Json => Validate::Json,
-            Valid::None => Validate::None,
-        };
         let location = location.map_err(Failure::Usage)?;
+        let validate = self.validate.on(&location)?;
         Ok(mount::Settings {
             fuse: fuse::Settings {
                 source: location.to_string(),

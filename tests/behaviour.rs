@@ -238,4 +238,4 @@ fn an_open_that_was_sent_to_look_again_leaves_the_next_one_alone() {
 every_case_and_another_client!(without_a_kernel);
 every_case!(on_memory);
 every_case_and_another_client!(on_sqlite);
-every_case!(on_prefect_cloud);
+every_case_and_another_client!(on_prefect_cloud);

@@ -34,6 +34,14 @@ fn wrong_usage_is_one_line_and_code_2() {
         (&["/tmp/x", "-o", "ro,frobnicate"], "-o frobnicate: there is no such option"),
         (&["/tmp/x", "--scratch", "["], "--scratch ["),
         (&[], "name the directory"),
+        (
+            &["prefect-cloud", "/tmp/x", "--validate", "none"],
+            "prefect-cloud keeps JSON only; leave the option away",
+        ),
+        (
+            &["-o", "validate=none", "prefect-cloud:http://h", "/tmp/x"],
+            "prefect-cloud:http://h keeps JSON only",
+        ),
     ] {
         let (text, code) = failure(&run(&home, args));
         assert!(text.contains(says) && code == 2, "{args:?}: {code} {text}");

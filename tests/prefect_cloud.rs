@@ -69,6 +69,39 @@ fn a_listing_brings_all_values_in_one_request_and_a_set_is_one() {
     assert_eq!(requests() - before, 2, "a set");
     assert_eq!(server.get("key7"), Some(json!("new")));
     assert_eq!(fs::read_to_string(mount.path("key7")).unwrap(), "\"new\"\n");
+    fs::File::create_new(mount.path("empty")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(fs::metadata(mount.path("empty")).unwrap().len(), 0);
+    }
+    assert_eq!(mount.calls("get_key_value"), 1, "that there is no such key");
+}
+
+/// The API has no revisions: only the value and the id tell of a change.
+#[test]
+fn a_key_set_to_an_equal_value_has_not_changed_and_one_set_anew_has() {
+    if !can_mount() {
+        return;
+    }
+    let server = Server::memory();
+    let mount = Mount::prefect_cloud(&server.address, KEY, &[]);
+    fs::write(mount.path("k"), "1\n").unwrap();
+    let change = |meanwhile: &dyn Fn()| {
+        let mut file = fs::OpenOptions::new().read(true).write(true).open(mount.path("k")).unwrap();
+        meanwhile();
+        file.write_all(b"2").unwrap();
+        close(file)
+    };
+    let set = || server.set("k", json!(1));
+    assert_eq!(change(&|| drop(set())), 0);
+    assert_eq!(server.get("k"), Some(json!(2)));
+    let id = set();
+    wait_for(PATIENCE, || fs::read(mount.path("k")).is_ok_and(|text| text == b"1\n"));
+    let set_anew = || {
+        server.data(DELETE, json!({"id": id}));
+        set();
+    };
+    assert_eq!(change(&set_anew), libc::ESTALE);
+    assert_eq!(server.get("k"), Some(json!(1)));
 }
 
 const DELETE: &str = "mutation($id: UUID!) { delete_key_value(input: {key_value_id: $id}) { success } }";

@@ -1,6 +1,8 @@
-//! Everyday tools on a real mount: their exit codes, what they leave behind, and what reaches the store.
+//! Everyday tools on real mounts: their exit codes, what they leave behind, and what reaches the store.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "tools/bench.rs"]
+mod bench;
 mod common;
 #[path = "tools/editors.rs"]
 mod editors;
@@ -12,210 +14,162 @@ mod locks;
 mod scripting;
 #[path = "tools/search.rs"]
 mod search;
+#[path = "serve/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod server;
 #[path = "tools/shell.rs"]
 mod shell;
 #[path = "tools/terminal.rs"]
 mod terminal;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use bench::{Bench, Calls, On, PATIENCE, Past, Ran};
+use common::wait_for;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use tempfile::TempDir;
-
-use common::{Mount, can_mount, wait_for};
-
-/// Upper bound for whatever is waited for; generous, because nothing here measures time.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Changes the daemon asked its store for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Calls {
-    set: u64,
-    delete: u64,
-    rename: u64,
+/// Tests that call each case on each kind of store.
+macro_rules! tests {
+    ($($room:ident { $($case:ident)+ })+) => {
+        mod local {
+            $(mod $room {
+                $(#[test]
+                fn $case() {
+                    crate::$room::$case(crate::On::Local);
+                })+
+            })+
+        }
+        mod on_prefect_cloud {
+            $(mod $room {
+                $(#[test]
+                fn $case() {
+                    crate::$room::$case(crate::On::PrefectCloud);
+                })+
+            })+
+        }
+    };
 }
 
-impl Calls {
-    const NONE: Self = Self::new(0, 0, 0);
-
-    const fn new(set: u64, delete: u64, rename: u64) -> Self {
-        Self { set, delete, rename }
+tests! {
+    editors {
+        vim_saves_with_one_set
+        vim_saves_with_one_set_whatever_it_does_for_a_backup
+        vim_saves_with_one_set_when_started_elsewhere
+        vim_creates_a_key_with_one_set
+        vim_shows_why_it_could_not_save_and_the_old_value_stays
+        vim_leaves_a_swap_file_only_while_it_runs
+        nano_saves_with_one_set
+        nano_shows_why_it_could_not_save_and_the_old_value_stays
+        emacs_saves_with_one_set
+        emacs_shows_why_it_could_not_save_and_the_old_value_stays
     }
-
-    const fn sets(set: u64) -> Self {
-        Self::new(set, 0, 0)
+    files {
+        cp_publishes_once
+        cp_reports_content_that_cannot_be_published
+        cp_of_nothing_keeps_the_value
+        cp_keeps_mode_and_time_when_asked
+        cp_copies_a_directory_in_and_out
+        install_publishes_once
+        install_unlinks_a_key_before_it_writes_the_new_one
+        mv_inside_renames_the_key
+        mv_inside_replaces_a_key
+        mv_without_clobbering_keeps_both_keys
+        mv_from_another_filesystem_makes_a_key
+        mv_from_another_filesystem_replaces_a_key
+        mv_to_another_filesystem_deletes_the_key
+        mv_of_a_bad_file_fails_and_the_old_value_can_be_found
+        dd_publishes_once_and_writes_in_place
+        a_gigabyte_is_refused_at_the_first_write
+        small_blocks_are_refused_where_they_pass_the_limit
+        truncate_keeps_the_value
+        touch_sends_nothing
+        modes_and_times_send_nothing
+        rm_deletes_each_key_once
+        the_view_is_flat
+        tar_unpacks_each_key_with_one_set
+        tar_packs_the_mount_without_complaint
+        rsync_publishes_each_change_once
+        rsync_in_place_publishes_once
+        rsync_reports_content_that_cannot_be_published
     }
-
-    fn of(mount: &Mount) -> Self {
-        let status = mount.status();
-        let count = |call: &str| status["calls"][call].as_u64().unwrap_or(0);
-        Self::new(count("set_key_value"), count("delete_key"), count("rename_key"))
+    locks {
+        a_counter_locked_by_flock_on_itself_loses_nothing
+        a_counter_locked_by_flock_on_a_lock_file_loses_nothing
+        flock_excludes_others_until_it_is_released
+        shared_flocks_live_together
+        a_killed_holder_releases_its_flock
+        fcntl_locks_exclude_others_by_range
+        a_counter_locked_by_lockf_on_a_lock_file_loses_nothing
+        a_counter_locked_by_lockf_on_itself_loses_nothing
+        readers_in_a_crowd_of_writers_see_whole_values_and_none_waits_for_ever
+        a_lock_on_an_old_version_of_a_renamed_key_is_released
     }
-
-    const fn since(self, before: Self) -> Self {
-        Self::new(self.set - before.set, self.delete - before.delete, self.rename - before.rename)
+    scripting {
+        sed_in_place_is_one_set
+        sed_in_place_of_many_keys_is_one_set_each
+        sed_in_place_that_makes_bad_json_fails_and_the_old_value_stays
+        sed_keeps_a_backup_beside_the_key
+        perl_in_place_publishes_once
+        perl_writes_and_reports
+        python_dumps_json_with_one_set
+        python_hears_at_close_that_a_document_is_incomplete
+        python_hears_at_fsync_that_a_document_is_incomplete
+        python_edits_in_place_with_one_set
+        python_replaces_a_key_by_a_temporary_file_with_one_set
+        python_replaces_a_key_by_a_synced_temporary_file
+        python_deletes_a_temporary_file_without_a_trace
+        python_renames_keys
+        python_copies_a_file_with_its_times
+        python_reads_through_a_map
+        python_writes_through_a_map_with_one_set
+        python_writes_through_a_map_that_outlives_its_descriptor
+        children_of_python_write_one_document_together
+        jq_and_sponge_edit_a_key_with_one_set
+        jq_and_mv_edit_a_key
+        jq_onto_its_own_input_never_empties_the_key
+        git_commits_a_copy
+        git_uses_the_mount_as_its_work_tree
+        git_cannot_put_its_repository_on_the_mount
     }
-}
-
-/// A finished tool, and what it cost the store.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-    calls: Calls,
-}
-
-impl Ran {
-    fn of(output: &Output, calls: Calls) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr), calls }
+    search {
+        stat_knows_the_size_before_the_first_read
+        ls_lists_names_and_sizes
+        ls_shows_when_a_key_was_written
+        find_selects_by_size_name_and_type
+        find_sees_no_empty_file
+        grep_finds_text_in_every_key
+        wc_counts_what_is_read
+        du_adds_up_sizes
+        df_shows_a_filesystem_with_room
+        checksums_are_those_of_the_same_file_elsewhere
+        diff_compares_keys
+        head_and_tail_read_a_part
+        dumps_and_filters_read_to_the_end
+        a_missing_key_is_reported_as_missing
+        reading_changes_nothing
+        a_listing_in_progress_does_not_undo_changes
     }
-
-    /// The tool succeeded with exactly these store calls; returns what it printed.
-    #[track_caller]
-    fn succeeds(self, calls: Calls) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        assert_eq!(self.calls, calls, "{self:?}");
-        self.out
+    shell {
+        echo_creates_a_key_with_one_set
+        echo_replaces_a_value_with_one_set
+        echo_of_invalid_json_fails_and_the_old_value_stays
+        echo_of_invalid_json_to_a_new_key_fails_and_stores_nothing
+        what_a_shell_could_not_publish_is_set_aside
+        a_redirection_alone_keeps_the_value
+        a_heredoc_is_one_set
+        appending_white_space_is_one_set
+        appending_a_second_document_fails_and_the_old_value_stays
+        appending_to_a_number_makes_a_longer_number
+        appending_to_a_new_name_creates_the_key
+        a_subshell_of_programs_publishes_once
+        a_group_of_builtins_and_programs_publishes_once
+        programs_started_by_xargs_write_one_document_together
+        xargs_writes_many_keys_in_parallel
+        a_descriptor_that_stays_open_publishes_what_is_complete
+        a_descriptor_opened_for_both_reads_the_value
+        noclobber_protects_a_key
+        tee_publishes_once
+        tee_appends_with_one_set
+        tee_reports_invalid_json
+        a_value_over_the_limit_is_refused
+        a_key_is_read_by_redirection_and_substitution
+        a_glob_expands_to_the_keys
     }
-
-    /// The tool failed, gave `reason` on stderr, and made exactly these store calls.
-    #[track_caller]
-    fn fails(self, reason: &str, calls: Calls) {
-        assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
-        assert!(self.err.contains(reason), "no {reason:?} in {self:?}");
-        assert_eq!(self.calls, calls, "{self:?}");
-    }
-}
-
-/// A mount, and a directory beside it on another filesystem.
-struct Bench {
-    mount: Mount,
-    beside: PathBuf,
-}
-
-impl Bench {
-    /// `None`, with a line that says why, where the machine cannot run the test.
-    fn memory(tools: &[&str]) -> Option<Self> {
-        ready(tools).then(|| Self::on(Mount::memory(&[])))
-    }
-
-    fn sqlite(tools: &[&str]) -> Option<Self> {
-        ready(tools).then(|| Self::on(Mount::sqlite(&[])))
-    }
-
-    /// Away from /tmp, where editors do not make the backups they make elsewhere.
-    fn for_editors(tools: &[&str]) -> Option<Self> {
-        ready(tools).then(|| Self::on(remount(TempDir::new_in("/var/tmp").unwrap())))
-    }
-
-    fn on(mount: Mount) -> Self {
-        let beside = mount.home.path().join("beside");
-        fs::create_dir_all(&beside).unwrap();
-        Self { mount, beside }
-    }
-
-    /// Unmounts and mounts the embedded store again, with nothing remembered.
-    fn afresh(self) -> Self {
-        Self::on(remount(self.mount.unmount()))
-    }
-
-    #[track_caller]
-    fn put(&self, name: &str, text: &str) {
-        fs::write(self.mount.path(name), text).unwrap();
-        assert_eq!(self.text(name), text);
-    }
-
-    /// A file beside the mount; `$BESIDE` is its directory in scripts.
-    fn put_beside(&self, name: &str, text: &str) {
-        fs::write(self.beside.join(name), text).unwrap();
-    }
-
-    #[track_caller]
-    fn text(&self, name: &str) -> String {
-        let path = self.mount.path(name);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    fn names(&self) -> Vec<String> {
-        names_in(&self.mount.dir)
-    }
-
-    fn database(&self) -> Connection {
-        let path = self.mount.home.path().join("kv.db");
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
-    }
-
-    /// The value as the embedded store holds it, past the mount.
-    fn stored(&self, key: &str) -> Option<String> {
-        stored(&self.database(), key)
-    }
-
-    /// Content set aside by the daemon, once there is any.
-    fn set_aside(&self) -> Vec<String> {
-        wait_for(PATIENCE, || !self.mount.rejected().is_empty());
-        self.mount.rejected().iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(&self.mount.dir)
-            .env("HOME", self.mount.home.path())
-            .env("BESIDE", &self.beside)
-            .env("LC_ALL", "C.UTF-8")
-            .env_remove("LANGUAGE")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, command: &mut Command) -> Ran {
-        let before = Calls::of(&self.mount);
-        let output = command.output().unwrap();
-        Ran::of(&output, Calls::of(&self.mount).since(before))
-    }
-
-    /// Runs a script inside the mount.
-    fn sh(&self, script: &str) -> Ran {
-        self.run(self.command("sh").arg("-c").arg(script))
-    }
-
-    fn python(&self, script: &str) -> Ran {
-        self.run(self.command("python3").arg("-c").arg(script))
-    }
-}
-
-fn remount(home: TempDir) -> Mount {
-    let store = format!("sqlite:{}", home.path().join("kv.db").display());
-    Mount::start_in(home, &store, &[])
-}
-
-fn stored(database: &Connection, key: &str) -> Option<String> {
-    let mut query = database.prepare("SELECT value FROM kv WHERE key = ?1").unwrap();
-    let value: Option<Vec<u8>> = query.query_row([key], |row| row.get(0)).optional().unwrap();
-    value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-/// Says what is missing; with `KVFS_REQUIRE_FUSE=1` that is a failure.
-fn ready(tools: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |tool: &str| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
-    let missing: Vec<&str> = tools.iter().copied().filter(|tool| !there(tool)).collect();
-    if missing.is_empty() {
-        return can_mount();
-    }
-    assert!(std::env::var_os("KVFS_REQUIRE_FUSE").is_none(), "not installed: {missing:?}");
-    eprintln!("skipped: not installed: {missing:?}");
-    false
 }

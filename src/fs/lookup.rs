@@ -115,6 +115,7 @@ impl Fs {
                     let told = told.map(|(_, told)| told).or_else(|| self.peek_meta(&inode.key));
                     told.filter(same).map(|told| told.ttl)?
                 }
+                Body::Local(_) if told.is_none() && self.may_be_set_by_now(&state, ino) => return None,
                 // Once it is published the name leads elsewhere, and nobody needs to be told.
                 Body::Local(_) | Body::Draft(_) => Duration::ZERO,
             };
@@ -137,6 +138,15 @@ impl Fs {
         let ino = state.add_inode(name, &key, Body::Key(meta));
         state.names.insert(name.to_owned(), ino);
         self.found(&mut state, ino, told.ttl.min(most))
+    }
+
+    /// Whether the key of a new file that is still empty may have been set by somebody else: no feed tells.
+    fn may_be_set_by_now(&self, state: &State, ino: Ino) -> bool {
+        if self.cache.is_pushed() {
+            return false;
+        }
+        let empty = state.empty_file(ino).filter(|(name, _)| !state.hidden.contains_key(name));
+        empty.is_some_and(|(_, key)| self.peek_meta(&key).is_none_or(|told| told.value.is_some()))
     }
 
     /// For how long a name may be remembered as absent.

@@ -41,6 +41,14 @@ impl Location {
         }
     }
 
+    /// Whether the store keeps any bytes, or JSON only.
+    pub const fn keeps_bytes(&self) -> bool {
+        match self {
+            Self::Memory | Self::Sqlite(_) => true,
+            Self::PrefectCloud(_) => false,
+        }
+    }
+
     /// True if `text` can only be meant as a store.
     pub fn looks_like(text: &str) -> bool {
         matches!(text, "kvfs" | "none" | "default" | "prefect" | "prefect-cloud")

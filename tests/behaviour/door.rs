@@ -129,6 +129,15 @@ impl Client {
         entry.ok().map(|entry| entry.text.to_vec())
     }
 
+    /// What the files show of a text that was set elsewhere.
+    pub(super) fn shown(&self, text: &str) -> String {
+        if self.keeps_bytes {
+            return text.to_owned();
+        }
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        format!("{value:#}\n")
+    }
+
     pub(super) fn set(&self, key: &str, text: &str) {
         let text = text.as_bytes().into();
         self.runtime.block_on(self.store.set_key_value(&Key::from(key), text, Expect::Anything)).unwrap();

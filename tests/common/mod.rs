@@ -62,8 +62,11 @@ impl Mount {
 
     /// Mounts what a server of the Prefect 1.x KV API serves at `address`, logged in by `key` as its client is.
     pub fn prefect_cloud(address: &str, key: &str, args: &[&str]) -> Self {
-        let home = TempDir::new().unwrap();
-        fs::create_dir(home.path().join(".prefect")).unwrap();
+        Self::prefect_cloud_in(TempDir::new().unwrap(), address, key, args)
+    }
+
+    pub fn prefect_cloud_in(home: TempDir, address: &str, key: &str, args: &[&str]) -> Self {
+        fs::create_dir_all(home.path().join(".prefect")).unwrap();
         let login = format!("[\"{}\"]\napi_key = \"{key}\"\n", address.replace(':', "-"));
         fs::write(home.path().join(".prefect/auth.toml"), login).unwrap();
         Self::start_in(home, &format!("prefect-cloud:http://{address}"), args)

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Child, Stdio};
 
-use super::{Bench, Calls, PATIENCE, Ran, wait_for};
+use super::{Bench, Calls, On, PATIENCE, Ran, wait_for};
 
 const PROCESSES: usize = 8;
 const ROUNDS: usize = 25;
@@ -39,20 +39,18 @@ fn counts_under_flock(at: &Bench, lock: &str) {
     all_at_once(at, "sh", &script);
     let total = PROCESSES * ROUNDS;
     assert_eq!(at.text("counter"), format!("{total}\n"));
-    assert_eq!(at.stored("counter"), Some(format!("{total}\n")));
+    assert_eq!(at.stored("counter"), at.kept(&format!("{total}\n")));
     assert_eq!(Calls::of(&at.mount).since(before), Calls::sets(total as u64));
 }
 
-#[test]
-fn a_counter_locked_by_flock_on_itself_loses_nothing() {
-    let Some(at) = Bench::sqlite(&["flock"]) else { return };
+pub(super) fn a_counter_locked_by_flock_on_itself_loses_nothing(on: On) {
+    let Some(at) = on.lasting(&["flock"]) else { return };
     counts_under_flock(&at, "counter");
     assert_eq!(at.names(), ["counter"]);
 }
 
-#[test]
-fn a_counter_locked_by_flock_on_a_lock_file_loses_nothing() {
-    let Some(at) = Bench::sqlite(&["flock"]) else { return };
+pub(super) fn a_counter_locked_by_flock_on_a_lock_file_loses_nothing(on: On) {
+    let Some(at) = on.lasting(&["flock"]) else { return };
     counts_under_flock(&at, "counter.lock");
     assert_eq!(at.stored("counter.lock"), None);
     assert_eq!(at.afresh().names(), ["counter"]);
@@ -72,9 +70,8 @@ fn let_go(mut child: Child) {
     assert!(child.wait().unwrap().success());
 }
 
-#[test]
-fn flock_excludes_others_until_it_is_released() {
-    let Some(at) = Bench::memory(&["flock"]) else { return };
+pub(super) fn flock_excludes_others_until_it_is_released(on: On) {
+    let Some(at) = on.any(&["flock"]) else { return };
     at.put("k", "1\n");
     let holder = hold(&at, "sh", "flock k sh -c 'touch $BESIDE/locked; cat'");
     at.sh("flock -n k true").fails("", Calls::NONE);
@@ -86,9 +83,8 @@ fn flock_excludes_others_until_it_is_released() {
     assert_eq!(at.text("k"), "2\n");
 }
 
-#[test]
-fn shared_flocks_live_together() {
-    let Some(at) = Bench::memory(&["flock"]) else { return };
+pub(super) fn shared_flocks_live_together(on: On) {
+    let Some(at) = on.any(&["flock"]) else { return };
     at.put("k", "1\n");
     let holder = hold(&at, "sh", "flock -s k sh -c 'touch $BESIDE/locked; cat'");
     at.sh("flock -s -n k true").succeeds(Calls::NONE);
@@ -97,9 +93,8 @@ fn shared_flocks_live_together() {
     at.sh("flock -n k true").succeeds(Calls::NONE);
 }
 
-#[test]
-fn a_killed_holder_releases_its_flock() {
-    let Some(at) = Bench::memory(&["flock"]) else { return };
+pub(super) fn a_killed_holder_releases_its_flock(on: On) {
+    let Some(at) = on.any(&["flock"]) else { return };
     at.put("k", "1\n");
     let script = "exec 9< k; flock 9; touch $BESIDE/locked; exec cat";
     let mut holder = hold(&at, "sh", script);
@@ -109,9 +104,8 @@ fn a_killed_holder_releases_its_flock() {
     at.sh("flock k true").succeeds(Calls::NONE);
 }
 
-#[test]
-fn fcntl_locks_exclude_others_by_range() {
-    let Some(at) = Bench::memory(&["python3"]) else { return };
+pub(super) fn fcntl_locks_exclude_others_by_range(on: On) {
+    let Some(at) = on.any(&["python3"]) else { return };
     at.put("k", "[1, 2, 3, 4]\n");
     let lock = |flags: &str, length: u32, start: u32| {
         format!("import fcntl; f = open('k', 'r+'); fcntl.lockf(f, fcntl.{flags}, {length}, {start})")
@@ -129,9 +123,8 @@ fn fcntl_locks_exclude_others_by_range() {
     assert_eq!(at.text("k"), "[1, 2, 3, 4]\n");
 }
 
-#[test]
-fn a_counter_locked_by_lockf_on_a_lock_file_loses_nothing() {
-    let Some(at) = Bench::sqlite(&["python3"]) else { return };
+pub(super) fn a_counter_locked_by_lockf_on_a_lock_file_loses_nothing(on: On) {
+    let Some(at) = on.lasting(&["python3"]) else { return };
     at.put("counter", "0");
     let script = format!(
         "import fcntl, json\n\
@@ -164,18 +157,16 @@ while done < 25:
         if error.errno != errno.ESTALE: raise
 ";
 
-#[test]
-fn a_counter_locked_by_lockf_on_itself_loses_nothing() {
-    let Some(at) = Bench::sqlite(&["python3"]) else { return };
+pub(super) fn a_counter_locked_by_lockf_on_itself_loses_nothing(on: On) {
+    let Some(at) = on.lasting(&["python3"]) else { return };
     at.put("counter", "0");
     all_at_once(&at, "python3", ADD);
     assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
-    assert_eq!(at.stored("counter"), Some((PROCESSES * ROUNDS).to_string()));
+    assert_eq!(at.stored("counter"), at.kept(&(PROCESSES * ROUNDS).to_string()));
 }
 
 /// Several opens of one inode whose pages are being dropped must not wait for each other.
-#[test]
-fn readers_in_a_crowd_of_writers_see_whole_values_and_none_waits_for_ever() {
+pub(super) fn readers_in_a_crowd_of_writers_see_whole_values_and_none_waits_for_ever(on: On) {
     const READ: &str = "
 last = 0
 while last < 150:
@@ -183,15 +174,14 @@ while last < 150:
     assert n >= last, f'{n} after {last}'
     last = n
 ";
-    let Some(at) = Bench::memory(&["python3"]) else { return };
+    let Some(at) = on.any(&["python3"]) else { return };
     at.put("counter", "0");
     at_once(&at, "python3", &[&[ADD; PROCESSES][..], &[READ; 4]].concat());
     assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
 }
 
 /// What a holder has open is an older version than the one that was renamed, and its lock went along.
-#[test]
-fn a_lock_on_an_old_version_of_a_renamed_key_is_released() {
+pub(super) fn a_lock_on_an_old_version_of_a_renamed_key_is_released(on: On) {
     const UNLOCK: &str = "fcntl.flock(f, fcntl.LOCK_UN)";
     let hold_and = |release: &str| {
         format!(
@@ -201,7 +191,7 @@ fn a_lock_on_an_old_version_of_a_renamed_key_is_released() {
         )
     };
     for release in [UNLOCK, "f.close()"] {
-        let Some(at) = Bench::memory(&["flock", "python3"]) else { return };
+        let Some(at) = on.any(&["flock", "python3"]) else { return };
         at.put("k", "1\n");
         let mut holder = hold(&at, "python3", &hold_and(release));
         at.sh("echo 2 > k && mv k k2").succeeds(Calls::new(1, 0, 1));

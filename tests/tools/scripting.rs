@@ -1,13 +1,14 @@
 //! sed, perl, Python, jq, sponge and git.
 
-use super::{Bench, Calls};
+use super::{Bench, Calls, On};
 
-const OLD: &str = "{\"n\":1}\n";
-const NEW: &str = "{\"n\":2}\n";
+/// Indented, so that it looks the same on every store on a new mount too.
+const OLD: &str = "{\n  \"n\": 1\n}\n";
+const NEW: &str = "{\n  \"n\": 2\n}\n";
 
 /// A mount with the key `f`.
-fn bench(tools: &[&str]) -> Option<Bench> {
-    let at = Bench::sqlite(tools)?;
+fn bench(on: On, tools: &[&str]) -> Option<Bench> {
+    let at = on.lasting(tools)?;
     at.put("f", OLD);
     Some(at)
 }
@@ -16,37 +17,33 @@ fn bench(tools: &[&str]) -> Option<Bench> {
 #[track_caller]
 fn only_f_is(at: &Bench, value: &str) {
     assert_eq!(at.text("f"), value);
-    assert_eq!(at.stored("f").as_deref(), Some(value));
+    assert_eq!(at.stored("f"), at.kept(value));
     assert_eq!(at.names(), ["f"]);
 }
 
-#[test]
-fn sed_in_place_is_one_set() {
-    let Some(at) = bench(&["sed"]) else { return };
+pub(super) fn sed_in_place_is_one_set(on: On) {
+    let Some(at) = bench(on, &["sed"]) else { return };
     at.sh("sed -i s/1/2/ f").succeeds(Calls::sets(1));
     only_f_is(&at, NEW);
     only_f_is(&at.afresh(), NEW);
 }
 
-#[test]
-fn sed_in_place_of_many_keys_is_one_set_each() {
-    let Some(at) = bench(&["sed"]) else { return };
+pub(super) fn sed_in_place_of_many_keys_is_one_set_each(on: On) {
+    let Some(at) = bench(on, &["sed"]) else { return };
     at.sh("for n in 1 2 3; do echo 1 > k$n; done; sed -i s/1/2/ k1 k2 k3").succeeds(Calls::sets(6));
     assert_eq!(at.sh("cat k?").succeeds(Calls::NONE), "2\n2\n2\n");
 }
 
-#[test]
-fn sed_in_place_that_makes_bad_json_fails_and_the_old_value_stays() {
-    let Some(at) = bench(&["sed"]) else { return };
+pub(super) fn sed_in_place_that_makes_bad_json_fails_and_the_old_value_stays(on: On) {
+    let Some(at) = bench(on, &["sed"]) else { return };
     at.sh("sed -i s/1/oops/ f").fails("Invalid argument", Calls::NONE);
     assert_eq!(at.text("f"), OLD);
-    assert_eq!(at.stored("f").as_deref(), Some(OLD));
+    assert_eq!(at.stored("f"), at.kept(OLD));
     only_f_is(&at.afresh(), OLD);
 }
 
-#[test]
-fn sed_keeps_a_backup_beside_the_key() {
-    let Some(at) = bench(&["sed"]) else { return };
+pub(super) fn sed_keeps_a_backup_beside_the_key(on: On) {
+    let Some(at) = bench(on, &["sed"]) else { return };
     at.sh("sed -i~ s/1/2/ f").succeeds(Calls::sets(1));
     assert_eq!(at.text("f"), NEW);
     assert_eq!(at.text("f~"), OLD);
@@ -54,16 +51,14 @@ fn sed_keeps_a_backup_beside_the_key() {
     only_f_is(&at.afresh(), NEW);
 }
 
-#[test]
-fn perl_in_place_publishes_once() {
-    let Some(at) = bench(&["perl"]) else { return };
+pub(super) fn perl_in_place_publishes_once(on: On) {
+    let Some(at) = bench(on, &["perl"]) else { return };
     at.sh("perl -i -pe s/1/2/ f").succeeds(Calls::sets(1));
     only_f_is(&at, NEW);
 }
 
-#[test]
-fn perl_writes_and_reports() {
-    let Some(at) = bench(&["perl"]) else { return };
+pub(super) fn perl_writes_and_reports(on: On) {
+    let Some(at) = bench(on, &["perl"]) else { return };
     let script =
         |text: &str| format!("perl -e 'open(F, \">\", \"f\") or die; print F q({text}); close F or die $!'");
     at.sh(&script("{\"n\":2}")).succeeds(Calls::sets(1));
@@ -71,24 +66,21 @@ fn perl_writes_and_reports() {
     only_f_is(&at, "{\"n\":2}");
 }
 
-#[test]
-fn python_dumps_json_with_one_set() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_dumps_json_with_one_set(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     at.python("import json\nwith open('f', 'w') as f: json.dump({'n': [1, 2, 3]}, f, indent=2)")
         .succeeds(Calls::sets(1));
     only_f_is(&at, "{\n  \"n\": [\n    1,\n    2,\n    3\n  ]\n}");
 }
 
-#[test]
-fn python_hears_at_close_that_a_document_is_incomplete() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_hears_at_close_that_a_document_is_incomplete(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     at.python("with open('f', 'w') as f: f.write('{\"n\":')").fails("Invalid argument", Calls::NONE);
     only_f_is(&at, OLD);
 }
 
-#[test]
-fn python_hears_at_fsync_that_a_document_is_incomplete() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_hears_at_fsync_that_a_document_is_incomplete(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import os\n\
                   fd = os.open('f', os.O_WRONLY | os.O_TRUNC)\n\
                   os.write(fd, b'[1,')\n\
@@ -101,9 +93,8 @@ fn python_hears_at_fsync_that_a_document_is_incomplete() {
     only_f_is(&at, "[1,2]");
 }
 
-#[test]
-fn python_edits_in_place_with_one_set() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_edits_in_place_with_one_set(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import json\n\
                   with open('f', 'r+') as f:\n\
                   \x20   value = json.load(f)\n\
@@ -115,9 +106,8 @@ fn python_edits_in_place_with_one_set() {
     only_f_is(&at, "{\"n\": 2}");
 }
 
-#[test]
-fn python_replaces_a_key_by_a_temporary_file_with_one_set() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_replaces_a_key_by_a_temporary_file_with_one_set(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import json, os, tempfile\n\
                   with tempfile.NamedTemporaryFile('w', dir='.', delete=False) as f: json.dump(2, f)\n\
                   os.replace(f.name, 'f')";
@@ -125,9 +115,8 @@ fn python_replaces_a_key_by_a_temporary_file_with_one_set() {
     only_f_is(&at, "2");
 }
 
-#[test]
-fn python_replaces_a_key_by_a_synced_temporary_file() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_replaces_a_key_by_a_synced_temporary_file(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import json, os, tempfile\n\
                   with tempfile.NamedTemporaryFile('w', dir='.', delete=False) as f:\n\
                   \x20   json.dump(2, f)\n\
@@ -139,25 +128,22 @@ fn python_replaces_a_key_by_a_synced_temporary_file() {
     only_f_is(&at, "2");
 }
 
-#[test]
-fn python_deletes_a_temporary_file_without_a_trace() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_deletes_a_temporary_file_without_a_trace(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import tempfile\nwith tempfile.NamedTemporaryFile('w', dir='.') as f: f.write('1')";
     at.python(script).succeeds(Calls::NONE);
     only_f_is(&at, OLD);
 }
 
-#[test]
-fn python_renames_keys() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_renames_keys(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     at.put("g", NEW);
     at.python("import os; os.replace('g', 'f')").succeeds(Calls::new(0, 0, 1));
     only_f_is(&at, NEW);
 }
 
-#[test]
-fn python_copies_a_file_with_its_times() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_copies_a_file_with_its_times(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     at.put_beside("src", NEW);
     let script = "import os, shutil\n\
                   src = os.environ['BESIDE'] + '/src'\n\
@@ -168,44 +154,40 @@ fn python_copies_a_file_with_its_times() {
     only_f_is(&at, NEW);
 }
 
-#[test]
-fn python_reads_through_a_map() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_reads_through_a_map(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import mmap\n\
                   with open('f', 'rb') as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:\n\
                   \x20   print(len(m), bytes(m))";
-    assert_eq!(at.python(script).succeeds(Calls::NONE), "8 b'{\"n\":1}\\n'\n");
+    assert_eq!(at.python(script).succeeds(Calls::NONE), "13 b'{\\n  \"n\": 1\\n}\\n'\n");
 }
 
-#[test]
-fn python_writes_through_a_map_with_one_set() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_writes_through_a_map_with_one_set(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import mmap\n\
                   with open('f', 'r+b') as f, mmap.mmap(f.fileno(), 0) as m:\n\
-                  \x20   m[5:6] = b'2'\n\
+                  \x20   m[9:10] = b'2'\n\
                   \x20   m.flush()";
     at.python(script).succeeds(Calls::sets(1));
     only_f_is(&at, NEW);
 }
 
 /// The change reaches the daemon only after the last descriptor is closed.
-#[test]
-fn python_writes_through_a_map_that_outlives_its_descriptor() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn python_writes_through_a_map_that_outlives_its_descriptor(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import mmap, os\n\
                   fd = os.open('f', os.O_RDWR)\n\
                   m = mmap.mmap(fd, 0)\n\
                   os.close(fd)\n\
-                  m[5:6] = b'2'\n\
+                  m[9:10] = b'2'\n\
                   m.close()";
     assert_eq!(at.python(script).code, Some(0));
-    super::wait_for(super::PATIENCE, || at.stored("f").as_deref() == Some(NEW));
+    super::wait_for(super::PATIENCE, || at.stored("f") == at.kept(NEW));
     only_f_is(&at, NEW);
 }
 
-#[test]
-fn children_of_python_write_one_document_together() {
-    let Some(at) = bench(&["python3"]) else { return };
+pub(super) fn children_of_python_write_one_document_together(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import subprocess\n\
                   with open('f', 'w') as f:\n\
                   \x20   for part in ['[', '1,', '2', ']']: subprocess.run(['echo', part], stdout=f, check=True)";
@@ -213,30 +195,27 @@ fn children_of_python_write_one_document_together() {
     only_f_is(&at, "[\n1,\n2\n]\n");
 }
 
-#[test]
-fn jq_and_sponge_edit_a_key_with_one_set() {
-    let Some(at) = bench(&["jq", "sponge"]) else { return };
-    at.sh("jq -c '.n = 2' f | sponge f").succeeds(Calls::sets(1));
+pub(super) fn jq_and_sponge_edit_a_key_with_one_set(on: On) {
+    let Some(at) = bench(on, &["jq", "sponge"]) else { return };
+    at.sh("jq '.n = 2' f | sponge f").succeeds(Calls::sets(1));
     only_f_is(&at, NEW);
     at.sh("echo oops | sponge f").fails("", Calls::NONE);
     only_f_is(&at, NEW);
 }
 
-#[test]
-fn jq_and_mv_edit_a_key() {
-    let Some(at) = bench(&["jq"]) else { return };
-    at.sh("jq -c '.n = 2' f > f.tmp2 && mv f.tmp2 f").succeeds(Calls::new(1, 0, 1));
+pub(super) fn jq_and_mv_edit_a_key(on: On) {
+    let Some(at) = bench(on, &["jq"]) else { return };
+    at.sh("jq '.n = 2' f > f.tmp2 && mv f.tmp2 f").succeeds(Calls::new(1, 0, 1));
     only_f_is(&at, NEW);
 }
 
 /// On a local disk this empties the file.
-#[test]
-fn jq_onto_its_own_input_never_empties_the_key() {
-    let Some(at) = bench(&["jq"]) else { return };
+pub(super) fn jq_onto_its_own_input_never_empties_the_key(on: On) {
+    let Some(at) = bench(on, &["jq"]) else { return };
     at.sh("jq . f > f").code.unwrap();
     let value: serde_json::Value = serde_json::from_str(&at.text("f")).unwrap();
     assert_eq!(value, serde_json::json!({"n": 1}));
-    assert_eq!(at.stored("f"), Some(at.text("f")));
+    assert_eq!(at.stored("f"), at.kept(&at.text("f")));
 }
 
 /// Runs a script with git settings that depend on nothing outside the test.
@@ -249,17 +228,15 @@ fn git(at: &Bench, script: &str) -> super::Ran {
     at.run(&mut command)
 }
 
-#[test]
-fn git_commits_a_copy() {
-    let Some(at) = bench(&["git"]) else { return };
+pub(super) fn git_commits_a_copy(on: On) {
+    let Some(at) = bench(on, &["git"]) else { return };
     let script = "cp -r . $BESIDE/copy && cd $BESIDE/copy && git init -q && git add . && git commit -qm 1 &&
                   git show HEAD:f";
     assert_eq!(git(&at, script).succeeds(Calls::NONE), OLD);
 }
 
-#[test]
-fn git_uses_the_mount_as_its_work_tree() {
-    let Some(at) = bench(&["git"]) else { return };
+pub(super) fn git_uses_the_mount_as_its_work_tree(on: On) {
+    let Some(at) = bench(on, &["git"]) else { return };
     let git =
         |script: &str| git(&at, &format!("export GIT_DIR=$BESIDE/repository GIT_WORK_TREE=$PWD; {script}"));
     git("git init -q && git add -A && git commit -qm 1").succeeds(Calls::NONE);
@@ -267,14 +244,13 @@ fn git_uses_the_mount_as_its_work_tree() {
     git("echo '{\"n\":22}' > f && ! git diff --quiet && echo 3 > g").succeeds(Calls::sets(2));
     assert_eq!(git("git status --porcelain").succeeds(Calls::NONE), " M f\n?? g\n");
     git("git checkout -q f").succeeds(Calls::new(1, 1, 0));
-    assert_eq!(at.stored("f").as_deref(), Some(OLD));
+    assert_eq!(at.stored("f"), at.kept(OLD));
     git("git clean -qf").succeeds(Calls::new(0, 1, 0));
     only_f_is(&at, OLD);
 }
 
-#[test]
-fn git_cannot_put_its_repository_on_the_mount() {
-    let Some(at) = bench(&["git"]) else { return };
+pub(super) fn git_cannot_put_its_repository_on_the_mount(on: On) {
+    let Some(at) = bench(on, &["git"]) else { return };
     git(&at, "git init -q").fails("Operation not permitted", Calls::NONE);
     only_f_is(&at, OLD);
 }
