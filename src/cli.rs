@@ -222,7 +222,8 @@ impl Mount {
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
         let names = self.extension.as_deref().filter(|text| !text.is_empty());
-        let names = names.map_or_else(|| Ok(Names::default()), Names::with_extension).map_err(Failure::Usage)?;
+        let names =
+            names.map_or_else(|| Ok(Names::default()), Names::with_extension).map_err(Failure::Usage)?;
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
         let location = location.map_err(Failure::Usage)?;
         let validate = self.validate.on(&location)?;

@@ -7,9 +7,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Hidden, Ino, State};
+use super::names::Names;
 use super::unlink::unlinked;
 use super::versions::By;
-use super::names::Names;
 use super::{Fs, Notice};
 use crate::store::{Change, Error, Expect, Revision};
 

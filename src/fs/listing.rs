@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::inodes::{Body, Ino, ROOT, State};
-use super::versions::By;
 use super::names::Names;
+use super::versions::By;
 use super::{Attr, Caller, Fs, FsResult};
 use crate::cache::{Answer, FOREVER};
 use crate::store::{Key, Listing, Meta};

@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn with_an_extension_only_names_that_end_in_it_are_keys() {
         let names = Names::with_extension(".json").unwrap();
-        for (key, name) in [("app", "app.json"), ("", "%(empty).json"), (".", "%2E.json"), ("a.json", "a.json.json")]
+        for (key, name) in
+            [("app", "app.json"), ("", "%(empty).json"), (".", "%2E.json"), ("a.json", "a.json.json")]
         {
             assert_eq!(names.encode(&Key::from(key)), name);
             assert_eq!(names.decode(OsStr::new(name)), Decoded::Key(Key::from(key)));

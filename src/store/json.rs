@@ -18,7 +18,8 @@ pub fn shown(value: &Value) -> Text {
 
 /// The value that `text` stands for; an error for what a store of values would change: a member that is there twice.
 pub fn unique(text: &[u8]) -> Result<Value> {
-    let refused = |error: serde_json::Error| Error::Invalid(format!("Prefect keeps JSON values only: {error}"));
+    let refused =
+        |error: serde_json::Error| Error::Invalid(format!("Prefect keeps JSON values only: {error}"));
     serde_json::from_slice::<Unique>(text).map_err(refused)?;
     serde_json::from_slice(text).map_err(refused)
 }
@@ -147,7 +148,10 @@ fn keepable(number: &Number, unsigned: bool) -> Result<()> {
     if unsigned || number.as_i64().is_some() || is_float && finite || text == "-0" {
         return Ok(());
     }
-    Err(Error::Invalid(format!("the number {} is too large for Prefect", text.chars().take(40).collect::<String>())))
+    Err(Error::Invalid(format!(
+        "the number {} is too large for Prefect",
+        text.chars().take(40).collect::<String>()
+    )))
 }
 
 /// The length of Python's `json.dumps(value)` in characters, by which Prefect 1.x counts: `", "` and `": "` between
@@ -252,7 +256,15 @@ mod tests {
 
     #[test]
     fn a_member_that_is_there_twice_is_no_value() {
-        for text in ["1", "-1", "1.5", "18446744073709551616", "null", "\"a\"", r#"{"a":{"a":1},"b":[{"a":1},{"a":1}]}"#] {
+        for text in [
+            "1",
+            "-1",
+            "1.5",
+            "18446744073709551616",
+            "null",
+            "\"a\"",
+            r#"{"a":{"a":1},"b":[{"a":1},{"a":1}]}"#,
+        ] {
             assert_eq!(unique(text.as_bytes()).unwrap().to_string(), text);
         }
         for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#, "{", "", "NaN", r#""\ud800""#] {
@@ -266,7 +278,9 @@ mod tests {
             same(&serde_json::from_str(one).unwrap(), &serde_json::from_str(other).unwrap())
         };
         assert!(same("1.0", "1") && same("[1e2]", "[100.0]") && same(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#));
-        assert!(!same("18446744073709551615", "18446744073709551616") && !same("1", "2") && !same("[1]", "[1,2]"));
+        assert!(
+            !same("18446744073709551615", "18446744073709551616") && !same("1", "2") && !same("[1]", "[1,2]")
+        );
         assert!(!same("1", "\"1\"") && !same(r#"{"a":1}"#, r#"{"b":1}"#) && !same("1e400", "1e401"));
     }
 
@@ -285,7 +299,9 @@ mod tests {
         for text in ["9223372036854775807", "-9223372036854775808", "[18446744073709551615]", "-0", "1e308"] {
             assert!(keeps(text), "{text}");
         }
-        for text in ["9223372036854775808", "[18446744073709551616]", r#"{"a":-9223372036854775809}"#, "[1e400]"] {
+        for text in
+            ["9223372036854775808", "[18446744073709551616]", r#"{"a":-9223372036854775809}"#, "[1e400]"]
+        {
             assert!(!keeps(text), "{text}");
         }
     }

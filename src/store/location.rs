@@ -28,7 +28,9 @@ impl Location {
                     Err("sqlite: needs the path of a database file, as in sqlite:/var/lib/kvfs/kv.db".into())
                 }
                 ("sqlite", path) => Ok(Self::Sqlite(PathBuf::from(path))),
-                ("prefect", address) => Ok(Self::Prefect(url("prefect", address, "PREFECT_API_KEY or the profile")?)),
+                ("prefect", address) => {
+                    Ok(Self::Prefect(url("prefect", address, "PREFECT_API_KEY or the profile")?))
+                }
                 ("prefect-cloud", address) => Ok(Self::PrefectCloud(url(
                     "prefect-cloud",
                     address,
@@ -45,7 +47,7 @@ impl Location {
     pub const fn keeps_bytes(&self) -> bool {
         match self {
             Self::Memory | Self::Sqlite(_) => true,
-            Self::PrefectCloud(_) => false,
+            Self::Prefect(_) | Self::PrefectCloud(_) => false,
         }
     }
 
@@ -67,7 +69,9 @@ fn url(scheme: &str, text: &str, login_from: &str) -> Result<Option<String>, Str
         return Err(format!("{scheme}:{text}: the address must begin with http:// or https://"));
     }
     if text.contains(['@', '?', '#']) {
-        return Err(format!("{scheme}: no user, password or query in the address; the login comes from {login_from}"));
+        return Err(format!(
+            "{scheme}: no user, password or query in the address; the login comes from {login_from}"
+        ));
     }
     Ok(Some(text.to_owned()))
 }

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::seen::Seen;
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT, json as json_text,
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+    json as json_text,
 };
 use api::Api;
 
@@ -182,7 +183,9 @@ impl Store for PrefectStore {
             Ok(true) => Ok(self.seen.lock().renamed(from, to, entry)),
             // Of two requests the first may have done it.
             Ok(false) => match self.api.get(to).await? {
-                Some(variable) if *variable.id == *entry.meta.id => Ok(self.seen.lock().renamed(from, to, entry)),
+                Some(variable) if *variable.id == *entry.meta.id => {
+                    Ok(self.seen.lock().renamed(from, to, entry))
+                }
                 _ => Err(Error::NotFound),
             },
             Err(Error::Exists) if expect == Expect::Absent => Err(Error::Exists),

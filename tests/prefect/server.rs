@@ -10,8 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::wait_for;
 use super::common::http::{exchange, prefect_bin};
+use super::common::wait_for;
 
 /// A first start compiles all of Prefect.
 const START: Duration = Duration::from_mins(3);
@@ -61,7 +61,8 @@ impl Server {
     }
 
     pub(super) fn set(&self, name: &str, value: &Value) {
-        let (status, answer) = self.send("PATCH", &format!("/variables/name/{name}"), &json!({"value": value}));
+        let (status, answer) =
+            self.send("PATCH", &format!("/variables/name/{name}"), &json!({"value": value}));
         if status == 404 {
             let (status, answer) = self.send("POST", "/variables/", &json!({"name": name, "value": value}));
             assert_eq!(status, 201, "{answer}");
@@ -116,9 +117,25 @@ fn start() -> Option<Process> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new("sh");
     // Statics are not dropped: the end of standard input tells the end of the tests.
-    command.args(["-c", r#""$@" & server=$!; read -r line; kill $server; wait $server; rm -rf "$PREFECT_HOME""#, "sh"]);
-    command.arg(program).args(["server", "start", "--no-ui", "--host", "127.0.0.1", "--port", &port.to_string()]);
-    command.env("PREFECT_HOME", home.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args([
+        "-c",
+        r#""$@" & server=$!; read -r line; kill $server; wait $server; rm -rf "$PREFECT_HOME""#,
+        "sh",
+    ]);
+    command.arg(program).args([
+        "server",
+        "start",
+        "--no-ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+    ]);
+    command
+        .env("PREFECT_HOME", home.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     quiet(&mut command);
     let mut child = command.spawn().unwrap();
     let address = format!("127.0.0.1:{port}");

@@ -120,7 +120,9 @@ impl Api {
             Error::Denied(why) if self.settings.login.is_none() => Error::Denied(format!(
                 "{why}; there is no login: set PREFECT_API_KEY (Cloud) or PREFECT_API_AUTH_STRING, or `prefect cloud login`"
             )),
-            Error::Denied(why) => Error::Denied(format!("{why}; the login is from {}", self.settings.login_from)),
+            Error::Denied(why) => {
+                Error::Denied(format!("{why}; the login is from {}", self.settings.login_from))
+            }
             error => error,
         }
     }
@@ -159,7 +161,8 @@ impl Api {
     /// The variables from `offset` on, in the order of their names, and how many a full page has.
     async fn page(&self, offset: usize) -> Result<(Vec<Variable>, usize)> {
         let mut body = json!({"offset": offset, "limit": PAGE, "sort": "NAME_ASC"});
-        let answer = self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        let answer =
+            self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
         if answer.status == StatusCode::OK {
             return Ok((parse(&answer)?, PAGE));
         }
@@ -168,7 +171,8 @@ impl Api {
         }
         // A server that gives fewer at once says so; without a limit it gives as many as it may.
         body["limit"].take();
-        let answer = self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        let answer =
+            self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
         let page: Vec<Variable> = parse(&answer)?;
         let size = page.len().max(1);
         Ok((page, size))
@@ -240,7 +244,8 @@ fn refused(answer: &Answer) -> Error {
     let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let detail = &told["exception_detail"][0];
     let why = [&detail["msg"], &told["detail"], &told["exception_message"]];
-    let why: String = why.iter().find_map(|text| text.as_str()).unwrap_or("no reason given").chars().take(200).collect();
+    let why: String =
+        why.iter().find_map(|text| text.as_str()).unwrap_or("no reason given").chars().take(200).collect();
     let about = detail["loc"].to_string();
     match answer.status {
         StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge { size: SIZE_LIMIT + 1, limit: SIZE_LIMIT },

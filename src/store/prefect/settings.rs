@@ -52,7 +52,8 @@ impl Settings {
                 .into());
         }
         let key = sources.text("key", environment).map(|(key, from)| (Login::Key(key), from));
-        let basic = || sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
+        let basic =
+            || sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
         let (login, login_from) = key.or_else(basic).map_or((None, ""), |(login, from)| (Some(login), from));
         let certificates = text("ssl_cert_file").map(PathBuf::from);
         Ok(Self { url: base(&url)?, login, login_from, certificates })
@@ -86,7 +87,8 @@ impl Sources {
         ];
         let set = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
         let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
-        let in_home = |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
+        let in_home =
+            |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
         let prefect = set("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
         let profiles = set("PREFECT_PROFILES_PATH").map_or_else(|| prefect.join("profiles.toml"), in_home);
         let profiles = table(&profiles, &[])?;
@@ -103,7 +105,8 @@ impl Sources {
         let from_dotenv = || self.dotenv.get(&variable).map(|text| (text.clone(), ".env"));
         let from_project =
             || self.project.iter().find_map(|(table, from)| Some((plain(table.get(setting)?)?, *from)));
-        let from_profile = || Some((plain(self.profile.get(&variable)?)?, "the active profile in profiles.toml"));
+        let from_profile =
+            || Some((plain(self.profile.get(&variable)?)?, "the active profile in profiles.toml"));
         let found = from_environment().or_else(from_dotenv).or_else(from_project).or_else(from_profile);
         found.filter(|(text, _)| !text.is_empty())
     }
@@ -120,9 +123,9 @@ fn plain(value: &Value) -> Option<String> {
 /// The table at `path` within a TOML file; empty if there is no such file or table.
 fn table(file: &Path, path: &[&str]) -> Result<Table, String> {
     let Some(text) = read(file)? else { return Ok(Table::new()) };
-    let whole: Table = text.parse().map_err(|error: toml::de::Error| {
-        format!("{} is not TOML: {}", file.display(), error.message())
-    })?;
+    let whole: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| format!("{} is not TOML: {}", file.display(), error.message()))?;
     let found = path.iter().try_fold(&whole, |table, name| table.get(*name)?.as_table());
     Ok(found.cloned().unwrap_or_default())
 }
@@ -174,8 +177,10 @@ mod tests {
         "active = \"a\"\n[profiles.a]\nPREFECT_API_URL = \"http://profile/api\"\nPREFECT_API_KEY = \"of-profile\"\n\
          [profiles.b]\nPREFECT_API_URL = \"http://b/api\"\n",
     );
-    const PYPROJECT: (&str, &str) = ("pyproject.toml", "[tool.prefect.api]\nurl = \"http://pyproject/api\"\n");
-    const PREFECT: (&str, &str) = ("prefect.toml", "[api]\nurl = \"http://prefect/api\"\nauth_string = \"u:p\"\n");
+    const PYPROJECT: (&str, &str) =
+        ("pyproject.toml", "[tool.prefect.api]\nurl = \"http://pyproject/api\"\n");
+    const PREFECT: (&str, &str) =
+        ("prefect.toml", "[api]\nurl = \"http://prefect/api\"\nauth_string = \"u:p\"\n");
     const DOTENV: (&str, &str) = (".env", "# x\nexport PREFECT_API_URL='http://dotenv/api' # y\nA=b #c\n");
     const VARIABLE: (&str, &str) = ("PREFECT_API_URL", "http://environment/api/");
 
@@ -188,7 +193,10 @@ mod tests {
         assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[]), "http://dotenv/api");
         assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[VARIABLE]), "http://environment/api");
         assert_eq!(url(&[PROFILE], &[("PREFECT_PROFILE", "b")]), "http://b/api");
-        assert!(find(&[PROFILE], &[("PREFECT_PROFILE", "none")]).is_err_and(|why| why.contains("PREFECT_API_URL")));
+        assert!(
+            find(&[PROFILE], &[("PREFECT_PROFILE", "none")])
+                .is_err_and(|why| why.contains("PREFECT_API_URL"))
+        );
     }
 
     #[test]
@@ -211,7 +219,9 @@ mod tests {
     fn what_cannot_be_meant_is_refused_in_words() {
         let insecure = ("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "true");
         assert!(find(&[PROFILE], &[insecure]).is_err_and(|why| why.contains("PREFECT_API_SSL_CERT_FILE")));
-        assert!(find(&[("prefect.toml", "[api")], &[VARIABLE]).is_err_and(|why| why.contains("prefect.toml")));
+        assert!(
+            find(&[("prefect.toml", "[api")], &[VARIABLE]).is_err_and(|why| why.contains("prefect.toml"))
+        );
         assert!(base("host:4200").is_err());
         assert_eq!(base("http://host:4200").unwrap(), "http://host:4200/api");
         assert_eq!(base("https://host/x/api/").unwrap(), "https://host/x/api");
