@@ -294,7 +294,13 @@ impl Cache {
                     inner.forget(key);
                 }
             }
+            Change::Paused => {
+                if self.pushed.swap(false, Ordering::AcqRel) {
+                    inner.confirm();
+                }
+            }
             Change::Everything => {
+                self.set_pushed(true);
                 let keys: Vec<Key> = inner.flights.keys().cloned().collect();
                 for key in &keys {
                     inner.outdate(key);

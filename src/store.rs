@@ -123,8 +123,10 @@ pub enum Change {
     Set(Key, Meta),
     /// The key is gone since this revision.
     Deleted(Key, Revision),
-    /// Changes were missed: everything known may be old.
+    /// Changes were missed: everything known may be old. From now on changes are told.
     Everything,
+    /// From now on changes are not told, until [`Change::Everything`]: what is known was right until now.
+    Paused,
 }
 
 /// What a store can keep.
@@ -321,7 +323,7 @@ pub trait Store: Send + Sync {
     /// Starts the change feed, if the store has one: all changes after this call, in order per key. Those made
     /// through this very value may be left out.
     ///
-    /// A store with a feed makes cached answers good for ever; without one they are good for `--max-age`.
+    /// While the feed tells of changes cached answers are good for ever; else they are good for `--max-age`.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
 }
 

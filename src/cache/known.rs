@@ -115,6 +115,17 @@ impl Inner {
         self.drop_listing();
     }
 
+    /// All that is known was right until now.
+    pub(super) fn confirm(&mut self) {
+        let now = Instant::now();
+        for (_, known) in &mut self.known {
+            known.at = now;
+        }
+        if let Some((_, at)) = &mut self.listing {
+            *at = now;
+        }
+    }
+
     pub(super) fn drop_listing(&mut self) {
         self.listing = None;
         if let Some(flight) = self.listing_flight.take() {

@@ -35,8 +35,7 @@ impl Fs {
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
         );
-        self.cache.set_pushed(false);
-        let notices = self.state.lock().all_changed(self.drops_everything());
+        let notices = self.take_in(&Change::Paused);
         self.settle(notices).await;
     }
 
@@ -71,6 +70,7 @@ impl Fs {
                 unlinked_elsewhere(&mut state, &name);
                 vec![Notice::Entry(name), Notice::Root]
             }
+            Change::Paused => state.all_changed(self.drops_everything()),
             Change::Everything => {
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
@@ -104,7 +104,7 @@ impl Fs {
         let newer = news.iter().filter(|change| match change {
             Change::Set(_, meta) => meta.revision > own,
             Change::Deleted(_, revision) => *revision > own,
-            Change::Everything => true,
+            Change::Everything | Change::Paused => true,
         });
         self.settle_later(newer.flat_map(|change| self.take_in(change)).collect());
     }

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Response};
+pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest_websocket::{Message, Upgrade, WebSocket};
 
 use super::{Error, Result};
 
@@ -69,6 +72,13 @@ impl Http {
     /// As [`Http::send`], for what must not be carried out twice: only what the server has refused is sent again.
     pub(super) async fn send_once(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         self.attempt(request, limit, true).await
+    }
+
+    /// Opens a WebSocket that speaks `protocol`.
+    pub(super) async fn socket(&self, url: &str, protocol: &str) -> Result<Socket> {
+        let opened = self.fresh.get(url).upgrade().protocols([protocol]).send().await;
+        let socket = opened.map_err(broken)?.into_websocket().await.map_err(broken)?;
+        Ok(Socket { socket, timeout: self.timeout })
     }
 
     async fn attempt(&self, request: RequestBuilder, limit: usize, mut broken: bool) -> Result<Answer> {
@@ -151,6 +161,45 @@ impl Http {
         // A server may close a kept connection just when it is used again.
         Trouble { error: Error::Other(format!("the connection broke: {why}")), again: Again::Once }
     }
+}
+
+/// A WebSocket of text messages.
+pub(super) struct Socket {
+    socket: WebSocket,
+    timeout: Duration,
+}
+
+impl Socket {
+    /// The next message; `None` for one that is no text, such as the answer to a ping.
+    pub(super) async fn receive(&mut self) -> Result<Option<String>> {
+        match self.socket.next().await {
+            Some(Ok(Message::Text(text))) => Ok(Some(text)),
+            Some(Ok(Message::Close { code, reason })) => {
+                Err(Error::Unreachable(format!("the socket was closed: {code} {reason}")))
+            }
+            Some(Ok(_)) => Ok(None),
+            Some(Err(error)) => Err(broken(error)),
+            None => Err(Error::Unreachable("the socket ended".into())),
+        }
+    }
+
+    pub(super) async fn send(&mut self, text: String) -> Result<()> {
+        self.put(Message::Text(text)).await
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<()> {
+        self.put(Message::Ping(Vec::new().into())).await
+    }
+
+    async fn put(&mut self, message: Message) -> Result<()> {
+        let late = |_| Error::TimedOut(self.timeout.as_millis());
+        tokio::time::timeout(self.timeout, self.socket.send(message)).await.map_err(late)?.map_err(broken)
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn broken(error: reqwest_websocket::Error) -> Error {
+    Error::Unreachable(error.to_string())
 }
 
 /// Why there is no answer, and whether another request may bring one.

@@ -83,6 +83,11 @@ impl<'de> Visitor<'de> for Unique {
     }
 }
 
+/// Whether `text` is a way to write `value`.
+pub fn stands_for(text: &[u8], value: &Value) -> bool {
+    serde_json::from_slice::<Value>(text).is_ok_and(|own| same(&own, value))
+}
+
 /// Whether two values are the same to those who read them: as numbers, `1.0` is `1` and `1e2` is `100`, while integers
 /// count digit by digit.
 pub fn same(one: &Value, other: &Value) -> bool {

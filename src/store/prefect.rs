@@ -2,8 +2,11 @@
 //! so it is best effort against other clients, except that a new variable is made by one client only.
 
 mod api;
+mod events;
 mod settings;
+mod view;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,12 +14,13 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::seen::Seen;
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
     json as json_text,
 };
 use api::Api;
+use events::Follower;
+use view::View;
 
 pub use settings::{Login, Settings};
 
@@ -33,8 +37,7 @@ const ROUNDS: usize = 3;
 /// The Variables of a Prefect 3 server.
 pub struct PrefectStore {
     name: String,
-    api: Api,
-    seen: Mutex<Seen>,
+    view: Arc<View>,
     /// One change at a time: the server refuses most of those that come at once.
     changing: tokio::sync::Mutex<()>,
 }
@@ -44,33 +47,22 @@ impl PrefectStore {
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         Ok(Self {
             name: format!("prefect:{}", settings.url),
-            api: Api::new(settings, timeout)?,
-            seen: Mutex::default(),
+            view: Arc::new(View { api: Api::new(settings, timeout)?, seen: Mutex::default() }),
             changing: tokio::sync::Mutex::default(),
         })
-    }
-
-    /// What is there now, asked of the server.
-    async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
-        if LIMITS.check_key(key).is_err() {
-            return Ok(None);
-        }
-        let asked = self.seen.lock().ask();
-        let row = self.api.get(key).await?.and_then(|variable| Some(variable.row()?.1));
-        Ok(self.seen.lock().told(key, row, asked))
     }
 
     /// Sets `key`, whatever is there.
     async fn upsert(&self, key: &Key, text: &Text) -> Result<Meta> {
         let value = document(text);
         for _ in 0..ROUNDS {
-            if self.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {
-                let known = self.seen.lock().id(key);
+            if self.view.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {
+                let known = self.view.seen.lock().id(key);
                 let id = match known {
                     Some(id) => id,
-                    None => self.api.get(key).await?.ok_or(Error::Changed)?.id.into(),
+                    None => self.view.api.get(key).await?.ok_or(Error::Changed)?.id.into(),
                 };
-                return Ok(self.seen.lock().set(key, id, text.clone()));
+                return Ok(self.view.seen.lock().set(key, id, text.clone()));
             }
             match self.create(key, text).await {
                 Err(Error::Exists) => {}
@@ -82,14 +74,14 @@ impl PrefectStore {
 
     async fn create(&self, key: &Key, text: &Text) -> Result<Meta> {
         let variable = format!(r#"{{"name":{},"value":{},"tags":[]}}"#, json!(key.as_str()), document(text));
-        let made = self.api.create(&variable).await?;
-        Ok(self.seen.lock().set(key, made.id.into(), text.clone()))
+        let made = self.view.api.create(&variable).await?;
+        Ok(self.view.seen.lock().set(key, made.id.into(), text.clone()))
     }
 
     async fn set(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
         match expect {
             Expect::Absent => return self.create(key, text).await,
-            Expect::At(_) => expect.check(self.fetch(key).await?.map(|entry| entry.meta.revision))?,
+            Expect::At(_) => expect.check(self.view.fetch(key).await?.map(|entry| entry.meta.revision))?,
             Expect::Anything => {}
         }
         self.upsert(key, text).await
@@ -97,13 +89,13 @@ impl PrefectStore {
 
     /// As [`PrefectStore::set`], noting that `text` may be seen at the server before the answer comes.
     async fn change(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
-        self.seen.lock().setting(key, text);
-        self.set(key, text, expect).await.inspect_err(|error| self.seen.lock().failed(key, error))
+        self.view.seen.lock().setting(key, text);
+        self.set(key, text, expect).await.inspect_err(|error| self.view.seen.lock().failed(key, error))
     }
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
-        let deleted = self.api.delete(key).await.inspect_err(|_| self.seen.lock().unsure(key))?;
-        let revision = self.seen.lock().deleted(key);
+        let deleted = self.view.api.delete(key).await.inspect_err(|_| self.view.seen.lock().unsure(key))?;
+        let revision = self.view.seen.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }
     }
 }
@@ -138,14 +130,14 @@ impl Store for PrefectStore {
     }
 
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
-        let asked = self.seen.lock().ask();
-        let rows = self.api.list().await?;
-        let entries = self.seen.lock().told_all(rows, asked);
+        let asked = self.view.seen.lock().ask();
+        let rows = self.view.api.list().await?;
+        let entries = self.view.seen.lock().told_all(rows, asked);
         Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
     }
 
     async fn get_key_value(&self, key: &Key) -> Result<Entry> {
-        self.fetch(key).await?.ok_or(Error::NotFound)
+        self.view.fetch(key).await?.ok_or(Error::NotFound)
     }
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
@@ -159,7 +151,7 @@ impl Store for PrefectStore {
         LIMITS.check_key(key).map_err(|_| Error::NotFound)?;
         let _one_at_a_time = self.changing.lock().await;
         if expect != Expect::Anything {
-            let entry = self.fetch(key).await?.ok_or(Error::NotFound)?;
+            let entry = self.view.fetch(key).await?.ok_or(Error::NotFound)?;
             expect.check(Some(entry.meta.revision))?;
         }
         self.remove(key).await
@@ -168,23 +160,23 @@ impl Store for PrefectStore {
     /// One request, which keeps the id, unless `to` exists: that one is set then, and keeps its own.
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         let _one_at_a_time = self.changing.lock().await;
-        let entry = self.fetch(from).await?.ok_or(Error::NotFound)?;
+        let entry = self.view.fetch(from).await?.ok_or(Error::NotFound)?;
         at.check(Some(entry.meta.revision))?;
         LIMITS.check_key(to)?;
         if from == to {
             expect.check(Some(entry.meta.revision))?;
-            return Ok(self.seen.lock().renamed(from, to, entry));
+            return Ok(self.view.seen.lock().renamed(from, to, entry));
         }
         if let Expect::At(_) = expect {
-            expect.check(self.fetch(to).await?.map(|entry| entry.meta.revision))?;
+            expect.check(self.view.fetch(to).await?.map(|entry| entry.meta.revision))?;
         }
-        let renamed = self.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
+        let renamed = self.view.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
         match renamed {
-            Ok(true) => Ok(self.seen.lock().renamed(from, to, entry)),
+            Ok(true) => Ok(self.view.seen.lock().renamed(from, to, entry)),
             // Of two requests the first may have done it.
-            Ok(false) => match self.api.get(to).await? {
+            Ok(false) => match self.view.api.get(to).await? {
                 Some(variable) if *variable.id == *entry.meta.id => {
-                    Ok(self.seen.lock().renamed(from, to, entry))
+                    Ok(self.view.seen.lock().renamed(from, to, entry))
                 }
                 _ => Err(Error::NotFound),
             },
@@ -195,7 +187,7 @@ impl Store for PrefectStore {
                 Ok(meta)
             }
             Err(error) => {
-                let mut seen = self.seen.lock();
+                let mut seen = self.view.seen.lock();
                 seen.unsure(from);
                 seen.unsure(to);
                 Err(error)
@@ -204,6 +196,8 @@ impl Store for PrefectStore {
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        None
+        let (feed, changes) = mpsc::unbounded_channel();
+        tokio::spawn(Follower::new(self.view.clone(), feed).run());
+        Some(changes)
     }
 }

@@ -54,7 +54,7 @@ impl Seen {
         let entry = row.map(|row| {
             let old = old.filter(|entry| entry.meta.id == row.id);
             match old {
-                Some(old) if stands_for(&old.text, &row.value) => old,
+                Some(old) if json::stands_for(&old.text, &row.value) => old,
                 old => self.version(key, old.as_ref(), row),
             }
         });
@@ -64,7 +64,7 @@ impl Seen {
 
     /// A version that is new here.
     fn version(&mut self, key: &Key, old: Option<&Entry>, row: Row) -> Entry {
-        let own = self.setting.get(key).filter(|text| stands_for(text, &row.value));
+        let own = self.setting.get(key).filter(|text| json::stands_for(text, &row.value));
         let text = own.map_or_else(|| json::shown(&row.value), Text::clone);
         let now = SystemTime::now();
         let earliest = old.map_or(SystemTime::UNIX_EPOCH, |old| old.meta.modified + Duration::from_micros(1));
@@ -150,14 +150,25 @@ impl Seen {
         self.keys.remove(key);
     }
 
+    /// What is known of a key.
+    pub(super) fn current(&self, key: &Key) -> Option<Entry> {
+        self.keys.get(key)?.entry.clone()
+    }
+
+    /// The key that has this id.
+    pub(super) fn key_of(&self, id: &str) -> Option<Key> {
+        let has = |known: &Known| known.entry.as_ref().is_some_and(|entry| *entry.meta.id == *id);
+        self.keys.iter().find(|(_, known)| has(known)).map(|(key, _)| key.clone())
+    }
+
+    /// The revision of an absence that the server has just told of.
+    pub(super) fn absent(&mut self) -> Revision {
+        Revision(self.tick())
+    }
+
     pub(super) fn id(&self, key: &Key) -> Option<Arc<str>> {
         Some(self.keys.get(key)?.entry.as_ref()?.meta.id.clone())
     }
-}
-
-/// Whether `text` is a way to write `value`.
-fn stands_for(text: &[u8], value: &Value) -> bool {
-    serde_json::from_slice::<Value>(text).is_ok_and(|own| json::same(&own, value))
 }
 
 #[cfg(test)]

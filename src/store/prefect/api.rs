@@ -5,14 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::settings::{Login, Settings};
 use super::{LIMITS, SIZE_LIMIT};
-use crate::store::http::{Answer, ENTRY_LIMIT, Http, LISTING_LIMIT};
+use crate::store::http::{Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode};
 use crate::store::seen::Row;
 use crate::store::{Error, Key, Result};
 
@@ -134,6 +133,15 @@ impl Api {
             StatusCode::NOT_FOUND if absent(&answer) => Ok(None),
             _ => Err(refused(&answer)),
         }
+    }
+
+    pub(super) fn login(&self) -> Option<&Login> {
+        self.settings.login.as_ref()
+    }
+
+    /// The socket that sends events, before anything is said on it.
+    pub(super) async fn events(&self) -> Result<Socket> {
+        self.http.socket(&format!("{}/events/out", self.settings.url), "prefect").await
     }
 
     /// All variables, each as it was at some moment during the call.
