@@ -270,6 +270,16 @@ impl Cache {
         result
     }
 
+    /// See [`Store::get_tags`]; never remembered.
+    pub async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {
+        self.store.get_tags(key).await
+    }
+
+    /// See [`Store::set_tags`].
+    pub async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
+        self.store.set_tags(key, tags).await
+    }
+
     /// Takes a pushed change in. What is newer already stays.
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();

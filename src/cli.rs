@@ -1,5 +1,6 @@
 //! Flags to plain settings. The only room that names `clap`; nothing behind it knows of flags.
 
+mod copy;
 mod options;
 mod serve;
 mod status;
@@ -25,7 +26,7 @@ use crate::{cache, fs, fuse, sys};
 #[derive(Parser)]
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs copy [OPTIONS] FROM TO"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -40,6 +41,7 @@ Stores:
   (none)         the embedded store at $XDG_DATA_HOME/kvfs/kv.db (~/.local/share/kvfs/kv.db)
   sqlite:PATH    an embedded store elsewhere
   memory:        gone at unmount
+  prefect[:URL]  the Variables of Prefect 3; settings as Prefect 3 finds them
   prefect-cloud[:URL]
                  a server of the Prefect 1.x KV API; settings as the 1.x client finds them
 
@@ -54,6 +56,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable 
 enum Command {
     /// Serve the Prefect 1.x KV API over a store
     Serve(serve::Serve),
+    /// Copy all keys of a store into another one
+    Copy(copy::Copy),
     /// Show what is mounted, from where, counters and the last error
     Status {
         /// Only this mount
@@ -189,6 +193,7 @@ pub fn run() -> ExitCode {
     };
     let result = match cli.command {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
+        Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
         Some(Command::Guard { daemon, mountpoint }) => {
             mount::guard::watch(daemon, &mountpoint).map_err(|error| {

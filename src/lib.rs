@@ -11,6 +11,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod copy;
 pub mod failure;
 pub mod fs;
 pub mod fuse;

@@ -12,6 +12,7 @@ mod memory;
 mod prefect;
 mod prefect_cloud;
 mod seen;
+mod settings;
 mod sqlite;
 
 use std::fmt;
@@ -138,12 +139,14 @@ pub struct Limits {
     pub key: usize,
     /// The characters that a key is made of; any text is a key if there are none.
     pub key_chars: &'static str,
+    /// Whether keys have tags.
+    pub tags: bool,
 }
 
 impl Limits {
     /// Limits in bytes, for keys of any text.
     pub const fn bytes(value: usize, key: usize) -> Self {
-        Self { value, key, key_chars: "" }
+        Self { value, key, key_chars: "", tags: false }
     }
 
     /// Whether `key` can be a key.
@@ -154,6 +157,22 @@ impl Limits {
         }
         let allowed = text.chars().all(|char| self.key_chars.contains(char)) && !text.is_empty();
         if self.key_chars.is_empty() || allowed { Ok(()) } else { Err(Error::BadKey(self.key_chars)) }
+    }
+
+    /// The key most like `key` that the store can have: other letters in lower case, other characters as `_`.
+    pub fn nearest(&self, key: &Key) -> Key {
+        let like = |char: char| match char.to_ascii_lowercase() {
+            char if self.key_chars.is_empty() || self.key_chars.contains(char) => char,
+            _ => '_',
+        };
+        let mut text: String = key.as_str().chars().map(like).collect();
+        if text.is_empty() && !self.key_chars.is_empty() {
+            text.push('_');
+        }
+        while text.len() > self.key {
+            text.pop();
+        }
+        text.into()
     }
 
     /// Whether `key` and `text` fit.
@@ -284,6 +303,11 @@ pub trait Store: Send + Sync {
     /// What the store can keep.
     fn limits(&self) -> Limits;
 
+    /// Whether the store can keep `text` under `key`, as far as that can be told without asking.
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        self.limits().check(key, text)
+    }
+
     /// Why a set would fail at once, if that is known without trying.
     fn outage(&self) -> Option<Error> {
         None
@@ -318,6 +342,16 @@ pub trait Store: Send + Sync {
         }
         self.delete_key(from, Expect::At(entry.meta.revision)).await?;
         Ok(meta)
+    }
+
+    /// The tags of `key`, where [`Limits::tags`] says that there are such.
+    async fn get_tags(&self, _key: &Key) -> Result<Vec<String>> {
+        Err(Error::Other("keys of this store have no tags".into()))
+    }
+
+    /// Replaces the tags of `key`; its value stays.
+    async fn set_tags(&self, _key: &Key, _tags: &[String]) -> Result<()> {
+        Err(Error::Other("keys of this store have no tags".into()))
     }
 
     /// Starts the change feed, if the store has one: all changes after this call, in order per key. Those made

@@ -50,6 +50,9 @@ pub enum FsError {
     /// There is no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
+    /// What was to become the tags of a key.
+    #[error("tags are a JSON array of strings, as in [\"a\",\"b\"]")]
+    Tags,
     /// A flag or an argument makes no sense here.
     #[error("invalid argument")]
     Argument,

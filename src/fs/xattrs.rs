@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
+
 use super::inodes::{Body, Ino, ROOT};
 use super::{Fs, FsError, FsResult};
 
@@ -21,6 +23,8 @@ pub struct LastError {
 
 const PREFIX: &str = "user.kvfs.";
 const OF_KEY: [&str; 6] = ["id", "revision", "created", "age", "store", "last_error"];
+/// The one that can be set: a JSON array of strings.
+const TAGS: &str = "tags";
 const OF_ROOT: [&str; 2] = ["store", "last_error"];
 
 impl Fs {
@@ -49,6 +53,7 @@ impl Fs {
         }
         let state = self.state.lock();
         Ok(match state.inode(ino)?.body {
+            Body::Key(_) if self.cache.limits().tags => full(&[&OF_KEY[..5], &[TAGS]].concat()),
             Body::Key(_) => full(&OF_KEY[..5]),
             Body::Local(_) | Body::Draft(_) => Vec::new(),
         })
@@ -84,6 +89,7 @@ impl Fs {
             "revision" => Ok(meta.revision.0.to_string()),
             "created" => Ok(seconds(meta.created)),
             "store" => Ok(self.cache.name().to_owned()),
+            TAGS if self.cache.limits().tags => Ok(json!(self.cache.get_tags(&key).await?).to_string()),
             "age" => {
                 let age = self.cache.get_key_value(&key).await?.age;
                 let age = if self.cache.is_pushed() { std::time::Duration::ZERO } else { age };
@@ -91,6 +97,21 @@ impl Fs {
             }
             _ => Err(FsError::NoAttribute),
         }
+    }
+}
+
+impl Fs {
+    /// Sets an attribute: the tags of a key, as a JSON array of strings, and no other.
+    pub async fn set_xattr(self: Arc<Self>, ino: Ino, name: String, value: Vec<u8>) -> FsResult<()> {
+        self.writable()?;
+        let tags = name.strip_prefix(PREFIX).is_some_and(|name| name == TAGS) && self.cache.limits().tags;
+        let key = {
+            let state = self.state.lock();
+            let inode = state.inode(ino).ok().filter(|inode| tags && matches!(inode.body, Body::Key(_)));
+            inode.ok_or(FsError::NotSupported)?.key.clone()
+        };
+        let tags: Vec<String> = serde_json::from_slice(&value).map_err(|_| FsError::Tags)?;
+        Ok(self.cache.set_tags(&key, &tags).await?)
     }
 }
 

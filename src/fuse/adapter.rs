@@ -408,20 +408,21 @@ impl Filesystem for Adapter {
     fn setxattr(
         &self,
         _request: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
         _flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.answers.count(Op::SetXAttr);
-        reply.error(Errno::EOPNOTSUPP);
+        let done = self.fs.clone().set_xattr(Ino(ino.0), name.to_string_lossy().into_owned(), value.to_vec());
+        self.answers.give(Op::SetXAttr, ino, done, |result| answer_empty(reply, result));
     }
 
-    fn removexattr(&self, _request: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        self.answers.count(Op::RemoveXAttr);
-        reply.error(Errno::EOPNOTSUPP);
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.to_string_lossy().into_owned();
+        let done = self.fs.clone().set_xattr(Ino(ino.0), name, b"[]".to_vec());
+        self.answers.give(Op::RemoveXAttr, ino, done, |result| answer_empty(reply, result));
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

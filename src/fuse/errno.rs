@@ -9,7 +9,11 @@ pub(super) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::Exists => Errno::EEXIST,
-        FsError::Invalid(_) | FsError::BadName | FsError::NoExtension(_) | FsError::Argument => Errno::EINVAL,
+        FsError::Invalid(_)
+        | FsError::BadName
+        | FsError::NoExtension(_)
+        | FsError::Tags
+        | FsError::Argument => Errno::EINVAL,
         FsError::NameTooLong => Errno::ENAMETOOLONG,
         FsError::TooLarge { .. } => Errno::EFBIG,
         FsError::ScratchFull => Errno::ENOSPC,

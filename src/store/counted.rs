@@ -22,9 +22,14 @@ pub enum Call {
     Delete,
     /// `rename_key`
     Rename,
+    /// `get_tags`
+    GetTags,
+    /// `set_tags`
+    SetTags,
 }
 
-const NAMES: [&str; 5] = ["list_keys", "get_key_value", "set_key_value", "delete_key", "rename_key"];
+const NAMES: [&str; 7] =
+    ["list_keys", "get_key_value", "set_key_value", "delete_key", "rename_key", "get_tags", "set_tags"];
 
 /// How often each [`Call`] was made.
 #[derive(Debug, Default)]
@@ -64,6 +69,10 @@ impl Store for Counted {
         self.inner.limits()
     }
 
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        self.inner.check(key, text)
+    }
+
     async fn list_keys(&self) -> Result<Listing> {
         self.counters.add(Call::List);
         self.inner.list_keys().await
@@ -92,6 +101,16 @@ impl Store for Counted {
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.counters.add(Call::Rename);
         self.inner.rename_key(from, to, at, expect).await
+    }
+
+    async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {
+        self.counters.add(Call::GetTags);
+        self.inner.get_tags(key).await
+    }
+
+    async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
+        self.counters.add(Call::SetTags);
+        self.inner.set_tags(key, tags).await
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

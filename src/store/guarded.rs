@@ -148,6 +148,10 @@ impl Store for Guarded {
         self.inner.limits()
     }
 
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        self.inner.check(key, text)
+    }
+
     fn outage(&self) -> Option<Error> {
         self.writes.refusal()
     }
@@ -180,6 +184,16 @@ impl Store for Guarded {
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         let (inner, from, to) = (self.inner.clone(), from.clone(), to.clone());
         self.write(Box::pin(async move { inner.rename_key(&from, &to, at, expect).await })).await
+    }
+
+    async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        self.read(Box::pin(async move { inner.get_tags(&key).await })).await
+    }
+
+    async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
+        let (inner, key, tags) = (self.inner.clone(), key.clone(), tags.to_vec());
+        self.write(Box::pin(async move { inner.set_tags(&key, &tags).await })).await
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

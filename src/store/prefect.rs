@@ -29,7 +29,7 @@ const SIZE_LIMIT: usize = 5_000;
 
 /// Texts may have more bytes than the values they stand for.
 const LIMITS: Limits =
-    Limits { value: VALUE_LIMIT, key: 255, key_chars: "abcdefghijklmnopqrstuvwxyz0123456789_-" };
+    Limits { value: VALUE_LIMIT, key: 255, key_chars: "abcdefghijklmnopqrstuvwxyz0123456789_-", tags: true };
 
 /// How often a variable is changed and made in turns, when others delete and make it meanwhile.
 const ROUNDS: usize = 3;
@@ -125,6 +125,11 @@ impl Store for PrefectStore {
         LIMITS
     }
 
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        LIMITS.check(key, text)?;
+        check_value(text)
+    }
+
     async fn list_keys(&self) -> Result<Listing> {
         Ok(self.list_entries().await?.0)
     }
@@ -141,8 +146,7 @@ impl Store for PrefectStore {
     }
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
-        LIMITS.check(key, &text)?;
-        check_value(&text)?;
+        self.check(key, &text)?;
         let _one_at_a_time = self.changing.lock().await;
         self.change(key, &text, expect).await
     }
@@ -193,6 +197,16 @@ impl Store for PrefectStore {
                 Err(error)
             }
         }
+    }
+
+    async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {
+        Ok(self.view.api.get(key).await?.ok_or(Error::NotFound)?.tags)
+    }
+
+    async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        let set = self.view.api.patch(key, &json!({"tags": tags}).to_string()).await?;
+        if set { Ok(()) } else { Err(Error::NotFound) }
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

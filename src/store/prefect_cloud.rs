@@ -105,20 +105,11 @@ impl PrefectCloudStore {
     }
 
     /// Whether `expect` holds, as far as the server tells.
-    async fn check(&self, key: &Key, expect: Expect) -> Result<()> {
+    async fn holds(&self, key: &Key, expect: Expect) -> Result<()> {
         if expect == Expect::Anything {
             return Ok(());
         }
         expect.check(self.fetch(key).await?.map(|entry| entry.meta.revision))
-    }
-
-    /// Whether the value is one that the server keeps.
-    fn check_value(text: &[u8]) -> Result<()> {
-        let size = python_len(&unique(text)?);
-        if size > VALUE_LIMIT {
-            return Err(Error::TooLarge { size, limit: VALUE_LIMIT });
-        }
-        Ok(())
     }
 
     async fn set(&self, key: &Key, text: &Text) -> Result<Meta> {
@@ -158,6 +149,12 @@ impl Store for PrefectCloudStore {
         Limits::bytes(VALUE_LIMIT, 64 << 10)
     }
 
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        self.limits().check(key, text)?;
+        let size = python_len(&unique(text)?);
+        if size > VALUE_LIMIT { Err(Error::TooLarge { size, limit: VALUE_LIMIT }) } else { Ok(()) }
+    }
+
     async fn list_keys(&self) -> Result<Listing> {
         Ok(self.list_entries().await?.0)
     }
@@ -174,10 +171,9 @@ impl Store for PrefectCloudStore {
     }
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
-        self.limits().check(key, &text)?;
-        Self::check_value(&text)?;
+        self.check(key, &text)?;
         let _one_at_a_time = self.changing.lock().await;
-        self.check(key, expect).await?;
+        self.holds(key, expect).await?;
         self.set(key, &text).await
     }
 

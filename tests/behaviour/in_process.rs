@@ -345,6 +345,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::Invalid(_)
         | FsError::BadName
         | FsError::NoExtension(_)
+        | FsError::Tags
         | FsError::Argument
         | FsError::Store(Error::BadKey(_) | Error::KeyTooLong { .. } | Error::Invalid(_)) => libc::EINVAL,
         FsError::NameTooLong => libc::ENAMETOOLONG,

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::settings::{Login, Settings};
 use super::{LIMITS, SIZE_LIMIT};
-use crate::store::http::{Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode};
+use crate::store::http::{
+    Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode,
+};
 use crate::store::seen::Row;
 use crate::store::{Error, Key, Result};
 

@@ -21,7 +21,7 @@ use crate::store::{Change, Error, Key, Result, json as json_text};
 /// The first pause before the socket is opened again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// How often the socket is asked whether it lives.
 const PING: Duration = Duration::from_secs(10);
 /// The first pause before another look at a variable that is not yet as its event said; the next are twice as long.
@@ -56,7 +56,8 @@ struct Message {
 
 #[derive(Deserialize)]
 struct Event {
-    event: String,
+    #[serde(rename = "event")]
+    what: String,
     resource: HashMap<String, Value>,
     payload: Payload,
 }
@@ -89,7 +90,9 @@ impl Follower {
                 pause = FIRST_PAUSE;
             }
             if let Err(error) = ended {
-                tracing::info!("no events from the server: {error}; answers are asked for again when they are old");
+                tracing::info!(
+                    "no events from the server: {error}; answers are asked for again when they are old"
+                );
             }
             tokio::select! { () = feed.closed() => return, () = tokio::time::sleep(pause) => {} }
             pause = (pause * 2).min(LAST_PAUSE);
@@ -136,12 +139,15 @@ impl Follower {
 
     /// Takes in what an event says.
     fn expect(&mut self, event: Event) {
-        let deleted = match event.event.as_str() {
+        let deleted = match event.what.as_str() {
             "prefect.variable.created" | "prefect.variable.updated" => false,
             "prefect.variable.deleted" => true,
             _ => return,
         };
-        let id = event.resource.get("prefect.resource.id").and_then(|id| id.as_str()?.strip_prefix("prefect.variable."));
+        let id = event
+            .resource
+            .get("prefect.resource.id")
+            .and_then(|id| id.as_str()?.strip_prefix("prefect.variable."));
         let key = Key::from(event.payload.name);
         // A variable that was renamed is known by its id; its old name is gone.
         let known = id.and_then(|id| self.view.seen.lock().key_of(id)).filter(|known| *known != key);
@@ -166,8 +172,12 @@ impl Follower {
             self.flood = None;
             self.tell(Change::Everything);
         }
-        let due: Vec<Key> =
-            self.awaited.iter().filter(|(_, awaited)| awaited.next <= now).map(|(key, _)| key.clone()).collect();
+        let due: Vec<Key> = self
+            .awaited
+            .iter()
+            .filter(|(_, awaited)| awaited.next <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in due {
             let arrived = self.look_at(&key).await;
             let Some(awaited) = self.awaited.get_mut(&key) else { continue };

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use crate::store::settings::{Environment, environment, read, table, within};
+
 /// How to reach the Variables API.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -27,14 +29,10 @@ pub enum Login {
     Basic(String),
 }
 
-/// An environment variable by its name.
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
 impl Settings {
     /// As Prefect 3 finds them: environment, `.env`, `prefect.toml`, `pyproject.toml`, the active profile. `url` comes
     /// first. The error is one line for a person.
     pub fn find(url: Option<&str>) -> Result<Self, String> {
-        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self::find_in(url, Path::new("."), &environment)
     }
 
@@ -81,20 +79,22 @@ struct Sources {
 impl Sources {
     fn read(directory: &Path, environment: Environment<'_>) -> Result<Self, String> {
         let dotenv = dotenv(&directory.join(".env"))?;
-        let project = [
-            (table(&directory.join("prefect.toml"), &["api"])?, "prefect.toml"),
-            (table(&directory.join("pyproject.toml"), &["tool", "prefect", "api"])?, "pyproject.toml"),
-        ];
+        let project = |file: &'static str, path: &[&str]| {
+            let whole = table(&directory.join(file))?;
+            Ok::<_, String>((within(&whole, path).cloned().unwrap_or_default(), file))
+        };
+        let project =
+            [project("prefect.toml", &["api"])?, project("pyproject.toml", &["tool", "prefect", "api"])?];
         let set = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
         let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
         let in_home =
             |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
         let prefect = set("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
         let profiles = set("PREFECT_PROFILES_PATH").map_or_else(|| prefect.join("profiles.toml"), in_home);
-        let profiles = table(&profiles, &[])?;
+        let profiles = table(&profiles)?;
         let active = environment("PREFECT_PROFILE");
         let active = active.or_else(|| profiles.get("active")?.as_str().map(str::to_owned));
-        let profile = active.and_then(|active| profiles.get("profiles")?.get(&active)?.as_table().cloned());
+        let profile = active.and_then(|active| within(&profiles, &["profiles", &active]).cloned());
         Ok(Self { dotenv, project, profile: profile.unwrap_or_default() })
     }
 
@@ -117,24 +117,6 @@ fn plain(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Boolean(yes) => Some(yes.to_string()),
         _ => None,
-    }
-}
-
-/// The table at `path` within a TOML file; empty if there is no such file or table.
-fn table(file: &Path, path: &[&str]) -> Result<Table, String> {
-    let Some(text) = read(file)? else { return Ok(Table::new()) };
-    let whole: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| format!("{} is not TOML: {}", file.display(), error.message()))?;
-    let found = path.iter().try_fold(&whole, |table, name| table.get(*name)?.as_table());
-    Ok(found.cloned().unwrap_or_default())
-}
-
-fn read(file: &Path) -> Result<Option<String>, String> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
     }
 }
 

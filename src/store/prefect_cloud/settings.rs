@@ -1,8 +1,10 @@
 //! Where the unchanged Prefect 1.x client would connect, and with which key.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use toml::{Table, Value};
+
+use crate::store::settings::{Environment, environment, table, within};
 
 /// How to reach the KV API.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -17,14 +19,11 @@ pub struct Settings {
     pub tenant: Option<String>,
 }
 
-/// An environment variable by its name.
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
 impl Settings {
     /// As the 1.x client finds them: environment, `backend.toml`, `config.toml`, and `auth.toml` for the host. `url`
     /// comes first. The error is one line for a person.
     pub fn find(url: Option<&str>) -> Result<Self, String> {
-        Self::find_in(url, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        Self::find_in(url, &environment)
     }
 
     fn find_in(url: Option<&str>, environment: Environment<'_>) -> Result<Self, String> {
@@ -84,21 +83,10 @@ impl Files {
     fn text(&self, path: &[&str]) -> Option<String> {
         let find = |table: &Table| {
             let (last, sections) = path.split_last()?;
-            let table = sections.iter().try_fold(table, |table, name| table.get(*name)?.as_table())?;
-            table.get(*last)?.as_str().map(str::to_owned)
+            within(table, sections)?.get(*last)?.as_str().map(str::to_owned)
         };
         // References to other settings lead to the defaults here, which are gone.
         self.config.iter().find_map(find).filter(|text| !text.contains("${"))
-    }
-}
-
-fn table(path: &Path) -> Result<Table, String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => text
-            .parse()
-            .map_err(|error: toml::de::Error| format!("{} is not TOML: {}", path.display(), error.message())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Table::new()),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 

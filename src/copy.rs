@@ -1,0 +1,165 @@
+//! Copies all keys of one store into another: the way from Prefect 1.x to Prefect 3, or between any two stores. Nothing
+//! is dropped: each key that the other store cannot have is named, with the reason.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+
+use crate::failure::Failure;
+use crate::store::{self, Entry, Error, Expect, Key, Location, Store, json};
+
+/// What to copy and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the keys are.
+    pub from: Location,
+    /// Where they shall be too.
+    pub to: Location,
+    /// Give keys that the other store cannot have the nearest name that it can.
+    pub rename: bool,
+    /// Replace other values of the same keys.
+    pub replace: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Deadline of a store call.
+    pub timeout: Duration,
+}
+
+/// Copies, and says on standard output what became of what. An error if any key was not copied.
+pub fn start(settings: &Settings) -> Result<(), Failure> {
+    crate::logging::to_stderr("warn");
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    let _entered = runtime.enter();
+    let open =
+        |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);
+    let (from, to) = (open(&settings.from)?, open(&settings.to)?);
+    let told = |name: &str, error: &Error| Failure::Store(format!("{name}: {error}"));
+    runtime.block_on(async {
+        let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
+        let mut copy = Copy { settings, to: to.clone(), taken: HashMap::new(), counts: [0; 3] };
+        for (index, (key, meta)) in listing.into_iter().enumerate() {
+            let entry = match texts.get(index) {
+                Some(text) => Ok(Entry { meta, text: text.clone() }),
+                None => from.get_key_value(&key).await,
+            };
+            match entry {
+                Ok(entry) => copy.one(&key, &entry).await.map_err(|error| told(to.name(), &error))?,
+                // Deleted since it was listed.
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(told(from.name(), &error)),
+            }
+        }
+        copy.sum_up()
+    })
+}
+
+struct Copy<'a> {
+    settings: &'a Settings,
+    to: Arc<dyn Store>,
+    /// Keys given so far, each with the one that it was given for.
+    taken: HashMap<Key, Key>,
+    /// Copied, there already, not copied.
+    counts: [usize; 3],
+}
+
+enum Outcome {
+    Copied,
+    There,
+    /// With the reason.
+    Not(String),
+}
+
+impl Copy<'_> {
+    /// Copies one key; an error only if the store is in trouble.
+    async fn one(&mut self, key: &Key, entry: &Entry) -> store::Result<()> {
+        let name = self.name(key);
+        let outcome = match self.taken.get(&name) {
+            Some(other) => Outcome::Not(format!("{other} has become {name} already")),
+            None => self.put(&name, entry).await?,
+        };
+        let renamed = if name == *key { String::new() } else { format!(" as {name}") };
+        let line = match &outcome {
+            Outcome::Copied => {
+                Some(format!("{key} copied{renamed}")).filter(|_| self.settings.dry_run || name != *key)
+            }
+            Outcome::There => None,
+            Outcome::Not(why) => Some(format!("{key} not copied{renamed}: {why}")),
+        };
+        if let Some(line) = line {
+            say(&line);
+        }
+        if !matches!(outcome, Outcome::Not(_)) {
+            self.taken.insert(name, key.clone());
+        }
+        self.counts[match outcome {
+            Outcome::Copied => 0,
+            Outcome::There => 1,
+            Outcome::Not(_) => 2,
+        }] += 1;
+        Ok(())
+    }
+
+    /// The name in the other store.
+    fn name(&self, key: &Key) -> Key {
+        let limits = self.to.limits();
+        if limits.check_key(key).is_err() && self.settings.rename { limits.nearest(key) } else { key.clone() }
+    }
+
+    async fn put(&self, name: &Key, entry: &Entry) -> store::Result<Outcome> {
+        let refused = match self.to.check(name, &entry.text) {
+            Err(Error::BadKey(_)) => {
+                let nearest = self.to.limits().nearest(name);
+                return Ok(Outcome::Not(format!(
+                    "the other store cannot have this key; --rename makes it {nearest}"
+                )));
+            }
+            checked => checked.err(),
+        };
+        if let Some(error) = refused {
+            return Ok(Outcome::Not(error.to_string()));
+        }
+        match self.to.get_key_value(name).await {
+            Ok(there) if same(&there.text, &entry.text) => return Ok(Outcome::There),
+            Ok(_) if !self.settings.replace => {
+                return Ok(Outcome::Not(
+                    "there is another value of this key; --replace overwrites it".into(),
+                ));
+            }
+            Ok(_) | Err(Error::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        if self.settings.dry_run {
+            return Ok(Outcome::Copied);
+        }
+        let expect = if self.settings.replace { Expect::Anything } else { Expect::Absent };
+        match self.to.set_key_value(name, entry.text.clone(), expect).await {
+            Ok(_) => Ok(Outcome::Copied),
+            Err(error) if error.is_outage() => Err(error),
+            Err(error) => Ok(Outcome::Not(error.to_string())),
+        }
+    }
+
+    fn sum_up(&self) -> Result<(), Failure> {
+        let [copied, there, not] = self.counts;
+        let would = if self.settings.dry_run { "to be copied" } else { "copied" };
+        say(&format!("{copied} {would}, {there} there already, {not} not copied"));
+        if not == 0 { Ok(()) } else { Err(Failure::Other(format!("{not} keys were not copied"))) }
+    }
+}
+
+/// Whether two texts are the same bytes or stand for the same value.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one == other || serde_json::from_slice(one).is_ok_and(|value| json::stands_for(other, &value))
+}
+
+fn say(line: &str) {
+    // A reader that has gone away stops nothing.
+    _ = writeln!(std::io::stdout(), "{line}");
+}
