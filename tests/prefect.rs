@@ -2,6 +2,12 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 mod common;
+#[path = "prefect/copy.rs"]
+mod copy;
+#[path = "prefect/events.rs"]
+mod events;
+#[path = "prefect/pipe.rs"]
+mod pipe;
 #[path = "prefect/server.rs"]
 mod server;
 #[macro_use]
@@ -12,11 +18,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvfs::store::{PrefectSettings, PrefectStore, Store};
+use common::Mount;
 use server::Server;
 use suite::Fresh;
+use tempfile::TempDir;
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A mount of the server at `address`.
+fn mount(address: &str, args: &[&str]) -> Mount {
+    Mount::start_in(TempDir::new().unwrap(), &format!("prefect:http://{address}/api"), args)
+}
 
 fn store(server: &Server) -> Arc<dyn Store> {
     let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };

@@ -71,6 +71,11 @@ impl Server {
         }
     }
 
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        let (status, answer) = self.send("PATCH", &format!("/variables/name/{from}"), &json!({"name": to}));
+        assert_eq!(status, 204, "{answer}");
+    }
+
     pub(super) fn delete(&self, name: &str) {
         let (status, answer) = self.send("DELETE", &format!("/variables/name/{name}"), &Value::Null);
         assert_eq!(status, 204, "{name}: {answer}");

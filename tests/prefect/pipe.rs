@@ -1,0 +1,64 @@
+//! A way to a server that can be cut: bytes pass unchanged, until they do not.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+/// A pipe before `behind`; the thread that listens lives as long as the tests.
+pub(super) struct Pipe {
+    pub(super) address: String,
+    open: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Pipe {
+    pub(super) fn before(behind: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
+        let pipe = Self { address, open: open.clone(), streams: streams.clone() };
+        let behind = behind.to_owned();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                if !open.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(&behind) else { continue };
+                let mut streams = streams.lock();
+                streams.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+                let (from_client, from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || pass(from_client, server));
+                std::thread::spawn(move || pass(from_server, client));
+            }
+        });
+        pipe
+    }
+
+    /// Ends all connections, and each new one at once.
+    pub(super) fn cut(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        for stream in self.streams.lock().drain(..) {
+            // The other end may have gone first.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(super) fn mend(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Passes bytes on until either end is gone.
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    let mut piece = [0; 1 << 12];
+    while let Ok(size @ 1..) = from.read(&mut piece) {
+        if to.write_all(&piece[..size]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
