@@ -6,6 +6,8 @@ mod common;
 mod copy;
 #[path = "prefect/events.rs"]
 mod events;
+#[path = "prefect/files.rs"]
+mod files;
 #[path = "prefect/pipe.rs"]
 mod pipe;
 #[path = "prefect/server.rs"]
