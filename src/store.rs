@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 pub use counted::{Call, Counted, Counters};
@@ -202,6 +203,9 @@ pub enum Error {
     /// The store cannot be reached.
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
+    /// What answers is not known to be the server: its certificate does not hold.
+    #[error("the server is not trusted: {0}")]
+    Untrusted(String),
     /// The plan's number of keys is used up.
     #[error("the number of keys is limited: {0}")]
     Quota(String),
@@ -229,6 +233,7 @@ impl Error {
             | Self::Denied(_)
             | Self::ReadOnly(_)
             | Self::Unreachable(_)
+            | Self::Untrusted(_)
             | Self::Quota(_)
             | Self::NoSpace(_) => false,
         }
@@ -239,7 +244,12 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::Denied(_) | Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_) | Self::Other(_)
+            Self::Denied(_)
+                | Self::Busy(_)
+                | Self::TimedOut(_)
+                | Self::Unreachable(_)
+                | Self::Untrusted(_)
+                | Self::Other(_)
         )
     }
 }
@@ -304,7 +314,7 @@ pub trait Store: Send + Sync {
 }
 
 /// Opens the store at `location`: counted, and guarded so that every call ends within `timeout`. The error is one line
-/// for a person.
+/// for a person. Within a runtime, and not in one of its tasks.
 pub fn open(
     location: &Location,
     timeout: Duration,
@@ -313,7 +323,9 @@ pub fn open(
         Location::Memory => Arc::new(MemoryStore::new()),
         Location::Sqlite(path) => Arc::new(SqliteStore::open(path, timeout)?),
         Location::PrefectCloud(url) => {
-            Arc::new(PrefectCloudStore::open(&PrefectCloudSettings::find(url.as_deref())?, timeout)?)
+            let store = PrefectCloudStore::open(&PrefectCloudSettings::find(url.as_deref())?, timeout)?;
+            Handle::current().block_on(store.trust())?;
+            Arc::new(store)
         }
     };
     let counters = Arc::new(Counters::default());

@@ -28,16 +28,29 @@ pub(super) struct Answer {
 }
 
 impl Http {
-    /// A client whose requests, repeated ones included, end within `timeout`.
-    pub(super) fn new(timeout: Duration) -> std::result::Result<Self, String> {
-        let client = Client::builder()
+    /// A client for the server at `url`, whose requests, repeated ones included, end within `timeout`.
+    pub(super) fn new(url: &str, timeout: Duration) -> std::result::Result<Self, String> {
+        let mut builder = Client::builder();
+        if !url.starts_with("https:") {
+            // Without TLS there need be no authorities on the machine.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
             .redirect(Policy::none())
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout * 2 / 5)
             .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")))
             .build();
-        let client = client.map_err(|error| format!("cannot set up HTTP: {error}"))?;
+        let client = client.map_err(|error| {
+            let why = cause(&error);
+            if why.contains("No CA certificates") {
+                return "no certificate authorities are known here; install ca-certificates, or name a file in \
+                        SSL_CERT_FILE"
+                    .to_owned();
+            }
+            format!("cannot set up HTTP: {why}")
+        })?;
         Ok(Self { client, timeout })
     }
 
@@ -109,14 +122,9 @@ impl Http {
     /// Without the address, which the message of the store names.
     fn failed(&self, error: reqwest::Error) -> Trouble {
         let error = error.without_url();
-        let mut why = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            why = cause.to_string();
-            source = cause.source();
-        }
+        let why = cause(&error);
         if error.is_connect() {
-            return Trouble::last(Error::Unreachable(why));
+            return Trouble::last(distrust(&why).map_or(Error::Unreachable(why), Error::Untrusted));
         }
         if error.is_timeout() {
             return Trouble::last(Error::TimedOut(self.timeout.as_millis()));
@@ -124,6 +132,34 @@ impl Http {
         // A server may close a kept connection just when it is used again.
         Trouble { error: Error::Other(format!("the connection broke: {why}")), again: Again::Once }
     }
+}
+
+/// The last of the reasons behind `error`.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Why TLS came to nothing, in words for a person, if that is what rustls says.
+fn distrust(why: &str) -> Option<String> {
+    if why.contains("InvalidContentType") {
+        return Some("it does not speak TLS; for a server without, the address begins with http://".into());
+    }
+    let why = why.strip_prefix("invalid peer certificate: ")?;
+    Some(if why.contains("UnknownIssuer") {
+        "its certificate is from an authority that is not known here; name the file of the authority's certificate in \
+         SSL_CERT_FILE"
+            .into()
+    } else if why.contains("expired") {
+        format!("its certificate has expired ({why})")
+    } else if why.contains("not valid for name") {
+        format!("its certificate is for another host ({why})")
+    } else {
+        format!("its certificate does not hold ({why})")
+    })
 }
 
 /// Why there is no answer, and whether another request may bring one.
