@@ -7,6 +7,8 @@ mod server;
 #[macro_use]
 #[path = "store/suite.rs"]
 mod suite;
+#[path = "prefect_cloud/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::io::Write;

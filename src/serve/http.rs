@@ -27,6 +27,9 @@ const REQUEST_LIMIT: usize = 1 << 20;
 /// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long what `/health` found holds.
+const HEALTH_AGE: Duration = Duration::from_secs(1);
+
 /// A code and a reason.
 type Refused = (&'static str, &'static str);
 
@@ -37,6 +40,8 @@ pub(super) struct App {
     tenants: Vec<Arc<Tenant>>,
     schema: Schema,
     room: Room,
+    /// When the store was last asked for `/health`, and whether it answered.
+    health: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// What a request is handled by.
@@ -48,7 +53,13 @@ struct Desk {
 
 impl App {
     pub(super) fn new(keys: Keys, tenants: Vec<Arc<Tenant>>) -> Arc<Self> {
-        Arc::new(Self { keys, tenants, schema: schema(), room: Room::new() })
+        Arc::new(Self {
+            keys,
+            tenants,
+            schema: schema(),
+            room: Room::new(),
+            health: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Which tenant the request is about; else a code and a reason.
@@ -69,6 +80,18 @@ impl App {
         let why = "AuthorizationError: this key may not use this tenant";
         let tenant = tenant.cloned().ok_or(("FORBIDDEN", why))?;
         Ok((tenant, allowed))
+    }
+
+    /// Whether the store answers anything at all. Asks it rarely: everybody may ask here.
+    async fn is_healthy(&self) -> bool {
+        let mut health = self.health.lock().await;
+        if let Some((_, healthy)) = health.filter(|(asked, _)| asked.elapsed() < HEALTH_AGE) {
+            return healthy;
+        }
+        let probe = self.tenants[0].get(&crate::store::Key::from("health")).await;
+        _ = probe.as_ref().inspect_err(|error| tracing::warn!("the store does not answer: {error}"));
+        *health = Some((Instant::now(), probe.is_ok()));
+        probe.is_ok()
     }
 
     /// Why a browser must not be answered. An API key, which no page has, makes up for it.
@@ -113,11 +136,10 @@ async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Res
     if let Some(why) = app.foreign(&headers) {
         return refusal(StatusCode::FORBIDDEN, "FORBIDDEN", why);
     }
-    // Any answer of the store, that there is no such key included.
-    let probe = app.tenants[0].get(&crate::store::Key::from("health")).await;
-    match probe {
-        Ok(_) => reply(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
-        Err(error) => unavailable(&error.to_string()),
+    if app.is_healthy().await {
+        reply(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+    } else {
+        unavailable("the store does not answer")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The GraphQL schema of the KV API of Prefect Cloud 1, as far as its client, command line, documentation and web page
 //! use it. Names are Prefect's.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_graphql::{
@@ -76,16 +77,16 @@ struct Compare {
     #[graphql(name = "_eq")]
     eq: Option<String>,
     #[graphql(name = "_in")]
-    among: Option<Vec<String>>,
+    among: Option<HashSet<String>>,
     /// `%` stands for any characters, `_` for one.
-    #[graphql(name = "_like")]
+    #[graphql(name = "_like", validator(max_length = 1_000))]
     like: Option<String>,
 }
 
 impl Compare {
     fn takes(&self, text: &str) -> bool {
         self.eq.as_ref().is_none_or(|eq| eq == text)
-            && self.among.as_ref().is_none_or(|among| among.iter().any(|one| one == text))
+            && self.among.as_ref().is_none_or(|among| among.contains(text))
             && self.like.as_ref().is_none_or(|like| matches(like, text))
     }
 }
@@ -270,7 +271,7 @@ impl Query {
         &self,
         context: &Context<'_>,
         #[graphql(name = "where")] which: Option<WhichTenants>,
-        order_by: Option<Vec<OrderTenants>>,
+        #[graphql(validator(max_items = 8))] order_by: Option<Vec<OrderTenants>>,
     ) -> Result<Vec<TenantRow>> {
         let which = which.unwrap_or_default();
         let takes = |compare: &Option<Compare>, text: &str| {
@@ -300,7 +301,7 @@ impl Query {
         &self,
         context: &Context<'_>,
         #[graphql(name = "where")] which: Option<WhichKeys>,
-        order_by: Option<Vec<OrderKeys>>,
+        #[graphql(validator(max_items = 8))] order_by: Option<Vec<OrderKeys>>,
         limit: Option<u32>,
         offset: Option<u32>,
     ) -> Result<Vec<KeyValue>> {

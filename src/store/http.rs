@@ -149,7 +149,7 @@ fn distrust(why: &str) -> Option<String> {
         return Some("it does not speak TLS; for a server without, the address begins with http://".into());
     }
     let why = why.strip_prefix("invalid peer certificate: ")?;
-    Some(if why.contains("UnknownIssuer") {
+    Some(if why.contains("UnknownIssuer") || why.contains("BadSignature") {
         "its certificate is from an authority that is not known here; name the file of the authority's certificate in \
          SSL_CERT_FILE"
             .into()
