@@ -153,9 +153,11 @@ fn distrust(why: &str) -> Option<String> {
         "its certificate is from an authority that is not known here; name the file of the authority's certificate in \
          SSL_CERT_FILE"
             .into()
-    } else if why.contains("expired") {
+    } else if why.contains("xpired") {
         format!("its certificate has expired ({why})")
-    } else if why.contains("not valid for name") {
+    } else if why.contains("ValidYet") || why.contains("valid yet") {
+        format!("its certificate is not valid yet, or the clock is wrong ({why})")
+    } else if why.contains("ValidForName") || why.contains("not valid for name") {
         format!("its certificate is for another host ({why})")
     } else {
         format!("its certificate does not hold ({why})")
