@@ -1,9 +1,12 @@
 //! The KV API of Prefect Cloud 1 over any store, so that unchanged 1.x flows go on working.
 
+mod browsers;
+mod connections;
 mod http;
 mod keys;
 mod listener;
 mod query;
+mod room;
 mod scalar;
 mod schema;
 mod tenant;
@@ -27,6 +30,9 @@ pub use tenant::DEFAULT as DEFAULT_TENANT;
 
 /// How long what is under way may take after the end was asked for.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Threads. More than processors: a large answer that is being built must not hold up small ones.
+const THREADS: usize = 8;
 
 /// Everything a server needs to know.
 #[derive(Clone, Debug)]
@@ -53,6 +59,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
         )));
     }
     let runtime = Builder::new_multi_thread()
+        .worker_threads(THREADS)
         .thread_name("kvfs-serve")
         .enable_all()
         .build()
@@ -81,7 +88,7 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
             tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
         }
         eprintln!("kvfs: serving the Prefect 1.x KV API at http://{address}");
-        listener::serve(listener, http::router(App::new(keys, tenants))).await
+        listener::serve(listener, App::new(keys, tenants)).await
     })
 }
 

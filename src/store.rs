@@ -244,6 +244,9 @@ pub enum Error {
     /// The store cannot be reached.
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
+    /// What answers is not known to be the server: its certificate does not hold.
+    #[error("the server is not trusted: {0}")]
+    Untrusted(String),
     /// The plan's number of keys is used up.
     #[error("the number of keys is limited: {0}")]
     Quota(String),
@@ -272,6 +275,7 @@ impl Error {
             | Self::Denied(_)
             | Self::ReadOnly(_)
             | Self::Unreachable(_)
+            | Self::Untrusted(_)
             | Self::Quota(_)
             | Self::NoSpace(_) => false,
         }
@@ -282,7 +286,12 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         matches!(
             self,
-            Self::Denied(_) | Self::Busy(_) | Self::TimedOut(_) | Self::Unreachable(_) | Self::Other(_)
+            Self::Denied(_)
+                | Self::Busy(_)
+                | Self::TimedOut(_)
+                | Self::Unreachable(_)
+                | Self::Untrusted(_)
+                | Self::Other(_)
         )
     }
 }

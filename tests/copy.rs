@@ -25,7 +25,11 @@ fn copy(args: &[&str]) -> Output {
 #[track_caller]
 fn says(output: &Output, code: i32, lines: &[&str]) {
     let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!((output.status.code(), said.lines().collect::<Vec<_>>()), (Some(code), lines.to_vec()), "{output:?}");
+    assert_eq!(
+        (output.status.code(), said.lines().collect::<Vec<_>>()),
+        (Some(code), lines.to_vec()),
+        "{output:?}"
+    );
 }
 
 /// A database with these keys and texts.
@@ -55,12 +59,16 @@ fn all_keys_are_copied_and_a_second_time_changes_nothing() {
     let home = TempDir::new().unwrap();
     let from = database(home.path(), "a.db", &[("a/b", "{ \"x\" : 1 }"), ("", "2"), ("zürich", "[3]")]);
     let to = database(home.path(), "b.db", &[("other", "4")]);
-    says(&copy(&["--dry-run", &from, &to]), 0, &[
-        "\"\" copied",
-        "\"a/b\" copied",
-        "\"zürich\" copied",
-        "3 to be copied, 0 there already, 0 not copied",
-    ]);
+    says(
+        &copy(&["--dry-run", &from, &to]),
+        0,
+        &[
+            "\"\" copied",
+            "\"a/b\" copied",
+            "\"zürich\" copied",
+            "3 to be copied, 0 there already, 0 not copied",
+        ],
+    );
     assert_eq!(text(&to, "a/b"), None);
     says(&copy(&[&from, &to]), 0, &["3 copied, 0 there already, 0 not copied"]);
     assert_eq!(text(&to, "a/b").as_deref(), Some("{ \"x\" : 1 }"));
@@ -73,10 +81,14 @@ fn another_value_is_overwritten_only_when_asked() {
     let home = TempDir::new().unwrap();
     let from = database(home.path(), "a.db", &[("k", "1"), ("l", "2")]);
     let to = database(home.path(), "b.db", &[("k", "9")]);
-    says(&copy(&[&from, &to]), 1, &[
-        "\"k\" not copied: there is another value of this key; --replace overwrites it",
-        "1 copied, 0 there already, 1 not copied",
-    ]);
+    says(
+        &copy(&[&from, &to]),
+        1,
+        &[
+            "\"k\" not copied: there is another value of this key; --replace overwrites it",
+            "1 copied, 0 there already, 1 not copied",
+        ],
+    );
     assert_eq!(text(&to, "k").as_deref(), Some("9"));
     says(&copy(&["--replace", &from, &to]), 0, &["1 copied, 1 there already, 0 not copied"]);
     assert_eq!(text(&to, "k").as_deref(), Some("1"));

@@ -19,8 +19,8 @@ mod suite;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvfs::store::{PrefectSettings, PrefectStore, Store};
 use common::Mount;
+use kvfs::store::{PrefectSettings, PrefectStore, Store};
 use server::Server;
 use suite::Fresh;
 use tempfile::TempDir;

@@ -39,17 +39,14 @@ impl Fs {
         // The successor of a key that was renamed to a backup is a new file for who writes it.
         let entry = entry.filter(|_| !hidden);
         let there = entry.is_some();
-        let purpose = match class {
-            Class::Hard if !there => Purpose::Hard,
-            Class::Soft if !there && key.is_none() => Purpose::Hard,
-            Class::Soft if !there => Purpose::Soft,
-            _ => Purpose::Key,
+        let purpose = match (class, &key) {
+            _ if there => Purpose::Key,
+            (Class::Hard, _) | (Class::Soft, None) => Purpose::Hard,
+            (Class::Soft, Some(_)) => Purpose::Soft,
+            (Class::Key, _) => Purpose::Key,
         };
         let key = key.unwrap_or_else(|| Key::from(name.as_str()));
-        if purpose == Purpose::Key
-            && !hidden
-            && let Some(error) = self.cache.outage()
-        {
+        if let Some(error) = self.cache.outage().filter(|_| purpose == Purpose::Key && !hidden) {
             return Err(error.into());
         }
         // Who asks for no truncation means to go on from what is there: nothing, as far as it knows.

@@ -46,7 +46,7 @@ fn store_errno(error: &Error) -> Errno {
         Error::Unreachable(_) => Errno::EHOSTUNREACH,
         Error::Quota(_) => Errno::EDQUOT,
         Error::NoSpace(_) => Errno::ENOSPC,
-        Error::Other(_) => Errno::EIO,
+        Error::Untrusted(_) | Error::Other(_) => Errno::EIO,
     }
 }
 

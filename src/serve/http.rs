@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
+use super::browsers;
+use super::connections::Connection;
 use super::keys::Keys;
 use super::query;
+use super::room::{Held, Room};
 use super::scalar;
 use super::schema::{Access, Schema, UNAVAILABLE, schema};
 use super::tenant::Tenant;
@@ -24,10 +26,12 @@ use super::tenant::Tenant;
 const REQUEST_LIMIT: usize = 1 << 20;
 /// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests carried out at once; more wait, in the order of their arrival.
-const AT_ONCE: usize = 64;
-/// How long a request may wait for its turn.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long what `/health` found holds.
+const HEALTH_AGE: Duration = Duration::from_secs(1);
+
+/// A code and a reason.
+type Refused = (&'static str, &'static str);
 
 /// What all requests share.
 pub(super) struct App {
@@ -35,16 +39,31 @@ pub(super) struct App {
     /// The first is the default.
     tenants: Vec<Arc<Tenant>>,
     schema: Schema,
-    turns: Semaphore,
+    room: Room,
+    /// When the store was last asked for `/health`, and whether it answered.
+    health: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+/// What a request is handled by.
+#[derive(Clone)]
+struct Desk {
+    app: Arc<App>,
+    connection: Connection,
 }
 
 impl App {
     pub(super) fn new(keys: Keys, tenants: Vec<Arc<Tenant>>) -> Arc<Self> {
-        Arc::new(Self { keys, tenants, schema: schema(), turns: Semaphore::new(AT_ONCE) })
+        Arc::new(Self {
+            keys,
+            tenants,
+            schema: schema(),
+            room: Room::new(),
+            health: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Which tenant the request is about; else a code and a reason.
-    fn admit(&self, headers: &HeaderMap) -> Result<Access, (&'static str, &'static str)> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(Arc<Tenant>, Vec<Arc<Tenant>>), Refused> {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let secret = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
         let Some(names) = self.keys.tenants_of(secret) else {
@@ -60,58 +79,85 @@ impl App {
         };
         let why = "AuthorizationError: this key may not use this tenant";
         let tenant = tenant.cloned().ok_or(("FORBIDDEN", why))?;
-        Ok(Access { tenant, allowed })
+        Ok((tenant, allowed))
     }
 
-    async fn answer(&self, access: Access, body: Body) -> Response {
+    /// Whether the store answers anything at all. Asks it rarely: everybody may ask here.
+    async fn is_healthy(&self) -> bool {
+        let mut health = self.health.lock().await;
+        if let Some((_, healthy)) = health.filter(|(asked, _)| asked.elapsed() < HEALTH_AGE) {
+            return healthy;
+        }
+        let probe = self.tenants[0].get(&crate::store::Key::from("health")).await;
+        _ = probe.as_ref().inspect_err(|error| tracing::warn!("the store does not answer: {error}"));
+        *health = Some((Instant::now(), probe.is_ok()));
+        probe.is_ok()
+    }
+
+    /// Why a browser must not be answered. An API key, which no page has, makes up for it.
+    fn foreign(&self, headers: &HeaderMap) -> Option<&'static str> {
+        self.keys.are_open().then(|| browsers::foreign(headers)).flatten()
+    }
+}
+
+impl Desk {
+    async fn answer(&self, (tenant, allowed): (Arc<Tenant>, Vec<Arc<Tenant>>), body: Body) -> Response {
+        const GIANT: &str = "the request is over 1 MiB or broken";
+        if body.size_hint().lower() > REQUEST_LIMIT as u64 {
+            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "BAD_REQUEST", GIANT);
+        }
         let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, REQUEST_LIMIT)).await else {
             return refusal(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", "the request did not arrive in time");
         };
         let Ok(body) = body else {
-            return refusal(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "BAD_REQUEST",
-                "the request is over 1 MiB or broken",
-            );
+            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "BAD_REQUEST", GIANT);
         };
+        let _work = self.connection.work();
+        let Some(_room) = self.app.room.request(body.len()).await else {
+            return unavailable("too many requests at once");
+        };
+        let held = Arc::new(self.app.room.answer());
         let request = match parse(&body) {
             Ok(request) => request,
             Err((code, why)) => return refusal(StatusCode::BAD_REQUEST, code, &why),
         };
-        let Ok(Ok(_turn)) = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire()).await else {
-            return unavailable("too many requests at once");
-        };
-        encode(&self.schema.execute(request.data(access)).await)
+        drop(body);
+        let access = Access { tenant, allowed, held: held.clone() };
+        encode(&self.app.schema.execute(request.data(access)).await, held)
     }
 }
 
-pub(super) fn router(app: Arc<App>) -> Router {
+pub(super) fn router(app: Arc<App>, connection: Connection) -> Router {
     // The client posts to the address it was given, whatever path that has.
-    Router::new().route("/health", get(health)).fallback(graphql).with_state(app)
+    Router::new().route("/health", get(health)).fallback(graphql).with_state(Desk { app, connection })
 }
 
-async fn health(State(app): State<Arc<App>>) -> Response {
-    // Any answer of the store, that there is no such key included.
-    let probe = app.tenants[0].get(&crate::store::Key::from("health")).await;
-    match probe {
-        Ok(_) => reply(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})),
-        Err(error) => unavailable(&error.to_string()),
+async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Response {
+    if let Some(why) = app.foreign(&headers) {
+        return refusal(StatusCode::FORBIDDEN, "FORBIDDEN", why);
+    }
+    if app.is_healthy().await {
+        reply(StatusCode::OK, &json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}))
+    } else {
+        unavailable("the store does not answer")
     }
 }
 
-async fn graphql(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn graphql(State(desk): State<Desk>, request: Request) -> Response {
     let start = Instant::now();
     let (parts, body) = request.into_parts();
     let mut tenant = String::new();
-    let response = match app.admit(&parts.headers) {
+    let foreign = desk.app.foreign(&parts.headers);
+    let response = match desk.app.admit(&parts.headers) {
+        _ if foreign.is_some() => refusal(StatusCode::FORBIDDEN, "FORBIDDEN", foreign.unwrap_or_default()),
         _ if parts.method != Method::POST => {
             let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "BAD_REQUEST", "send a POST request");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             response
         }
-        Ok(access) => {
-            tenant.clone_from(&access.tenant.name);
-            app.answer(access, body).await
+        Ok(tenants) => {
+            tenant.clone_from(&tenants.0.name);
+            desk.answer(tenants, body).await
         }
         // The client takes a 401 for a crash.
         Err((code, why)) => refusal(StatusCode::OK, code, why),
@@ -153,8 +199,14 @@ fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> 
         request = request.operation_name(name);
     }
     // A syntax error is told from an unknown field by its code.
-    if let Err(error) = request.parsed_query() {
-        return Err(("GRAPHQL_PARSE_FAILED", error.message.clone()));
+    match request.parsed_query() {
+        Err(error) => return Err(("GRAPHQL_PARSE_FAILED", error.message.clone())),
+        // Those that name each other twice, or themselves, would keep the checks busy for ever.
+        Ok(document) if !document.fragments.is_empty() => {
+            let why = "named fragments are not served; write the fields out";
+            return Err(("GRAPHQL_VALIDATION_FAILED", why.to_owned()));
+        }
+        Ok(_) => {}
     }
     Ok(request)
 }
@@ -166,7 +218,7 @@ fn place(error: &serde_json::Error) -> String {
 
 /// The status goes by what the client makes of it: 200 for what was carried out, errors with a path included; 400 for
 /// what was not; 503 where it shall try again.
-fn encode(response: &async_graphql::Response) -> Response {
+fn encode(response: &async_graphql::Response, held: Arc<Held>) -> Response {
     let code = |error: &async_graphql::ServerError| {
         let extensions = error.extensions.as_ref()?;
         match extensions.get("code")? {
@@ -177,8 +229,11 @@ fn encode(response: &async_graphql::Response) -> Response {
     if response.errors.iter().any(|error| code(error).as_deref() == Some(UNAVAILABLE)) {
         return unavailable("the store does not answer");
     }
+    let mut text = "{\"data\":".to_owned();
+    scalar::write(&response.data, &mut text);
     if response.errors.is_empty() {
-        return reply(StatusCode::OK, &json!({"data": response.data}));
+        text.push('}');
+        return Answer::sent(StatusCode::OK, text, held);
     }
     let errors: Vec<Value> = response
         .errors
@@ -190,7 +245,30 @@ fn encode(response: &async_graphql::Response) -> Response {
         .collect();
     let executed = response.errors.iter().any(|error| !error.path.is_empty());
     let status = if executed { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    reply(status, &json!({"data": response.data, "errors": errors}))
+    text.push_str(",\"errors\":");
+    text.push_str(&Value::from(errors).to_string());
+    text.push('}');
+    Answer::sent(status, text, held)
+}
+
+/// An answer, which has its room until it has been sent.
+struct Answer {
+    text: String,
+    _held: Arc<Held>,
+}
+
+impl Answer {
+    fn sent(status: StatusCode, mut text: String, held: Arc<Held>) -> Response {
+        text.shrink_to_fit();
+        held.shrink(text.len());
+        sent(status, Bytes::from_owner(Self { text, _held: held }))
+    }
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
 }
 
 /// The client looks for these words anywhere in what it is told, and retries or gives up by them.
@@ -213,6 +291,10 @@ fn unavailable(why: &str) -> Response {
 }
 
 fn reply(status: StatusCode, body: &Value) -> Response {
+    sent(status, body.to_string().into())
+}
+
+fn sent(status: StatusCode, body: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
-    (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+    (status, [(header::CONTENT_TYPE, json)], body).into_response()
 }

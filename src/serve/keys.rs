@@ -65,6 +65,11 @@ impl Keys {
         Ok(Self(Some(keys)))
     }
 
+    /// True if no key is asked for.
+    pub(super) fn are_open(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The tenants that `secret` may use, the default first and empty for all; `None` if it is no key.
     pub(super) fn tenants_of(&self, secret: Option<&str>) -> Option<&[String]> {
         let Some(keys) = &self.0 else { return Some(&[]) };

@@ -1,49 +1,47 @@
-//! Connections: how many, for how long, and their end.
+//! Accepts connections until the end, and serves each.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::GRACE;
+use super::connections::{Connections, Patient};
+use super::http::{App, router};
 use crate::failure::Failure;
 use crate::signals::Signals;
 
-/// Connections open at once; more wait until one ends.
-const CONNECTIONS: usize = 512;
 /// How long a connection may take to send the head of its next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may live: a client that never reads its answer must not hold one for ever.
-const LIFETIME: Duration = Duration::from_mins(5);
+/// Largest head of a request.
+const HEAD_LIMIT: usize = 32 << 10;
 
-/// Serves `router` until the process is told to end; then finishes what is under way.
-pub(super) async fn serve(listener: TcpListener, router: Router) -> Result<(), Failure> {
+/// Serves until the process is told to end; then finishes what is under way.
+pub(super) async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Connections::default());
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            let accepted = listener.accept().await;
+            connections.room().await;
+            accepted
         };
-        let (permit, stream) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = accepted => accepted,
             () = signals.first() => break,
         };
-        match (permit, stream) {
-            (Ok(permit), Ok((stream, _))) => talk(stream, permit, router.clone(), &graceful),
-            (_, Err(error)) => {
+        match accepted {
+            Ok((stream, _)) => talk(stream, &app, &connections, &graceful),
+            Err(error) => {
                 // Out of descriptors, or gone before it was accepted.
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            (Err(_), _) => break,
         }
     }
     drop(listener);
@@ -53,20 +51,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> Result<(), F
     Ok(())
 }
 
-fn talk(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, graceful: &GracefulShutdown) {
+fn talk(stream: TcpStream, app: &Arc<App>, connections: &Arc<Connections>, graceful: &GracefulShutdown) {
     // An answer is one write; waiting for more would only delay it.
     _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        let _permit = permit;
-        match tokio::time::timeout(LIFETIME, connection).await {
-            Ok(Err(error)) => tracing::debug!("a connection ended: {error}"),
-            Ok(Ok(())) => {}
-            Err(_) => tracing::debug!("a connection was ended after {LIFETIME:?}"),
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT);
+    connections.run(|connection| {
+        let service = TowerToHyperService::new(router(app.clone(), connection));
+        let served = builder.serve_connection(TokioIo::new(Patient::new(stream)), service).into_owned();
+        let served = graceful.watch(served);
+        async move {
+            if let Err(error) = served.await {
+                tracing::debug!("a connection ended: {error}");
+            }
         }
     });
 }

@@ -3,6 +3,9 @@
 /// Brackets of any kind that may be open at once.
 const DEPTH: usize = 64;
 
+/// Bytes outside strings and comments: the parser needs some hundred times as many for what they stand for.
+const CODE: usize = 64 << 10;
+
 /// Where in the text a character is.
 enum Place {
     Outside,
@@ -17,19 +20,22 @@ enum Place {
 pub(super) fn prepare(query: &str) -> Result<String, &'static str> {
     let mut out = String::with_capacity(query.len());
     let mut place = Place::Outside;
-    let mut depth = 0_usize;
+    let (mut depth, mut code) = (0_usize, 0_usize);
     let mut rest = query;
     while let Some(char) = rest.chars().next() {
         let mut taken = char.len_utf8();
         match place {
             Place::Outside if rest.starts_with("\"\"\"") => (place, taken) = (Place::BlockString, 3),
-            Place::Outside => match char {
-                '"' => place = Place::String,
-                '#' => place = Place::Comment,
-                '{' | '[' | '(' => depth += 1,
-                '}' | ']' | ')' => depth = depth.saturating_sub(1),
-                _ => {}
-            },
+            Place::Outside => {
+                code += taken;
+                match char {
+                    '"' => place = Place::String,
+                    '#' => place = Place::Comment,
+                    '{' | '[' | '(' => depth += 1,
+                    '}' | ']' | ')' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
             Place::Comment if matches!(char, '\n' | '\r') => place = Place::Outside,
             Place::BlockString if rest.starts_with("\\\"\"\"") => taken = 4,
             Place::BlockString if rest.starts_with("\"\"\"") => (place, taken) = (Place::Outside, 3),
@@ -48,6 +54,9 @@ pub(super) fn prepare(query: &str) -> Result<String, &'static str> {
         }
         if depth > DEPTH {
             return Err("the query is nested too deeply");
+        }
+        if code > CODE {
+            return Err("the query is over 64 KiB, strings left out");
         }
         out.push_str(&rest[..taken]);
         rest = &rest[taken..];
@@ -89,5 +98,7 @@ mod tests {
         assert!(prepare(&"[".repeat(64)).is_ok());
         assert!(prepare(&format!("{{a(b: \"{}\")}}", "[".repeat(1_000))).is_ok());
         assert!(prepare(&"{}".repeat(1_000)).is_ok());
+        assert!(prepare(&format!("{{a(b: \"{}\")}}", "x".repeat(1 << 20))).is_ok());
+        assert!(prepare(&format!("{{{}}}", "a ".repeat(40_000))).is_err());
     }
 }

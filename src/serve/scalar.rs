@@ -3,20 +3,72 @@
 use async_graphql::{
     Context, InputValueError, InputValueResult, Name, Scalar, ScalarType, Value as ConstValue, Variables,
 };
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-/// Any JSON value.
-#[derive(Clone, Debug)]
-pub(super) struct Json(pub(super) Value);
+/// Any JSON value. In answers it is [`ConstValue::Binary`], its text.
+pub(super) struct Json(pub(super) ConstValue);
+
+impl Json {
+    /// The value of a key. Bytes that are no JSON (`--validate none`) are a string to a Prefect client.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let text = str::from_utf8(bytes).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        let text = text.map_or_else(|| Value::from(String::from_utf8_lossy(bytes)).to_string(), compact);
+        Self(ConstValue::Binary(text.into()))
+    }
+}
+
+/// JSON without the space between its parts.
+fn compact(text: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        let ends = *char == '"' && !escaped;
+        escaped = in_string && *char == '\\' && !escaped;
+        in_string ^= ends;
+        in_string || !matches!(char, ' ' | '\t' | '\n' | '\r')
+    };
+    text.chars().filter(keep).collect()
+}
+
+/// Appends `value` as JSON; values of keys go as they are, so that they need no more room than their text.
+pub(super) fn write(value: &ConstValue, out: &mut String) {
+    let string = |text: &str| Value::from(text).to_string();
+    match value {
+        ConstValue::Null => out.push_str("null"),
+        ConstValue::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
+        ConstValue::Number(number) => out.push_str(number.as_str()),
+        ConstValue::String(text) => out.push_str(&string(text)),
+        ConstValue::Enum(name) => out.push_str(&string(name)),
+        ConstValue::Binary(text) => out.push_str(&String::from_utf8_lossy(text)),
+        ConstValue::List(items) => {
+            out.push('[');
+            for (number, item) in items.iter().enumerate() {
+                out.push_str(if number > 0 { "," } else { "" });
+                write(item, out);
+            }
+            out.push(']');
+        }
+        ConstValue::Object(members) => {
+            out.push('{');
+            for (number, (name, value)) in members.iter().enumerate() {
+                out.push_str(if number > 0 { "," } else { "" });
+                out.push_str(&string(name));
+                out.push(':');
+                write(value, out);
+            }
+            out.push('}');
+        }
+    }
+}
 
 #[Scalar(name = "JSON")]
 impl ScalarType for Json {
     fn parse(value: ConstValue) -> InputValueResult<Self> {
-        from_graphql(value).map(Self).ok_or_else(|| InputValueError::custom("not a JSON value"))
+        Ok(Self(value))
     }
 
     fn to_value(&self) -> ConstValue {
-        to_graphql(self.0.clone())
+        self.0.clone()
     }
 }
 
@@ -37,7 +89,7 @@ impl ScalarType for Uuid {
     }
 }
 
-fn from_graphql(value: ConstValue) -> Option<Value> {
+pub(super) fn from_graphql(value: ConstValue) -> Option<Value> {
     Some(match value {
         ConstValue::Null => Value::Null,
         ConstValue::Boolean(value) => Value::Bool(value),

@@ -1,6 +1,7 @@
 //! The GraphQL schema of the KV API of Prefect Cloud 1, as far as its client, command line, documentation and web page
 //! use it. Names are Prefect's.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_graphql::{
@@ -8,15 +9,19 @@ use async_graphql::{
 };
 use jiff::Timestamp;
 
-use super::scalar::{Json, Uuid};
+use super::room::{Full, Held};
+use super::scalar::{self, Json, Uuid};
 use super::tenant::Tenant;
-use crate::store::{self, Entry, Expect, Key, Meta, VALUE_LIMIT, json};
+use crate::store::{self, Expect, Key, Meta, Text, VALUE_LIMIT, json};
 
 pub(super) type Schema = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 type Result<T> = async_graphql::Result<T>;
 
 /// Fields that one request may ask for, aliases counted: each may read the whole store.
 const FIELDS: usize = 100;
+
+/// Room that a line of a listing needs beside its key and value.
+const ROW: usize = 512;
 
 pub(super) fn schema() -> Schema {
     async_graphql::Schema::build(Query, Mutation, EmptySubscription)
@@ -32,6 +37,8 @@ pub(super) struct Access {
     pub(super) tenant: Arc<Tenant>,
     /// Those its key may choose.
     pub(super) allowed: Vec<Arc<Tenant>>,
+    /// Room for the answer.
+    pub(super) held: Arc<Held>,
 }
 
 fn access<'a>(context: &Context<'a>) -> Result<&'a Access> {
@@ -51,10 +58,17 @@ fn failed(error: &store::Error) -> async_graphql::Error {
     let code = match error {
         E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
-        E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) => UNAVAILABLE,
+        E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) | E::Untrusted(_) => UNAVAILABLE,
         E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::Other(_) => "INTERNAL_SERVER_ERROR",
     };
     refused(code, error.to_string())
+}
+
+fn crowded(full: &Full) -> async_graphql::Error {
+    match full {
+        Full::Never => refused("BAD_USER_INPUT", "the answer is too large; ask with limit and offset"),
+        Full::Now => refused(UNAVAILABLE, "too many large answers at once"),
+    }
 }
 
 #[derive(InputObject, Default)]
@@ -63,16 +77,16 @@ struct Compare {
     #[graphql(name = "_eq")]
     eq: Option<String>,
     #[graphql(name = "_in")]
-    among: Option<Vec<String>>,
+    among: Option<HashSet<String>>,
     /// `%` stands for any characters, `_` for one.
-    #[graphql(name = "_like")]
+    #[graphql(name = "_like", validator(max_length = 1_000))]
     like: Option<String>,
 }
 
 impl Compare {
     fn takes(&self, text: &str) -> bool {
         self.eq.as_ref().is_none_or(|eq| eq == text)
-            && self.among.as_ref().is_none_or(|among| among.iter().any(|one| one == text))
+            && self.among.as_ref().is_none_or(|among| among.contains(text))
             && self.like.as_ref().is_none_or(|like| matches(like, text))
     }
 }
@@ -162,15 +176,40 @@ struct OrderTenants {
     id: Option<Order>,
 }
 
-#[derive(SimpleObject)]
-#[graphql(name = "key_value", rename_fields = "snake_case")]
+/// One line of a listing.
 struct KeyValue {
-    id: String,
-    key: String,
+    tenant: Arc<Tenant>,
+    key: Key,
+    meta: Meta,
     value: Option<Json>,
-    created: String,
-    updated: String,
-    tenant_id: String,
+}
+
+#[allow(clippy::unused_async, reason = "async-graphql asks for it")]
+#[Object(name = "key_value", rename_fields = "snake_case")]
+impl KeyValue {
+    async fn id(&self) -> &str {
+        &self.meta.id
+    }
+
+    async fn key(&self) -> &str {
+        self.key.as_str()
+    }
+
+    async fn value(&self) -> Option<&Json> {
+        self.value.as_ref()
+    }
+
+    async fn created(&self) -> Result<String> {
+        Ok(Timestamp::try_from(self.meta.created)?.to_string())
+    }
+
+    async fn updated(&self) -> Result<String> {
+        Ok(Timestamp::try_from(self.meta.modified)?.to_string())
+    }
+
+    async fn tenant_id(&self) -> String {
+        self.tenant.id.to_string()
+    }
 }
 
 #[derive(SimpleObject)]
@@ -232,7 +271,7 @@ impl Query {
         &self,
         context: &Context<'_>,
         #[graphql(name = "where")] which: Option<WhichTenants>,
-        order_by: Option<Vec<OrderTenants>>,
+        #[graphql(validator(max_items = 8))] order_by: Option<Vec<OrderTenants>>,
     ) -> Result<Vec<TenantRow>> {
         let which = which.unwrap_or_default();
         let takes = |compare: &Option<Compare>, text: &str| {
@@ -262,21 +301,27 @@ impl Query {
         &self,
         context: &Context<'_>,
         #[graphql(name = "where")] which: Option<WhichKeys>,
-        order_by: Option<Vec<OrderKeys>>,
+        #[graphql(validator(max_items = 8))] order_by: Option<Vec<OrderKeys>>,
         limit: Option<u32>,
         offset: Option<u32>,
     ) -> Result<Vec<KeyValue>> {
-        let tenant = &access(context)?.tenant;
+        let Access { tenant, held, .. } = access(context)?;
         let which = which.unwrap_or_default();
         let with_values = context.look_ahead().field("value").exists();
         let page = (offset.unwrap_or(0) as usize, limit.map_or(usize::MAX, |limit| limit as usize));
+        let row = |key: Key, meta: Meta, text: Option<Text>| {
+            let size = key.as_str().len() + text.as_ref().map_or(0, |text| text.len());
+            held.take(ROW + 3 * size).map_err(|full| crowded(&full))?;
+            Ok(KeyValue { tenant: tenant.clone(), key, meta, value: text.map(|text| Json::of(&text)) })
+        };
         let asked_for = which.key.as_ref().and_then(|key| key.eq.as_deref());
         if let Some(key) = asked_for.map(Key::from) {
             let entry = tenant.get(&key).await.map_err(|error| failed(&error))?;
-            let entry = entry.filter(|entry| which.takes(&key, &entry.meta));
-            let rows = entry.map(|entry| row(tenant, &key, &entry.meta, Some(&entry))).into_iter();
+            let entry = entry.filter(|entry| which.takes(&key, &entry.meta)).into_iter();
+            let rows = entry.map(|entry| row(key.clone(), entry.meta, Some(entry.text)));
             return rows.skip(page.0).take(page.1).collect();
         }
+        let _turn = held.listing().await.map_err(|full| crowded(&full))?;
         let (listing, texts) = tenant.store.list_entries().await.map_err(|error| failed(&error))?;
         // The values that came along, if any did.
         let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));
@@ -287,37 +332,19 @@ impl Query {
         }
         let mut rows = Vec::new();
         for ((key, meta), text) in listing.into_iter().skip(page.0).take(page.1) {
-            if !with_values {
-                rows.push(row(tenant, &key, &meta, None)?);
-                continue;
-            }
-            let entry = match text {
-                Some(text) => Some(Entry { meta, text }),
-                None => tenant.get(&key).await.map_err(|error| failed(&error))?,
-            };
-            if let Some(entry) = entry {
-                rows.push(row(tenant, &key, &entry.meta, Some(&entry))?);
+            match text {
+                _ if !with_values => rows.push(row(key, meta, None)?),
+                Some(text) => rows.push(row(key, meta, Some(text))?),
+                // Deleted meanwhile, unless there is one.
+                None => {
+                    if let Some(entry) = tenant.get(&key).await.map_err(|error| failed(&error))? {
+                        rows.push(row(key, entry.meta, Some(entry.text))?);
+                    }
+                }
             }
         }
         Ok(rows)
     }
-}
-
-/// One line of the answer. A value of bytes that are no JSON (`--validate none`) is a string to a Prefect client.
-fn row(tenant: &Tenant, key: &Key, meta: &Meta, entry: Option<&Entry>) -> Result<KeyValue> {
-    let time = |at| Timestamp::try_from(at).map(|time| time.to_string());
-    let value = |entry: &Entry| match serde_json::from_slice(&entry.text) {
-        Ok(value) => Json(value),
-        Err(_) => Json(String::from_utf8_lossy(&entry.text).into()),
-    };
-    Ok(KeyValue {
-        id: meta.id.to_string(),
-        key: key.as_str().to_owned(),
-        value: entry.map(value),
-        created: time(meta.created)?,
-        updated: time(meta.modified)?,
-        tenant_id: tenant.id.to_string(),
-    })
 }
 
 pub(super) struct Mutation;
@@ -326,11 +353,12 @@ pub(super) struct Mutation;
 impl Mutation {
     async fn set_key_value(&self, context: &Context<'_>, input: SetInput) -> Result<SetPayload> {
         let value = match input.value {
-            MaybeUndefined::Value(Json(value)) => value,
+            MaybeUndefined::Value(Json(value)) => scalar::from_graphql(value)
+                .ok_or_else(|| refused("BAD_USER_INPUT", "the value is not JSON"))?,
             MaybeUndefined::Null => serde_json::Value::Null,
             MaybeUndefined::Undefined => return Err(refused("BAD_USER_INPUT", "the input has no value")),
         };
-        let value = super::scalar::literal(context, "input", "value").map_or(Ok(value), |text| {
+        let value = scalar::literal(context, "input", "value").map_or(Ok(value), |text| {
             let json = serde_json::from_str(&text);
             json.map_err(|_| refused("BAD_USER_INPUT", "the value, a string in the query, is not JSON"))
         })?;

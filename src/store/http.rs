@@ -1,11 +1,12 @@
 //! The HTTP client that stores share: what every request needs, and the errors that every answer may be.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Certificate, Client, Response};
 pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
 use reqwest_websocket::{Message, Upgrade, WebSocket};
 
@@ -37,17 +38,32 @@ pub(super) struct Answer {
 }
 
 impl Http {
-    /// A client whose requests, repeated ones included, end within `timeout`.
-    pub(super) fn new(timeout: Duration) -> std::result::Result<Self, String> {
+    /// A client for the server at `url`, whose requests, repeated ones included, end within `timeout`. Trusts the
+    /// `certificates` in PEM too, beside those that the machine trusts.
+    pub(super) fn new(
+        url: &str,
+        certificates: Option<&Path>,
+        timeout: Duration,
+    ) -> std::result::Result<Self, String> {
+        let trusted = certificates.map(trusted).transpose()?;
         let client = |kept: usize| {
-            let builder = Client::builder()
+            let mut builder = Client::builder();
+            if let Some(trusted) = &trusted {
+                builder = builder.tls_certs_merge(trusted.clone());
+            }
+            if !url.starts_with("https:") {
+                // Without TLS there need be no authorities on the machine.
+                builder = builder.tls_certs_only([]);
+            }
+            let client = builder
                 .redirect(Policy::none())
                 .no_proxy()
                 .timeout(timeout)
                 .connect_timeout(timeout * 2 / 5)
                 .pool_max_idle_per_host(kept)
-                .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")));
-            builder.build().map_err(|error| format!("cannot set up HTTP: {error}"))
+                .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")))
+                .build();
+            client.map_err(|error| unusable(&error))
         };
         Ok(Self { client: client(8)?, fresh: client(0)?, timeout })
     }
@@ -146,14 +162,9 @@ impl Http {
     /// Without the address, which the message of the store names.
     fn failed(&self, error: reqwest::Error) -> Trouble {
         let error = error.without_url();
-        let mut why = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            why = cause.to_string();
-            source = cause.source();
-        }
+        let why = cause(&error);
         if error.is_connect() {
-            return Trouble::last(Error::Unreachable(why));
+            return Trouble::last(distrust(&why).map_or(Error::Unreachable(why), Error::Untrusted));
         }
         if error.is_timeout() {
             return Trouble::last(Error::TimedOut(self.timeout.as_millis()));
@@ -200,6 +211,54 @@ impl Socket {
 #[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]
 fn broken(error: reqwest_websocket::Error) -> Error {
     Error::Unreachable(error.to_string())
+}
+
+fn trusted(file: &Path) -> std::result::Result<Vec<Certificate>, String> {
+    let shown = file.display();
+    let text =
+        std::fs::read(file).map_err(|error| format!("cannot read the certificates in {shown}: {error}"))?;
+    let found = Certificate::from_pem_bundle(&text).map_err(|error| format!("{shown}: {}", cause(&error)))?;
+    if found.is_empty() { Err(format!("{shown} holds no certificate in PEM")) } else { Ok(found) }
+}
+
+/// Why there is no client.
+fn unusable(error: &reqwest::Error) -> String {
+    let why = cause(error);
+    if why.contains("No CA certificates") {
+        return "no certificate authorities are known here; install ca-certificates, or name a file in SSL_CERT_FILE"
+            .to_owned();
+    }
+    format!("cannot set up HTTP: {why}")
+}
+
+/// The last of the reasons behind `error`.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Why TLS came to nothing, in words for a person, if that is what rustls says.
+fn distrust(why: &str) -> Option<String> {
+    if why.contains("InvalidContentType") {
+        return Some("it does not speak TLS; for a server without, the address begins with http://".into());
+    }
+    let why = why.strip_prefix("invalid peer certificate: ")?;
+    Some(if why.contains("UnknownIssuer") || why.contains("BadSignature") {
+        "its certificate is from an authority that is not known here; name the file of the authority's certificate in \
+         SSL_CERT_FILE"
+            .into()
+    } else if why.contains("xpired") {
+        format!("its certificate has expired ({why})")
+    } else if why.contains("ValidYet") || why.contains("valid yet") {
+        format!("its certificate is not valid yet, or the clock is wrong ({why})")
+    } else if why.contains("ValidForName") || why.contains("not valid for name") {
+        format!("its certificate is for another host ({why})")
+    } else {
+        format!("its certificate does not hold ({why})")
+    })
 }
 
 /// Why there is no answer, and whether another request may bring one.

@@ -44,7 +44,7 @@ impl PrefectCloudStore {
         Ok(Self {
             name: format!("prefect-cloud:{}", settings.url),
             settings: settings.clone(),
-            http: Http::new(timeout)?,
+            http: Http::new(&settings.url, None, timeout)?,
             seen: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         })

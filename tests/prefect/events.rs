@@ -39,7 +39,8 @@ fn text(mount: &Mount, name: &str) -> Option<String> {
 
 fn names(mount: &Mount) -> Vec<String> {
     let entries = fs::read_dir(&mount.dir).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

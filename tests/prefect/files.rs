@@ -60,10 +60,13 @@ fn the_limit_counts_compact_bytes_and_what_would_be_changed_is_refused() {
     let zeros = vec!["0"; 2_499].join(",\n ");
     assert_eq!(write(&format!("[{zeros}]")), 0);
     assert_eq!(write(&format!("[0,{zeros}]")), libc::EFBIG);
-    for text in ["{\"a\":1,\"a\":2}", "18446744073709551615", "[18446744073709551616]", "[1e400]", "\"\\ud800\""] {
+    for text in
+        ["{\"a\":1,\"a\":2}", "18446744073709551615", "[18446744073709551616]", "[1e400]", "\"\\ud800\""]
+    {
         assert_eq!(write(text), libc::EINVAL, "{text}");
     }
-    for text in ["[18446744073709551615]", "-9223372036854775808", "{\"b\":1.50,\"a\":[1e2]}", "1.0", "null"] {
+    for text in ["[18446744073709551615]", "-9223372036854775808", "{\"b\":1.50,\"a\":[1e2]}", "1.0", "null"]
+    {
         assert_eq!(write(text), 0, "{text}");
         assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), text);
     }
@@ -100,7 +103,9 @@ fn tags_are_an_attribute_and_a_write_leaves_them_alone() {
 fn files_may_end_in_an_extension() {
     let Some((server, mount)) = fresh(&["--extension", ".json"]) else { return };
     server.set("given", &json!({"a": 1}));
-    let out = mount.sh("cat given.json && echo '[1]' > app.json && sed -i s/1/2/ app.json && mv app.json moved.json && ls");
+    let out = mount.sh(
+        "cat given.json && echo '[1]' > app.json && sed -i s/1/2/ app.json && mv app.json moved.json && ls",
+    );
     assert_eq!(String::from_utf8_lossy(&out.stdout), "{\n  \"a\": 1\n}\ngiven.json\nmoved.json\n", "{out:?}");
     assert_eq!(server.names(), ["given", "moved"]);
     assert_eq!(server.get("moved").unwrap()["value"], json!([2]));

@@ -91,6 +91,23 @@ impl Server {
         self.child.id()
     }
 
+    /// The most memory that the server has had so far, in KiB.
+    pub(super) fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Connections that the server has open.
+    pub(super) fn connections(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
+        let socket = |fd: &std::fs::DirEntry| {
+            // Closed since it was listed.
+            std::fs::read_link(fd.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+        };
+        open.filter(socket).count()
+    }
+
     pub(super) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
     }

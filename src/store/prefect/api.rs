@@ -64,7 +64,7 @@ struct Token {
 impl Api {
     pub(super) fn new(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         Ok(Self {
-            http: Http::new(timeout)?,
+            http: Http::new(&settings.url, settings.certificates.as_deref(), timeout)?,
             settings: settings.clone(),
             client: Uuid::new_v4().to_string(),
             csrf: Mutex::default(),

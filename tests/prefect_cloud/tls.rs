@@ -1,0 +1,181 @@
+//! A server behind a real TLS terminator, with certificates of an authority of our own.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::common::{Mount, can_mount, wait_for};
+use super::server::{KEY, Server, both};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An authority, and what it signs.
+struct Authority {
+    dir: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let authority = Self { dir: TempDir::new().unwrap() };
+        authority
+            .openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca");
+        authority
+    }
+
+    fn openssl(&self, args: &str) {
+        let out =
+            Command::new("openssl").args(args.split(' ')).current_dir(self.dir.path()).output().unwrap();
+        assert!(out.status.success(), "openssl {args}: {}", both(&out));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A certificate for `host` that ends in `days`, with its key in the same file.
+    fn certify(&self, host: &str, days: i32) -> PathBuf {
+        let name = format!("{host}{days}");
+        let extensions = format!("basicConstraints=CA:FALSE\nsubjectAltName=DNS:{host}\n");
+        fs::write(self.path(&format!("{name}.ext")), extensions).unwrap();
+        self.openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={host}"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile {name}.ext \
+             -out {name}.pem"
+        ));
+        let text = |kind: &str| fs::read_to_string(self.path(&format!("{name}.{kind}"))).unwrap();
+        let both = self.path(&format!("{name}.both"));
+        fs::write(&both, text("key") + &text("pem")).unwrap();
+        both
+    }
+}
+
+/// A stunnel in front of a server; ended when dropped.
+struct Terminator {
+    child: Child,
+    port: u16,
+}
+
+impl Terminator {
+    fn start(server: &Server, certificate: &Path) -> Self {
+        // Free a moment ago; another test may take it first, which stunnel says by its end.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (settings, log) = (certificate.with_extension("conf"), certificate.with_extension("log"));
+        let text = format!(
+            "foreground = yes\npid =\n[kv]\naccept = 127.0.0.1:{port}\nconnect = {}\ncert = {}\n",
+            server.address,
+            certificate.display()
+        );
+        fs::write(&settings, text).unwrap();
+        let mut child = Command::new("stunnel")
+            .arg(&settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .expect("stunnel is missing: run scripts/setup");
+        wait_for(PATIENCE, || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "stunnel: {}", fs::read_to_string(&log).unwrap());
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port }
+    }
+
+    fn store(&self, host: &str) -> String {
+        format!("prefect-cloud:https://{host}:{}", self.port)
+    }
+}
+
+impl Drop for Terminator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Mounts `store` with the authorities in `trusted`; returns the exit code and what was said.
+fn mount(home: &TempDir, store: &str, trusted: Option<&Path>) -> (Option<i32>, String) {
+    let mut command = Mount::command(home);
+    command.env("PREFECT__CLOUD__API_KEY", KEY).env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
+    if let Some(trusted) = trusted {
+        command.env("SSL_CERT_FILE", trusted);
+    }
+    let out = command.arg(store).arg(home.path().join("mnt")).output().unwrap();
+    (out.status.code(), both(&out))
+}
+
+#[test]
+fn a_server_whose_certificate_holds_is_mounted_end_to_end() {
+    if !can_mount() {
+        return;
+    }
+    let (server, authority, home) = (Server::memory(), Authority::new(), TempDir::new().unwrap());
+    let terminator = Terminator::start(&server, &authority.certify("localhost", 2));
+    let (code, said) = mount(&home, &terminator.store("localhost"), Some(&authority.path("ca.pem")));
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let dir = home.path().join("mnt");
+    let pid = super::common::status_of(&dir)["pid"].as_i64().unwrap();
+    let mount = Mount { home, dir, pid: i32::try_from(pid).unwrap() };
+    fs::write(mount.path("k"), "{\"over\": \"tls\"}\n").unwrap();
+    assert_eq!(server.get("k"), Some(json!({"over": "tls"})));
+    server.set("other", json!([1]));
+    assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "[\n  1\n]\n");
+}
+
+#[test]
+fn a_server_whose_certificate_does_not_hold_is_refused_at_mount_and_never_asked() {
+    if !can_mount() {
+        return;
+    }
+    let (server, authority) = (Server::memory(), Authority::new());
+    let good = Terminator::start(&server, &authority.certify("localhost", 2));
+    let other = Terminator::start(&server, &authority.certify("kv.example.com", 2));
+    let old = Terminator::start(&server, &authority.certify("localhost", -1));
+    let (ours, theirs) = (authority.path("ca.pem"), Authority::new());
+    let plain = format!("prefect-cloud:https://{}", server.address);
+    for (store, trusted, why) in [
+        (good.store("localhost"), None, "authority that is not known"),
+        (good.store("localhost"), Some(theirs.path("ca.pem")), "authority that is not known"),
+        (good.store("127.0.0.1"), Some(ours.clone()), "is for another host"),
+        (other.store("localhost"), Some(ours.clone()), "kv.example.com"),
+        (old.store("localhost"), Some(ours.clone()), "has expired"),
+        (plain, Some(ours), "does not speak TLS"),
+    ] {
+        let home = TempDir::new().unwrap();
+        let (code, said) = mount(&home, &store, trusted.as_deref());
+        assert!(code == Some(4) && said.contains(why), "{store}: {code:?} {said}");
+        assert!(said.lines().count() == 1 && said.contains(&store) && !said.contains(KEY), "{said}");
+    }
+    assert!(!server.log().contains("POST"), "{}", server.log());
+}
+
+#[test]
+fn a_server_without_tls_needs_no_authorities() {
+    if !can_mount() {
+        return;
+    }
+    let (server, home) = (Server::memory(), TempDir::new().unwrap());
+    let store = format!("://{}", server.address);
+    let mount = |scheme: &str| {
+        let mut command = Mount::command(&home);
+        command
+            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_DIR", "/nowhere")
+            .env("PREFECT__CLOUD__API_KEY", KEY);
+        command.arg(format!("prefect-cloud:{scheme}{store}")).arg(home.path().join("mnt")).output().unwrap()
+    };
+    let out = mount("https");
+    assert!(out.status.code() == Some(4) && both(&out).contains("ca-certificates"), "{}", both(&out));
+    let out = mount("http");
+    assert!(out.status.success(), "{}", both(&out));
+    let dir = home.path().join("mnt");
+    let pid = super::common::status_of(&dir)["pid"].as_i64().unwrap();
+    drop(Mount { home, dir, pid: i32::try_from(pid).unwrap() });
+}
