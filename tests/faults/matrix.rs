@@ -1,5 +1,7 @@
 //! Every fault of a server, and the errno it gives.
 
+use std::time::Instant;
+
 use libc::{EACCES, EBUSY, EHOSTUNREACH, EIO, ETIMEDOUT};
 
 use super::common::{can_mount, peak_memory};
@@ -68,7 +70,9 @@ fn holds(fault: &Fault, expected: i32, requests: usize) {
     let check = |operation: Operation| {
         bench.fail(fault);
         let before = (bench.calls(), bench.proxy.requests());
+        let start = Instant::now();
         let result = bench.errno(operation);
+        eprintln!("{operation:?}: errno {result} after {} ms", start.elapsed().as_millis());
         let known_down = expected == ETIMEDOUT && result == EHOSTUNREACH;
         assert!(result == expected || known_down, "{operation:?}: {result} {}", bench.mount.last_error());
         let (calls, cost) = (bench.calls() - before.0, bench.proxy.requests() - before.1);
