@@ -1,6 +1,7 @@
 //! The real Prefect 3 server, one for all tests of a program, and its programs.
 
 use std::net::{TcpListener, TcpStream};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -18,8 +19,14 @@ const START: Duration = Duration::from_mins(3);
 
 /// The server without any variable, for one test at a time.
 pub(super) struct Server {
-    pub(super) address: String,
+    api: Api,
     _alone: MutexGuard<'static, ()>,
+}
+
+/// What the server is asked, from any thread.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) address: String,
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -29,13 +36,23 @@ impl Server {
     pub(super) fn fresh() -> Option<Self> {
         let alone = ALONE.lock();
         let process = process()?;
-        let server = Self { address: process.address.clone(), _alone: alone };
-        for name in server.names() {
-            server.delete(&name);
+        let api = Api { address: process.address.clone() };
+        for name in api.names() {
+            api.delete(&name);
         }
-        Some(server)
+        Some(Self { api, _alone: alone })
     }
+}
 
+impl Deref for Server {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Api {
     /// The address of the API.
     pub(super) fn url(&self) -> String {
         format!("http://{}/api", self.address)
