@@ -101,7 +101,7 @@ fn on_prefect_cloud() -> Option<Mounted> {
 fn on_prefect() -> Option<Mounted> {
     Mounted::served(|| {
         let server = common::can_mount().then(prefect::Server::fresh)??;
-        let mount = Mount::prefect(&server.address, &[]);
+        let mount = Mount::prefect(&server.address, &prefect::PATIENT);
         let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };
         let store: Arc<dyn Store> = Arc::new(PrefectStore::open(&settings, PATIENCE).unwrap());
         Some((server, mount, store))

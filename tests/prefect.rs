@@ -1,7 +1,13 @@
 //! The `prefect` store against the real Prefect 3 server, its client and its command line.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+#[path = "prefect/clients.rs"]
+mod clients;
 mod common;
+#[path = "prefect/load.rs"]
+mod load;
+#[path = "faults/proxy.rs"]
+mod proxy;
 #[path = "prefect/server.rs"]
 mod server;
 #[macro_use]

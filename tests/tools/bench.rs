@@ -178,7 +178,7 @@ impl Bench {
                 Mount::start_in(home, &store, &[])
             }
             Behind::Server(server) => Mount::prefect_cloud_in(home, &server.address, KEY, &[]),
-            Behind::Prefect(server) => Mount::prefect_in(home, &server.address, &[]),
+            Behind::Prefect(server) => Mount::prefect_in(home, &server.address, &prefect::PATIENT),
         };
         let beside = mount.home.path().join("beside");
         fs::create_dir_all(&beside).unwrap();

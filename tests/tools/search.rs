@@ -103,6 +103,7 @@ pub(super) fn checksums_are_those_of_the_same_file_elsewhere(on: On) {
     let script =
         "md5sum * > $BESIDE/sums && cp -r . $BESIDE/copy && cd $BESIDE/copy && md5sum -c --quiet ../sums";
     assert_eq!(at.sh(script).succeeds(Calls::NONE), "");
+    drop(at);
     prints(on, &["md5sum"], "md5sum < db", "8e8b221808a52124e5f87feb208c47ca  -\n");
 }
 
