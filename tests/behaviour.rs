@@ -242,7 +242,7 @@ macro_rules! every_case_and_another_client {
     };
 }
 
-/// Where any text is a key: Prefect 3 has only lower-case letters, digits, `_` and `-`.
+/// Where any text is a key ("Where stores differ" in docs/semantics.md).
 macro_rules! every_case_and_any_name {
     ($door:ident) => {
         every_case_and_another_client! {

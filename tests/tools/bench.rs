@@ -88,8 +88,8 @@ pub(super) enum On {
     /// The API of Prefect Cloud 1 over another store, which keeps JSON: a value of which no text was written on the
     /// present mount is shown indented.
     PrefectCloud,
-    /// The real Prefect 3 server, which keeps JSON too, of up to 5,000 bytes without white space, and has fewer names
-    /// (see `every_case_and_any_name`). No case needs more, and none has an expectation of its own.
+    /// The real Prefect 3 server. It takes fewer names and smaller values ("Where stores differ" in docs/semantics.md):
+    /// no case but those of the room `names`, which is left out, needs others, and none expects something else.
     Prefect,
 }
 
