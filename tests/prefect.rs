@@ -22,7 +22,7 @@ use server::Server;
 use suite::Fresh;
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn store(server: &Server) -> Arc<dyn Store> {
     let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use common::http::answer;
 use common::{Mount, can_mount, wait_for};
-use server::{KEY, Server, answer, both, command};
+use server::{KEY, Server, both, command};
 
 #[test]
 fn the_four_functions_of_the_real_client_work_for_every_value_and_key() {

@@ -65,8 +65,8 @@ fn each_outside_crate_is_named_in_its_room_only() {
     only_in("inotify", &["src/store/sqlite/watcher.rs"]);
     only_in("lru", &["src/cache.rs", "src/cache/", "src/serve/tenant.rs"]);
     only_in("axum", &["src/serve/"]);
-    only_in("reqwest", &["src/store/http.rs"]);
-    only_in("toml", &["src/store/prefect_cloud/settings.rs"]);
+    only_in("reqwest", &["src/store/http.rs", "src/store/prefect/api.rs"]);
+    only_in("toml", &["src/store/prefect/settings.rs", "src/store/prefect_cloud/settings.rs"]);
     only_in("async_graphql", &["src/serve/"]);
     only_in("hyper_util", &["src/serve/listener.rs"]);
     only_in("subtle", &["src/serve/keys.rs"]);
