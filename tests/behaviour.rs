@@ -1,4 +1,5 @@
-//! How files behave, checked through two doors: the directory without a kernel, and mounts of the built binary.
+//! How files behave, checked through two doors: the directory without a kernel, and mounts of the built binary, of each
+//! kind of store.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "behaviour/clients.rs"]
@@ -16,8 +17,13 @@ mod in_process;
 mod kernel;
 #[path = "behaviour/limits.rs"]
 mod limits;
+#[path = "behaviour/names.rs"]
+mod names;
 #[path = "behaviour/naming.rs"]
 mod naming;
+#[path = "prefect/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod prefect;
 #[path = "behaviour/reading.rs"]
 mod reading;
 #[path = "behaviour/scratch.rs"]
@@ -30,10 +36,13 @@ mod sys;
 #[path = "behaviour/writing.rs"]
 mod writing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvfs::fs::document::Validate;
+use kvfs::store::{PrefectCloudSettings, PrefectCloudStore, PrefectSettings, PrefectStore, Store};
 
+use common::Mount;
 use door::Door;
 use in_process::InProcess;
 use kernel::Mounted;
@@ -75,10 +84,27 @@ fn on_sqlite() -> Option<Mounted> {
 }
 
 fn on_prefect_cloud() -> Option<Mounted> {
-    common::can_mount().then(|| {
-        let server = server::Server::memory();
-        let address = server.address.clone();
-        Mounted::prefect_cloud(Box::new(server), &address, server::KEY, &[])
+    Mounted::served(|| {
+        let server = common::can_mount().then(server::Server::memory)?;
+        let mount = Mount::prefect_cloud(&server.address, server::KEY, &[]);
+        let settings = PrefectCloudSettings {
+            url: format!("http://{}", server.address),
+            key: Some(server::KEY.to_owned()),
+            key_from: "the test",
+            tenant: None,
+        };
+        let store: Arc<dyn Store> = Arc::new(PrefectCloudStore::open(&settings, PATIENCE).unwrap());
+        Some((server, mount, store))
+    })
+}
+
+fn on_prefect() -> Option<Mounted> {
+    Mounted::served(|| {
+        let server = common::can_mount().then(prefect::Server::fresh)??;
+        let mount = Mount::prefect(&server.address, &prefect::PATIENT);
+        let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };
+        let store: Arc<dyn Store> = Arc::new(PrefectStore::open(&settings, PATIENCE).unwrap());
+        Some((server, mount, store))
     })
 }
 
@@ -192,7 +218,7 @@ macro_rules! every_case {
 }
 
 macro_rules! every_case_and_another_client {
-    ($door:ident) => {
+    ($door:ident $($more:tt)*) => {
         every_case! {
             $door
             clients {
@@ -210,6 +236,20 @@ macro_rules! every_case_and_another_client {
                 text_appended_to_a_new_file_does_not_replace_another_clients_key
                 a_rename_that_must_not_replace_loses_against_another_client
                 a_renamed_key_shows_what_another_client_set_just_before
+            }
+            $($more)*
+        }
+    };
+}
+
+/// Where any text is a key ("Where stores differ" in docs/semantics.md).
+macro_rules! every_case_and_any_name {
+    ($door:ident) => {
+        every_case_and_another_client! {
+            $door
+            names {
+                odd_names_are_listed_once
+                a_key_called_as_a_backup_is_a_key
             }
         }
     };
@@ -235,7 +275,8 @@ fn an_open_that_was_sent_to_look_again_leaves_the_next_one_alone() {
     assert_eq!(files.contents(reader).unwrap(), b"[1]");
 }
 
-every_case_and_another_client!(without_a_kernel);
+every_case_and_any_name!(without_a_kernel);
 every_case!(on_memory);
-every_case_and_another_client!(on_sqlite);
-every_case_and_another_client!(on_prefect_cloud);
+every_case_and_any_name!(on_sqlite);
+every_case_and_any_name!(on_prefect_cloud);
+every_case_and_another_client!(on_prefect);

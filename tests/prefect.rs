@@ -1,6 +1,8 @@
 //! The `prefect` store against the real Prefect 3 server, its client and its command line.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+#[path = "prefect/clients.rs"]
+mod clients;
 mod common;
 #[path = "prefect/copy.rs"]
 mod copy;
@@ -8,8 +10,12 @@ mod copy;
 mod events;
 #[path = "prefect/files.rs"]
 mod files;
+#[path = "prefect/load.rs"]
+mod load;
 #[path = "prefect/pipe.rs"]
 mod pipe;
+#[path = "faults/proxy.rs"]
+mod proxy;
 #[path = "prefect/server.rs"]
 mod server;
 #[macro_use]

@@ -10,6 +10,15 @@ use super::scratch::Class;
 use super::{Access, Caller, Found, Fs, FsError, FsResult, Opened};
 use crate::store::{Expect, Key};
 
+/// What becomes of a new file of this class, whose name a key can have or not.
+const fn purpose_of_new(class: Class, fit_for_key: bool) -> Purpose {
+    match class {
+        Class::Key => Purpose::Key,
+        Class::Soft if fit_for_key => Purpose::Soft,
+        Class::Soft | Class::Hard => Purpose::Hard,
+    }
+}
+
 impl Fs {
     /// Creates `name` and opens it. The file is local until its first complete document is published.
     pub fn create(
@@ -39,12 +48,7 @@ impl Fs {
         // The successor of a key that was renamed to a backup is a new file for who writes it.
         let entry = entry.filter(|_| !hidden);
         let there = entry.is_some();
-        let purpose = match (class, &key) {
-            _ if there => Purpose::Key,
-            (Class::Hard, _) | (Class::Soft, None) => Purpose::Hard,
-            (Class::Soft, Some(_)) => Purpose::Soft,
-            (Class::Key, _) => Purpose::Key,
-        };
+        let purpose = if there { Purpose::Key } else { purpose_of_new(class, key.is_some()) };
         let key = key.unwrap_or_else(|| Key::from(name.as_str()));
         if let Some(error) = self.cache.outage().filter(|_| purpose == Purpose::Key && !hidden) {
             return Err(error.into());

@@ -206,7 +206,7 @@ mod tests {
         }
         assert_eq!(names.decode(OsStr::new(".json")), Decoded::Impossible);
         let long = names.encode(&Key::from("é".repeat(3000)));
-        assert!(long.len() <= NAME_MAX && long.strip_suffix(".json").is_some());
+        assert!(long.len() <= NAME_MAX && long.ends_with(names.extension()));
         assert_eq!(names.decode(OsStr::new(&long)), Decoded::Alias);
         for wrong in ["json", ".", "", "./a", ".a b", ".a%", ".abcdefghijklmnopqrstuvwxyz"] {
             assert!(Names::with_extension(wrong).is_err(), "{wrong}");

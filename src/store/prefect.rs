@@ -54,6 +54,13 @@ impl PrefectStore {
 
     /// Sets `key`, whatever is there.
     async fn upsert(&self, key: &Key, text: &Text) -> Result<Meta> {
+        let missing = self.view.seen.lock().is_missing(key);
+        if missing {
+            match self.create(key, text).await {
+                Err(Error::Exists) => {}
+                made => return made,
+            }
+        }
         let value = document(text);
         for _ in 0..ROUNDS {
             if self.view.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {

@@ -166,6 +166,11 @@ impl Seen {
         Revision(self.tick())
     }
 
+    /// Whether there was no such key when it was last asked for or changed.
+    pub(super) fn is_missing(&self, key: &Key) -> bool {
+        self.keys.get(key).is_some_and(|known| known.entry.is_none())
+    }
+
     pub(super) fn id(&self, key: &Key) -> Option<Arc<str>> {
         Some(self.keys.get(key)?.entry.as_ref()?.meta.id.clone())
     }
@@ -212,6 +217,7 @@ mod tests {
         assert_eq!(text(seen.told(&key, Some(row("i", "3")), first)).unwrap(), "4\n");
         let before = seen.ask();
         seen.deleted(&key);
+        assert!(seen.is_missing(&key) && !seen.is_missing(&Key::from("never asked for")));
         assert_eq!(text(seen.told(&key, Some(row("i", "4")), before)), None);
         assert!(seen.told_all(vec![(key.clone(), row("i", "4"))], before).is_empty());
         let asked = seen.ask();

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kvfs::store::{Location, PrefectCloudSettings, PrefectCloudStore, open};
+use kvfs::store::{Location, Store, open};
 use parking_lot::MutexGuard;
 
 use super::door::{Client, Door, Fd, Outcome, Stat, errno};
@@ -46,19 +46,15 @@ impl Mounted {
         Self::new(mount, Some(Client::new(store)), alone)
     }
 
-    /// A mount of what `server` serves at `address`, logged in by `key`.
-    pub(super) fn prefect_cloud(server: Box<dyn Any>, address: &str, key: &str, args: &[&str]) -> Self {
+    /// A mount of what a server keeps as JSON, and another client of it; `None` if there is no such server.
+    pub(super) fn served<S: Any>(start: impl FnOnce() -> Option<(S, Mount, Arc<dyn Store>)>) -> Option<Self> {
         let alone = ONE_AT_A_TIME.lock();
-        let mount = Mount::prefect_cloud(address, key, args);
-        let url = format!("http://{address}");
-        let settings =
-            PrefectCloudSettings { url, key: Some(key.to_owned()), key_from: "the test", tenant: None };
-        let store = PrefectCloudStore::open(&settings, Duration::from_secs(5)).unwrap();
-        let mut client = Client::new(Arc::new(store));
+        let (server, mount, store) = start()?;
+        let mut client = Client::new(store);
         client.keeps_bytes = false;
         let mut mounted = Self::new(mount, Some(client), alone);
-        mounted.server = Some(server);
-        mounted
+        mounted.server = Some(Box::new(server));
+        Some(mounted)
     }
 
     fn new(mount: Mount, client: Option<Client>, alone: MutexGuard<'static, ()>) -> Self {

@@ -53,14 +53,14 @@ pub(super) fn a_scratch_file_renamed_onto_a_new_name_is_a_key(door: &dyn Door) {
 }
 
 pub(super) fn fsync_of_a_temporary_file_makes_it_a_key(door: &dyn Door) {
-    let fd = door.open("k.part", O_RDWR | O_CREAT | O_EXCL).unwrap();
+    let fd = door.open("tmp12345678", O_RDWR | O_CREAT | O_EXCL).unwrap();
     door.write_all(fd, b"[1").unwrap();
     assert_eq!(door.fsync(fd), Err(EINVAL));
     door.write_all(fd, b"]").unwrap();
     assert_eq!(door.fsync(fd), Ok(()));
-    stored_is(door, "k.part", Some("[1]"));
+    stored_is(door, "tmp12345678", Some("[1]"));
     assert_eq!(door.close(fd), Ok(()));
-    assert_eq!(door.text("k.part"), "[1]");
+    assert_eq!(door.text("tmp12345678"), "[1]");
 }
 
 pub(super) fn a_key_is_never_absent_while_its_backup_is_made(door: &dyn Door) {

@@ -72,6 +72,15 @@ impl Mount {
         Self::start_in(home, &format!("prefect-cloud:http://{address}"), args)
     }
 
+    /// Mounts the Variables of the Prefect 3 server at `address`.
+    pub fn prefect(address: &str, args: &[&str]) -> Self {
+        Self::prefect_in(TempDir::new().unwrap(), address, args)
+    }
+
+    pub fn prefect_in(home: TempDir, address: &str, args: &[&str]) -> Self {
+        Self::start_in(home, &format!("prefect:http://{address}/api"), args)
+    }
+
     /// The binary with its directories moved below `home`.
     pub fn command(home: &TempDir) -> Command {
         let mut command = Command::new(KVFS);

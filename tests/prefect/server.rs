@@ -1,9 +1,11 @@
 //! The real Prefect 3 server, one for all tests of a program, and its programs.
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -16,26 +18,61 @@ use super::common::wait_for;
 /// A first start compiles all of Prefect.
 const START: Duration = Duration::from_mins(3);
 
+/// For mounts of it: it shares the machine with the tests, and nothing there measures time.
+pub(super) const PATIENT: [&str; 2] = ["--timeout", "30s"];
+
 /// The server without any variable, for one test at a time.
 pub(super) struct Server {
-    pub(super) address: String,
-    _alone: MutexGuard<'static, ()>,
+    api: Api,
+    process: MutexGuard<'static, Option<Process>>,
 }
 
-static ALONE: Mutex<()> = Mutex::new(());
+/// What the server is asked, from any thread.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) address: String,
+}
 
 impl Server {
     /// `None`, with a line that says why, where Prefect is not installed.
     pub(super) fn fresh() -> Option<Self> {
-        let alone = ALONE.lock();
-        let process = process()?;
-        let server = Self { address: process.address.clone(), _alone: alone };
-        for name in server.names() {
-            server.delete(&name);
+        static PROCESS: Mutex<Option<Process>> = Mutex::new(None);
+        let mut process = PROCESS.lock();
+        bin()?;
+        let api = Api { address: process.get_or_insert_with(Process::new).address.clone() };
+        let mut server = Self { api, process };
+        // A test that failed may have left it stopped.
+        server.start();
+        for name in server.all().keys() {
+            server.delete(name);
         }
         Some(server)
     }
 
+    /// Ends the process; the variables stay.
+    pub(super) fn stop(&mut self) {
+        if let Some(process) = &mut *self.process {
+            process.stop();
+        }
+    }
+
+    /// Starts it again at the same address, if it is stopped.
+    pub(super) fn start(&mut self) {
+        if let Some(process) = &mut *self.process {
+            process.start();
+        }
+    }
+}
+
+impl Deref for Server {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Api {
     /// The address of the API.
     pub(super) fn url(&self) -> String {
         format!("http://{}/api", self.address)
@@ -64,8 +101,7 @@ impl Server {
         let (status, answer) =
             self.send("PATCH", &format!("/variables/name/{name}"), &json!({"value": value}));
         if status == 404 {
-            let (status, answer) = self.send("POST", "/variables/", &json!({"name": name, "value": value}));
-            assert_eq!(status, 201, "{answer}");
+            self.create(&json!({"name": name, "value": value}));
         } else {
             assert_eq!(status, 204, "{answer}");
         }
@@ -76,23 +112,34 @@ impl Server {
         assert_eq!(status, 204, "{answer}");
     }
 
+    pub(super) fn create(&self, variable: &Value) {
+        let (status, answer) = self.send("POST", "/variables/", variable);
+        assert_eq!(status, 201, "{answer}");
+    }
+
     pub(super) fn delete(&self, name: &str) {
         let (status, answer) = self.send("DELETE", &format!("/variables/name/{name}"), &Value::Null);
         assert_eq!(status, 204, "{name}: {answer}");
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
+    /// Every name and its value.
+    pub(super) fn all(&self) -> BTreeMap<String, Value> {
+        let mut all = BTreeMap::new();
         loop {
-            let page = json!({"offset": names.len(), "sort": "NAME_ASC"});
-            let (status, page) = self.send("POST", "/variables/filter", &page);
+            let page = json!({"offset": all.len(), "sort": "NAME_ASC"});
+            let (status, mut page) = self.send("POST", "/variables/filter", &page);
             assert_eq!(status, 200, "{page}");
-            let page = page.as_array().unwrap();
+            let page = page.as_array_mut().unwrap();
             if page.is_empty() {
-                return names;
+                return all;
             }
-            names.extend(page.iter().map(|variable| variable["name"].as_str().unwrap().to_owned()));
+            let row = |row: &mut Value| (row["name"].as_str().unwrap().to_owned(), row["value"].take());
+            all.extend(page.iter_mut().map(row));
         }
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all().into_keys().collect()
     }
 
     /// A program of Prefect 3, set up for this server.
@@ -106,50 +153,50 @@ impl Server {
 
 struct Process {
     address: String,
-    /// Closed when the program of the tests ends, which ends the server.
-    _stdin: Mutex<ChildStdin>,
-    _home: TempDir,
+    home: TempDir,
+    running: Option<Child>,
 }
 
-fn process() -> Option<&'static Process> {
-    static PROCESS: OnceLock<Option<Process>> = OnceLock::new();
-    PROCESS.get_or_init(start).as_ref()
-}
+impl Process {
+    fn new() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { address: format!("127.0.0.1:{port}"), home: TempDir::new().unwrap(), running: None }
+    }
 
-fn start() -> Option<Process> {
-    let program = bin()?.join("prefect");
-    let home = TempDir::new().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new("sh");
-    // Statics are not dropped: the end of standard input tells the end of the tests.
-    command.args([
-        "-c",
-        r#""$@" & server=$!; read -r line; kill $server; wait $server; rm -rf "$PREFECT_HOME""#,
-        "sh",
-    ]);
-    command.arg(program).args([
-        "server",
-        "start",
-        "--no-ui",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-    ]);
-    command
-        .env("PREFECT_HOME", home.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    quiet(&mut command);
-    let mut child = command.spawn().unwrap();
-    let address = format!("127.0.0.1:{port}");
-    wait_for(START, || {
-        assert!(child.try_wait().unwrap().is_none(), "the Prefect server ended");
-        let healthy = |stream| exchange(stream, "GET /api/health HTTP/1.1", b"").0 == 200;
-        TcpStream::connect(&address).is_ok_and(healthy)
-    });
-    Some(Process { address, _stdin: Mutex::new(child.stdin.take().unwrap()), _home: home })
+    fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let (host, port) = self.address.split_once(':').unwrap();
+        let mut command = Command::new("sh");
+        // Statics are not dropped: the end of standard input tells the end of the tests, a line that of the server.
+        command.args([
+            "-c",
+            r#""$@" & server=$!; read -r _ || over=1; kill $server; wait $server
+               [ -z "$over" ] || rm -rf "$PREFECT_HOME""#,
+            "sh",
+        ]);
+        command.arg(bin().unwrap().join("prefect"));
+        command.args(["server", "start", "--no-ui", "--host", host, "--port", port]);
+        command
+            .env("PREFECT_HOME", self.home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        quiet(&mut command);
+        let child = self.running.insert(command.spawn().unwrap());
+        wait_for(START, || {
+            assert!(child.try_wait().unwrap().is_none(), "the Prefect server ended");
+            let healthy = |stream| exchange(stream, "GET /api/health HTTP/1.1", b"").0 == 200;
+            TcpStream::connect(&self.address).is_ok_and(healthy)
+        });
+    }
+
+    fn stop(&mut self) {
+        let Some(mut child) = self.running.take() else { return };
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        child.wait().unwrap();
+    }
 }
 
 fn quiet(command: &mut Command) {

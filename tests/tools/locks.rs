@@ -51,8 +51,8 @@ pub(super) fn a_counter_locked_by_flock_on_itself_loses_nothing(on: On) {
 
 pub(super) fn a_counter_locked_by_flock_on_a_lock_file_loses_nothing(on: On) {
     let Some(at) = on.lasting(&["flock"]) else { return };
-    counts_under_flock(&at, "counter.lock");
-    assert_eq!(at.stored("counter.lock"), None);
+    counts_under_flock(&at, "counter-lock");
+    assert_eq!(at.stored("counter-lock"), None);
     assert_eq!(at.afresh().names(), ["counter"]);
 }
 
@@ -129,7 +129,7 @@ pub(super) fn a_counter_locked_by_lockf_on_a_lock_file_loses_nothing(on: On) {
     let script = format!(
         "import fcntl, json\n\
          for _ in range({ROUNDS}):\n\
-         \x20   with open('counter.lock', 'w') as lock:\n\
+         \x20   with open('counter-lock', 'w') as lock:\n\
          \x20       fcntl.lockf(lock, fcntl.LOCK_EX)\n\
          \x20       n = json.load(open('counter'))\n\
          \x20       with open('counter', 'w') as f:\n\
@@ -137,7 +137,7 @@ pub(super) fn a_counter_locked_by_lockf_on_a_lock_file_loses_nothing(on: On) {
     );
     all_at_once(&at, "python3", &script);
     assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
-    assert_eq!(at.stored("counter.lock"), None);
+    assert_eq!(at.stored("counter-lock"), None);
 }
 
 /// Adds 1 to `counter` [`ROUNDS`] times. The handle is opened before the lock is granted, so another process may

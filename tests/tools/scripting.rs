@@ -205,7 +205,7 @@ pub(super) fn jq_and_sponge_edit_a_key_with_one_set(on: On) {
 
 pub(super) fn jq_and_mv_edit_a_key(on: On) {
     let Some(at) = bench(on, &["jq"]) else { return };
-    at.sh("jq '.n = 2' f > f.tmp2 && mv f.tmp2 f").succeeds(Calls::new(1, 0, 1));
+    at.sh("jq '.n = 2' f > f-new && mv f-new f").succeeds(Calls::new(1, 0, 1));
     only_f_is(&at, NEW);
 }
 

@@ -9,7 +9,7 @@ const DB: &str = "{\n  \"h\": 1\n}\n";
 fn bench(on: On, tools: &[&str]) -> Option<Bench> {
     let at = on.lasting(tools)?;
     at.put("db", DB);
-    at.put("small key", "42\n");
+    at.put("small-key", "42\n");
     at.put("large", &format!("\"{}needle\"\n", "x".repeat(1_990)));
     Some(at.afresh())
 }
@@ -27,7 +27,7 @@ pub(super) fn stat_knows_the_size_before_the_first_read(on: On) {
     prints(
         on,
         &["stat"],
-        "stat -c '%s %F %h' db 'small key' large",
+        "stat -c '%s %F %h' db small-key large",
         "13 regular file 1\n3 regular file 1\n1999 regular file 1\n",
     );
 }
@@ -37,7 +37,7 @@ pub(super) fn ls_lists_names_and_sizes(on: On) {
         on,
         &["ls", "awk"],
         "ls; ls -l | awk 'NR > 1 { print $5 }'",
-        "db\nlarge\nsmall key\n13\n1999\n3\n",
+        "db\nlarge\nsmall-key\n13\n1999\n3\n",
     );
 }
 
@@ -54,7 +54,7 @@ pub(super) fn find_selects_by_size_name_and_type(on: On) {
         on,
         &["find"],
         "find . -type f -size 13c; find . -type f -size +1000c; find . -name 'small*'; find . -type d",
-        "./db\n./large\n./small key\n.\n",
+        "./db\n./large\n./small-key\n.\n",
     );
 }
 
@@ -67,7 +67,7 @@ pub(super) fn grep_finds_text_in_every_key(on: On) {
         on,
         &["grep"],
         "grep -rl needle . ; grep -rc 42 . | sort",
-        "./large\n./db:0\n./large:0\n./small key:1\n",
+        "./large\n./db:0\n./large:0\n./small-key:1\n",
     );
 }
 
@@ -103,6 +103,7 @@ pub(super) fn checksums_are_those_of_the_same_file_elsewhere(on: On) {
     let script =
         "md5sum * > $BESIDE/sums && cp -r . $BESIDE/copy && cd $BESIDE/copy && md5sum -c --quiet ../sums";
     assert_eq!(at.sh(script).succeeds(Calls::NONE), "");
+    drop(at);
     prints(on, &["md5sum"], "md5sum < db", "8e8b221808a52124e5f87feb208c47ca  -\n");
 }
 
@@ -110,7 +111,7 @@ pub(super) fn diff_compares_keys(on: On) {
     let Some(at) = bench(on, &["diff", "cmp"]) else { return };
     at.put("db2", DB);
     at.sh("diff db db2 && cmp db db2").succeeds(Calls::NONE);
-    let ran = at.sh("diff db 'small key'");
+    let ran = at.sh("diff db small-key");
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), "1,3c1\n< {\n<   \"h\": 1\n< }\n---\n> 42\n"));
 }
 
@@ -127,7 +128,7 @@ pub(super) fn dumps_and_filters_read_to_the_end(on: On) {
     prints(
         on,
         &["xxd", "od", "sort", "jq"],
-        "xxd -p db; od -An -c 'small key'; sort db 'small key'; jq -c . db",
+        "xxd -p db; od -An -c small-key; sort db small-key; jq -c . db",
         "7b0a20202268223a20310a7d0a\n   4   2  \\n\n  \"h\": 1\n42\n{\n}\n{\"h\":1}\n",
     );
 }
@@ -142,7 +143,7 @@ pub(super) fn a_missing_key_is_reported_as_missing(on: On) {
 pub(super) fn reading_changes_nothing(on: On) {
     let Some(at) = bench(on, &["getfattr"]) else { return };
     at.sh("cat * > /dev/null; ls -la; find . -ls; getfattr -d -m - * > /dev/null").succeeds(Calls::NONE);
-    assert_eq!(at.names(), ["db", "large", "small key"]);
+    assert_eq!(at.names(), ["db", "large", "small-key"]);
     assert_eq!(at.stored("db"), at.kept(DB));
 }
 
@@ -151,14 +152,14 @@ pub(super) fn a_listing_in_progress_does_not_undo_changes(on: On) {
     let Some(at) = bench(on, &["python3"]) else { return };
     let script = "import os\n\
                   listing = os.scandir('.')\n\
-                  os.unlink('small key')\n\
+                  os.unlink('small-key')\n\
                   os.rename('large', 'renamed')\n\
                   open('db', 'w').write('[' + '1,' * 2000 + '1]')\n\
                   list(listing)\n\
-                  print(os.path.exists('small key'), os.path.exists('large'), os.stat('db').st_size)\n\
-                  open('small key', 'w').write('1')\n\
+                  print(os.path.exists('small-key'), os.path.exists('large'), os.stat('db').st_size)\n\
+                  open('small-key', 'w').write('1')\n\
                   open('large', 'w').write('2')\n\
                   print(sorted(os.listdir()))";
-    let expected = "False False 4003\n['db', 'large', 'renamed', 'small key']\n";
+    let expected = "False False 4003\n['db', 'large', 'renamed', 'small-key']\n";
     assert_eq!(at.python(script).succeeds(Calls::new(3, 1, 1)), expected);
 }

@@ -187,8 +187,9 @@ pub(super) fn tee_reports_invalid_json(on: On) {
 pub(super) fn a_value_over_the_limit_is_refused(on: On) {
     let Some(at) = on.any(&SHELLS) else { return };
     at.put("f", OLD);
-    at.put_beside("exact", &format!("\"{}\"\n", "x".repeat(9_998)));
-    at.put_beside("over", &format!("\"{}\"\n", "x".repeat(9_999)));
+    // White space counts as text, not as value: Prefect 3 takes no value over 5,000 bytes.
+    at.put_beside("exact", &format!("[{}1]\n", " ".repeat(9_997)));
+    at.put_beside("over", &format!("[{}1]\n", " ".repeat(9_998)));
     for script in ["cat $BESIDE/over > f", "tee f < $BESIDE/over", "cat $BESIDE/over | tee f"] {
         for shell in SHELLS {
             at.run(at.command(shell).arg("-c").arg(script)).fails("File too large", Calls::NONE);
@@ -210,7 +211,7 @@ pub(super) fn a_key_is_read_by_redirection_and_substitution(on: On) {
 }
 
 pub(super) fn a_glob_expands_to_the_keys(on: On) {
-    with_each_shell(on, "echo 1 > 'a b'; echo 2 > g; echo *; rm 'a b' g", |_, _, ran| {
-        assert_eq!(ran.succeeds(Calls::new(2, 2, 0)), "a b f g\n");
+    with_each_shell(on, "echo 1 > a-b; echo 2 > g; echo *; rm a-b g", |_, _, ran| {
+        assert_eq!(ran.succeeds(Calls::new(2, 2, 0)), "a-b f g\n");
     });
 }
