@@ -15,7 +15,7 @@ use crate::prefect;
 use crate::server::{KEY, Server};
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Changes the daemon asked its store for. A rename is one call, whatever it takes on the wire: a set and a delete on
 /// `prefect-cloud`.
@@ -94,6 +94,14 @@ pub(super) enum On {
 }
 
 impl On {
+    /// How often each of many processes changes a value; fewer times where one change takes long.
+    pub(super) const fn rounds(self) -> usize {
+        match self {
+            Self::Local | Self::PrefectCloud => 25,
+            Self::Prefect => 5,
+        }
+    }
+
     /// Any store. `None`, with a line that says why, where the machine cannot run the test.
     pub(super) fn any(self, tools: &[&str]) -> Option<Bench> {
         self.bench(tools, || (TempDir::new().unwrap(), Behind::Memory))

@@ -6,7 +6,6 @@ use std::process::{Child, Stdio};
 use super::{Bench, Calls, On, PATIENCE, Ran, wait_for};
 
 const PROCESSES: usize = 8;
-const ROUNDS: usize = 25;
 
 /// Runs `script` in several processes at once; all must succeed.
 #[track_caller]
@@ -29,15 +28,15 @@ fn at_once(at: &Bench, program: &str, scripts: &[&str]) {
     }
 }
 
-/// Adds 1 to `counter` under `flock LOCK`, from many processes: no addition is lost.
+/// Adds 1 to `counter` under `flock LOCK` so many times, from many processes: no addition is lost.
 #[track_caller]
-fn counts_under_flock(at: &Bench, lock: &str) {
+fn counts_under_flock(at: &Bench, lock: &str, rounds: usize) {
     at.put("counter", "0\n");
     let before = Calls::of(&at.mount);
     let add = "n=$(cat counter) && echo $((n + 1)) > counter";
-    let script = format!("for i in $(seq {ROUNDS}); do flock {lock} sh -c '{add}' || exit 1; done");
+    let script = format!("for i in $(seq {rounds}); do flock {lock} sh -c '{add}' || exit 1; done");
     all_at_once(at, "sh", &script);
-    let total = PROCESSES * ROUNDS;
+    let total = PROCESSES * rounds;
     assert_eq!(at.text("counter"), format!("{total}\n"));
     assert_eq!(at.stored("counter"), at.kept(&format!("{total}\n")));
     assert_eq!(Calls::of(&at.mount).since(before), Calls::sets(total as u64));
@@ -45,13 +44,13 @@ fn counts_under_flock(at: &Bench, lock: &str) {
 
 pub(super) fn a_counter_locked_by_flock_on_itself_loses_nothing(on: On) {
     let Some(at) = on.lasting(&["flock"]) else { return };
-    counts_under_flock(&at, "counter");
+    counts_under_flock(&at, "counter", on.rounds());
     assert_eq!(at.names(), ["counter"]);
 }
 
 pub(super) fn a_counter_locked_by_flock_on_a_lock_file_loses_nothing(on: On) {
     let Some(at) = on.lasting(&["flock"]) else { return };
-    counts_under_flock(&at, "counter-lock");
+    counts_under_flock(&at, "counter-lock", on.rounds());
     assert_eq!(at.stored("counter-lock"), None);
     assert_eq!(at.afresh().names(), ["counter"]);
 }
@@ -128,24 +127,27 @@ pub(super) fn a_counter_locked_by_lockf_on_a_lock_file_loses_nothing(on: On) {
     at.put("counter", "0");
     let script = format!(
         "import fcntl, json\n\
-         for _ in range({ROUNDS}):\n\
+         for _ in range({}):\n\
          \x20   with open('counter-lock', 'w') as lock:\n\
          \x20       fcntl.lockf(lock, fcntl.LOCK_EX)\n\
          \x20       n = json.load(open('counter'))\n\
          \x20       with open('counter', 'w') as f:\n\
-         \x20           json.dump(n + 1, f)\n"
+         \x20           json.dump(n + 1, f)\n",
+        on.rounds()
     );
     all_at_once(&at, "python3", &script);
-    assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
+    assert_eq!(at.text("counter"), (PROCESSES * on.rounds()).to_string());
     assert_eq!(at.stored("counter-lock"), None);
 }
 
-/// Adds 1 to `counter` [`ROUNDS`] times. The handle is opened before the lock is granted, so another process may
+/// Adds 1 to `counter` so many times. The handle is opened before the lock is granted, so another process may
 /// have changed the key since: the close may say so (ESTALE) and is tried again.
-const ADD: &str = "
+fn add(rounds: usize) -> String {
+    format!(
+        "
 import errno, fcntl, json
 done = 0
-while done < 25:
+while done < {rounds}:
     try:
         with open('counter', 'r+') as f:
             fcntl.lockf(f, fcntl.LOCK_EX)
@@ -155,29 +157,34 @@ while done < 25:
         done += 1
     except OSError as error:
         if error.errno != errno.ESTALE: raise
-";
+"
+    )
+}
 
 pub(super) fn a_counter_locked_by_lockf_on_itself_loses_nothing(on: On) {
     let Some(at) = on.lasting(&["python3"]) else { return };
     at.put("counter", "0");
-    all_at_once(&at, "python3", ADD);
-    assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
-    assert_eq!(at.stored("counter"), at.kept(&(PROCESSES * ROUNDS).to_string()));
+    all_at_once(&at, "python3", &add(on.rounds()));
+    assert_eq!(at.text("counter"), (PROCESSES * on.rounds()).to_string());
+    assert_eq!(at.stored("counter"), at.kept(&(PROCESSES * on.rounds()).to_string()));
 }
 
 /// Several opens of one inode whose pages are being dropped must not wait for each other.
 pub(super) fn readers_in_a_crowd_of_writers_see_whole_values_and_none_waits_for_ever(on: On) {
-    const READ: &str = "
-last = 0
-while last < 150:
-    n = int(open('counter').read())
-    assert n >= last, f'{n} after {last}'
-    last = n
-";
     let Some(at) = on.any(&["python3"]) else { return };
+    let (add, enough) = (add(on.rounds()), 6 * on.rounds());
+    let read = format!(
+        "
+last = 0
+while last < {enough}:
+    n = int(open('counter').read())
+    assert n >= last, f'{{n}} after {{last}}'
+    last = n
+"
+    );
     at.put("counter", "0");
-    at_once(&at, "python3", &[&[ADD; PROCESSES][..], &[READ; 4]].concat());
-    assert_eq!(at.text("counter"), (PROCESSES * ROUNDS).to_string());
+    at_once(&at, "python3", &[[&*add; PROCESSES].as_slice(), &[&*read; 4]].concat());
+    assert_eq!(at.text("counter"), (PROCESSES * on.rounds()).to_string());
 }
 
 /// What a holder has open is an older version than the one that was renamed, and its lock went along.
