@@ -12,10 +12,14 @@ mod events;
 mod files;
 #[path = "prefect/load.rs"]
 mod load;
+#[path = "prefect/paging.rs"]
+mod paging;
 #[path = "prefect/pipe.rs"]
 mod pipe;
 #[path = "faults/proxy.rs"]
 mod proxy;
+#[path = "prefect/secured.rs"]
+mod secured;
 #[path = "prefect/server.rs"]
 mod server;
 #[macro_use]

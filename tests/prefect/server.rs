@@ -40,7 +40,7 @@ impl Server {
         static PROCESS: Mutex<Option<Process>> = Mutex::new(None);
         let mut process = PROCESS.lock();
         bin()?;
-        let running = process.get_or_insert_with(Process::new);
+        let running = process.get_or_insert_with(|| Process::new(&[]));
         // A test that failed may have left it stopped.
         running.start();
         running.wipe();
@@ -150,16 +150,27 @@ impl Api {
     }
 }
 
-struct Process {
-    address: String,
+/// A server of its own; ended when dropped, or with the program of the tests.
+pub(super) struct Process {
+    pub(super) address: String,
     home: TempDir,
+    settings: &'static [(&'static str, &'static str)],
     running: Option<Child>,
 }
 
 impl Process {
-    fn new() -> Self {
+    fn new(settings: &'static [(&'static str, &'static str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { address: format!("127.0.0.1:{port}"), home: TempDir::new().unwrap(), running: None }
+        let address = format!("127.0.0.1:{port}");
+        Self { address, home: TempDir::new().unwrap(), settings, running: None }
+    }
+
+    /// Starts a server with these settings; `None` where Prefect is not installed.
+    pub(super) fn with(settings: &'static [(&'static str, &'static str)]) -> Option<Self> {
+        bin()?;
+        let mut process = Self::new(settings);
+        process.start();
+        Some(process)
     }
 
     fn start(&mut self) {
@@ -179,6 +190,7 @@ impl Process {
         command.args(["server", "start", "--no-ui", "--host", host, "--port", port]);
         command
             .env("PREFECT_HOME", self.home.path())
+            .envs(self.settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -202,6 +214,12 @@ impl Process {
         let Some(mut child) = self.running.take() else { return };
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
