@@ -182,3 +182,36 @@ fn rule_02_a_listing_that_is_read_on_brings_nothing_back() {
     fs::write(mount.path(name(390)), "[3]").unwrap();
     assert_eq!(fs::read_to_string(mount.path(name(390))).unwrap(), "[3]");
 }
+
+#[test]
+fn rule_02_with_an_extension_every_key_ends_in_it() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--extension", ".json"]);
+    let elsewhere = Elsewhere::of(&mount);
+    // A key that is called like a scratch file is not one, and a scratch file is not that key.
+    elsewhere.set("k.swp", "[1]");
+    elsewhere.set(".app.json.swp", "[2]");
+    wait_for(Duration::from_secs(5), || mount.path("k.swp.json").exists());
+    assert_eq!(fs::read_to_string(mount.path(".app.json.swp.json")).unwrap(), "[2]");
+    fs::write(mount.path(".app.json.swp"), "no JSON").unwrap();
+    assert_eq!(fs::read_to_string(mount.path(".app.json.swp")).unwrap(), "no JSON");
+    assert_eq!(elsewhere.get(".app.json.swp").as_deref(), Some("[2]"));
+    fs::remove_file(mount.path(".app.json.swp")).unwrap();
+    assert_eq!(elsewhere.get(".app.json.swp").as_deref(), Some("[2]"));
+    let out = mount
+        .sh("echo '{\"a\":1}' > app.json && sed -i s/1/2/ app.json && cp app.json copy.json && rm app.json");
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(elsewhere.get("copy").as_deref(), Some("{\"a\":2}\n"));
+    assert_eq!(elsewhere.get("app"), None);
+    // The temporary file of a program that synchronises it before the rename.
+    let out = mount.sh("set -C; echo '[3]' > app.json.tmp && sync app.json.tmp && mv app.json.tmp app.json");
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(elsewhere.get("app").as_deref(), Some("[3]\n"));
+    assert_eq!(elsewhere.get("app.json.tmp"), None);
+    let refused = fs::write(mount.path("plain"), "1");
+    assert_eq!(errno(refused), libc::EINVAL);
+    assert!(!mount.path("plain").exists());
+    assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 4);
+}
