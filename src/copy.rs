@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 
 use crate::failure::Failure;
-use crate::store::{self, Entry, Error, Expect, Key, Location, Store, json};
+use crate::store::{self, Entry, Error, Expect, Key, Location, Store, Text, json};
 
 /// What to copy and how.
 #[derive(Clone, Debug)]
@@ -43,8 +43,12 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     let told = |name: &str, error: &Error| Failure::Store(format!("{name}: {error}"));
     runtime.block_on(async {
         let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
-        let mut copy = Copy { settings, to: to.clone(), taken: HashMap::new(), counts: [0; 3] };
-        for (index, (key, meta)) in listing.into_iter().enumerate() {
+        let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| told(to.name(), &error))?;
+        // Keys that keep their names come first: no other one may get such a name.
+        let mut order: Vec<_> = listing.into_iter().enumerate().collect();
+        order.sort_by_key(|(_, (key, _))| copy.name(key) != *key);
+        copy.taken = order.iter().map(|(_, (key, _))| (key.clone(), key.clone())).collect();
+        for (index, (key, meta)) in order {
             let entry = match texts.get(index) {
                 Some(text) => Ok(Entry { meta, text: text.clone() }),
                 None => from.get_key_value(&key).await,
@@ -62,7 +66,10 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 
 struct Copy<'a> {
     settings: &'a Settings,
+    from: Arc<dyn Store>,
     to: Arc<dyn Store>,
+    /// What the other store has, if it tells of all keys at once.
+    there: Option<HashMap<Key, Text>>,
     /// Keys given so far, each with the one that it was given for.
     taken: HashMap<Key, Key>,
     /// Copied, there already, not copied.
@@ -76,13 +83,21 @@ enum Outcome {
     Not(String),
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    async fn new(settings: &'a Settings, from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> store::Result<Self> {
+        let (listing, texts) = to.list_entries().await?;
+        let there = (!texts.is_empty()).then(|| listing.into_iter().map(|(key, _)| key).zip(texts).collect());
+        let (from, to) = (from.clone(), to.clone());
+        Ok(Self { settings, from, to, there, taken: HashMap::new(), counts: [0; 3] })
+    }
+
     /// Copies one key; an error only if the store is in trouble.
     async fn one(&mut self, key: &Key, entry: &Entry) -> store::Result<()> {
         let name = self.name(key);
-        let outcome = match self.taken.get(&name) {
+        let outcome = match self.taken.get(&name).filter(|other| *other != key) {
+            Some(other) if *other == name => Outcome::Not(format!("there is a key {name} already")),
             Some(other) => Outcome::Not(format!("{other} has become {name} already")),
-            None => self.put(&name, entry).await?,
+            None => self.put(key, &name, entry).await?,
         };
         let renamed = if name == *key { String::new() } else { format!(" as {name}") };
         let line = match &outcome {
@@ -112,7 +127,7 @@ impl Copy<'_> {
         if limits.check_key(key).is_err() && self.settings.rename { limits.nearest(key) } else { key.clone() }
     }
 
-    async fn put(&self, name: &Key, entry: &Entry) -> store::Result<Outcome> {
+    async fn put(&self, key: &Key, name: &Key, entry: &Entry) -> store::Result<Outcome> {
         let refused = match self.to.check(name, &entry.text) {
             Err(Error::BadKey(_)) => {
                 let nearest = self.to.limits().nearest(name);
@@ -125,25 +140,45 @@ impl Copy<'_> {
         if let Some(error) = refused {
             return Ok(Outcome::Not(error.to_string()));
         }
-        match self.to.get_key_value(name).await {
-            Ok(there) if same(&there.text, &entry.text) => return Ok(Outcome::There),
-            Ok(_) if !self.settings.replace => {
+        match self.there(name).await? {
+            Some(there) if same(&there, &entry.text) => return Ok(Outcome::There),
+            Some(_) if !self.settings.replace => {
                 return Ok(Outcome::Not(
                     "there is another value of this key; --replace overwrites it".into(),
                 ));
             }
-            Ok(_) | Err(Error::NotFound) => {}
-            Err(error) => return Err(error),
+            Some(_) | None => {}
         }
         if self.settings.dry_run {
             return Ok(Outcome::Copied);
         }
         let expect = if self.settings.replace { Expect::Anything } else { Expect::Absent };
         match self.to.set_key_value(name, entry.text.clone(), expect).await {
-            Ok(_) => Ok(Outcome::Copied),
-            Err(error) if error.is_outage() => Err(error),
+            Ok(_) => self.put_tags(key, name).await.map(|()| Outcome::Copied),
+            Err(error) if ends(&error) => Err(error),
             Err(error) => Ok(Outcome::Not(error.to_string())),
         }
+    }
+
+    /// The text of a key in the other store, if it has it.
+    async fn there(&self, name: &Key) -> store::Result<Option<Text>> {
+        if let Some(there) = &self.there {
+            return Ok(there.get(name).cloned());
+        }
+        match self.to.get_key_value(name).await {
+            Ok(entry) => Ok(Some(entry.text)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tags go along where both stores have such.
+    async fn put_tags(&self, key: &Key, name: &Key) -> store::Result<()> {
+        if !self.from.limits().tags || !self.to.limits().tags {
+            return Ok(());
+        }
+        let tags = self.from.get_tags(key).await?;
+        if tags.is_empty() { Ok(()) } else { self.to.set_tags(name, &tags).await }
     }
 
     fn sum_up(&self) -> Result<(), Failure> {
@@ -152,6 +187,11 @@ impl Copy<'_> {
         say(&format!("{copied} {would}, {there} there already, {not} not copied"));
         if not == 0 { Ok(()) } else { Err(Failure::Other(format!("{not} keys were not copied"))) }
     }
+}
+
+/// Whether there is no use in going on with other keys.
+fn ends(error: &Error) -> bool {
+    error.is_outage() && !matches!(error, Error::Other(_))
 }
 
 /// Whether two texts are the same bytes or stand for the same value.

@@ -13,9 +13,9 @@ use crate::store::{Expect, Key};
 /// What becomes of a new file of this class, whose name a key can have or not.
 const fn purpose_of_new(class: Class, fit_for_key: bool) -> Purpose {
     match class {
-        Class::Key => Purpose::Key,
+        Class::Key if fit_for_key => Purpose::Key,
         Class::Soft if fit_for_key => Purpose::Soft,
-        Class::Soft | Class::Hard => Purpose::Hard,
+        Class::Key | Class::Soft | Class::Hard => Purpose::Hard,
     }
 }
 

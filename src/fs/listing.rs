@@ -58,7 +58,8 @@ impl Fs {
         let local = |(name, ino): (&String, &Ino)| match state.inodes.get(ino) {
             Some(inode) if matches!(inode.body, Body::Local(_)) => {
                 // A key of the same name, set by somebody else, is listed as such.
-                (!listed(&inode.key)).then(|| (name.clone(), *ino))
+                (!listed(&inode.key) || self.settings.names.encode(&inode.key) != *name)
+                    .then(|| (name.clone(), *ino))
             }
             _ => None,
         };

@@ -61,6 +61,8 @@ impl Fs {
                 let expect = if no_replace && !hidden { Expect::Absent } else { Expect::Anything };
                 self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
             }
+            // A temporary file never takes the place of a key that would be gone with it.
+            Source::Key(_) if foreign && !self.settings.scratch.is_backup(&to) => Err(FsError::BadName),
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
                 let expect = if no_replace { Expect::Absent } else { Expect::Anything };

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::{Error, Result, Text, VALUE_LIMIT, counted_len};
@@ -81,6 +82,11 @@ impl<'de> Visitor<'de> for Unique {
         }
         Ok(self)
     }
+}
+
+/// The value of a member of an answer. What is nested too deeply to be read is shown as a string of its text.
+pub fn lenient(raw: &RawValue) -> Value {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
 }
 
 /// Whether `text` is a way to write `value`.

@@ -101,6 +101,7 @@ impl PrefectStore {
     }
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
+        self.view.seen.lock().deleting(key);
         let deleted = self.view.api.delete(key).await.inspect_err(|_| self.view.seen.lock().unsure(key))?;
         let revision = self.view.seen.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
-use super::json::{python_len, unique};
+use super::json::{lenient, python_len, unique};
 use super::seen::{Row, Seen};
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
@@ -232,9 +232,7 @@ impl RawRow<'_> {
             tracing::warn!("a key that is no Unicode text is left out: {}", self.key.get());
             return Ok(None);
         };
-        // What is nested too deeply for anybody to parse is shown as a string of its text.
-        let text = self.value.map_or("null", RawValue::get);
-        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        let value = self.value.map_or(Value::Null, lenient);
         let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
         let id = id_text(serde_json::from_str(self.id.get()).map_err(unknown)?);
         Ok(Some((key.into(), Row { id, value, created: time(self.created), updated: time(self.updated) })))

@@ -16,6 +16,9 @@ pub(super) struct Row {
     pub(super) updated: Option<SystemTime>,
 }
 
+/// How many questions and changes an absence outlives.
+const QUESTIONS: u64 = 10_000;
+
 #[derive(Default)]
 pub(super) struct Seen {
     keys: HashMap<Key, Known>,
@@ -40,6 +43,11 @@ impl Seen {
 
     fn tick(&mut self) -> u64 {
         self.clock += 1;
+        if self.clock.is_multiple_of(QUESTIONS) {
+            // No answer is as old as that: what is known of absences then is of no more use.
+            let latest = self.clock - QUESTIONS;
+            self.keys.retain(|_, known| known.entry.is_some() || known.since > latest);
+        }
         self.clock
     }
 
@@ -92,6 +100,11 @@ impl Seen {
         listed.into_iter().filter_map(told).collect()
     }
 
+    /// The key is about to be deleted here.
+    pub(super) fn deleting(&mut self, key: &Key) {
+        self.setting.insert(key.clone(), Text::default());
+    }
+
     /// The key is about to be set here.
     pub(super) fn setting(&mut self, key: &Key, text: &Text) {
         self.setting.insert(key.clone(), text.clone());
@@ -131,6 +144,7 @@ impl Seen {
 
     /// The key was deleted here.
     pub(super) fn deleted(&mut self, key: &Key) -> Revision {
+        self.setting.remove(key);
         let since = self.tick();
         self.keys.insert(key.clone(), Known { entry: None, since });
         Revision(since)
@@ -155,15 +169,15 @@ impl Seen {
         self.keys.get(key)?.entry.clone()
     }
 
-    /// The key that has this id.
-    pub(super) fn key_of(&self, id: &str) -> Option<Key> {
+    /// The key other than `key` that has this id.
+    pub(super) fn key_of(&self, id: &str, key: &Key) -> Option<Key> {
         let has = |known: &Known| known.entry.as_ref().is_some_and(|entry| *entry.meta.id == *id);
-        self.keys.iter().find(|(_, known)| has(known)).map(|(key, _)| key.clone())
+        self.keys.iter().find(|(other, known)| *other != key && has(known)).map(|(other, _)| other.clone())
     }
 
-    /// The revision of an absence that the server has just told of.
-    pub(super) fn absent(&mut self) -> Revision {
-        Revision(self.tick())
+    /// Whether the key is being set or deleted here.
+    pub(super) fn is_changing(&self, key: &Key) -> bool {
+        self.setting.contains_key(key)
     }
 
     /// Whether there was no such key when it was last asked for or changed.

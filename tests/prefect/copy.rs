@@ -21,6 +21,7 @@ fn nothing_of_the_old_keys_is_dropped_in_silence() {
     let keys = [
         ("plain", "{\"a\": 1}"),
         ("Vision Zero", "2"),
+        ("vision-Zero", "5"),
         ("team/key", "3"),
         ("team key", "4"),
         ("large", &large),
@@ -42,7 +43,7 @@ fn nothing_of_the_old_keys_is_dropped_in_silence() {
         "\"Vision Zero\" not copied: the other store cannot have this key; --rename makes it \"vision_zero\"",
         "\"large\" not copied: the value has 6002 bytes, the limit is 5000",
         "\"huge\" not copied: the number 1e+400 is too large for Prefect",
-        "1 copied, 0 there already, 5 not copied",
+        "1 copied, 0 there already, 6 not copied",
     ] {
         assert!(said.contains(line), "no {line:?} in {said}");
     }
@@ -52,10 +53,24 @@ fn nothing_of_the_old_keys_is_dropped_in_silence() {
         "\"Vision Zero\" copied as \"vision_zero\"",
         "\"team key\" copied as \"team_key\"",
         "\"team/key\" not copied as \"team_key\": \"team key\" has become \"team_key\" already",
-        "2 copied, 1 there already, 3 not copied",
+        "\"vision-Zero\" copied as \"vision-zero\"",
+        "3 copied, 1 there already, 3 not copied",
     ] {
         assert!(said.contains(line), "no {line:?} in {said}");
     }
     assert_eq!(server.get("team_key").unwrap()["value"], 4);
-    assert_eq!(server.names(), ["plain", "team_key", "vision_zero"]);
+    assert_eq!(server.names(), ["plain", "team_key", "vision-zero", "vision_zero"]);
+    // A name that a key has is never given to another one.
+    super::suite::block_on(async {
+        let text = Arc::from(&b"6"[..]);
+        store.set_key_value(&Key::from("vision-zero"), text, Expect::Anything).await.unwrap();
+    });
+    let (_, said) = run(&["--rename", "--replace"]);
+    assert!(
+        said.contains(
+            "\"vision-Zero\" not copied as \"vision-zero\": there is a key \"vision-zero\" already"
+        ),
+        "{said}"
+    );
+    assert_eq!(server.get("vision-zero").unwrap()["value"], 6);
 }

@@ -31,13 +31,19 @@ fn a_name_that_no_variable_has_is_refused_without_a_request() {
     }
     assert_eq!(before["list_keys"], mount.status()["calls"]["list_keys"]);
     // Scratch files may be called anything, and stay.
-    for name in [".k.swp", "k~", "k.tmp", "sedABCDEF"] {
-        let out = mount.sh(&format!("set -C; echo 1 > '{name}' && sync '{name}' && cat '{name}'"));
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "1\n", "{name}: {out:?}");
+    for name in [".k.swp", "k~", "k.tmp", "sedABCDEF", "k.part"] {
+        for how in ["set -C", "true"] {
+            let out = mount
+                .sh(&format!("{how}; echo 1 > '{name}' && sync '{name}' && cat '{name}' && rm '{name}'"));
+            assert_eq!(String::from_utf8_lossy(&out.stdout), "1\n", "{name}: {out:?}");
+        }
     }
+    fs::write(mount.path("k.tmp"), "1").unwrap();
     fs::rename(mount.path("k.tmp"), mount.path("k")).unwrap();
     assert_eq!(server.get("k").unwrap()["value"], 1);
-    assert_eq!(errno(fs::rename(mount.path("k"), mount.path("Upper"))), libc::EINVAL);
+    for name in ["Upper", "k.part"] {
+        assert_eq!(errno(fs::rename(mount.path("k"), mount.path(name))), libc::EINVAL);
+    }
     assert_eq!(server.names(), ["k".to_owned(), "x".repeat(255)]);
 }
 

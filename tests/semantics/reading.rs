@@ -210,6 +210,16 @@ fn rule_02_with_an_extension_every_key_ends_in_it() {
     assert!(out.status.success(), "{out:?}");
     assert_eq!(elsewhere.get("app").as_deref(), Some("[3]\n"));
     assert_eq!(elsewhere.get("app.json.tmp"), None);
+    // However it is created: a temporary name is never taken for a key, nor does one hide a key of that name.
+    elsewhere.set("app.tmp", "[4]");
+    let out = mount.sh("echo '[5]' > app.tmp && ls app.tmp* && mv app.tmp app.json && echo '[6]' > tmp12345678 && sync tmp12345678 && rm tmp12345678");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "app.tmp\napp.tmp.json\n", "{out:?}");
+    assert_eq!(elsewhere.get("app").as_deref(), Some("[5]\n"));
+    assert_eq!(elsewhere.get("app.tmp").as_deref(), Some("[4]"));
+    assert_eq!(elsewhere.get("tmp12345678"), None);
+    assert_eq!(errno(fs::rename(mount.path("app.json"), mount.path("app.part"))), libc::EINVAL);
+    elsewhere.delete("app.tmp");
+    wait_for(Duration::from_secs(5), || !mount.path("app.tmp.json").exists());
     let refused = fs::write(mount.path("plain"), "1");
     assert_eq!(errno(refused), libc::EINVAL);
     assert!(!mount.path("plain").exists());

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use crate::store::http::{
     Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode,
 };
 use crate::store::seen::Row;
-use crate::store::{Error, Key, Result};
+use crate::store::{Error, Key, Result, json as json_text};
 
 /// Rows asked for at once; the most that the server gives unless it is set up to give fewer.
 const PAGE: usize = 200;
@@ -28,6 +29,8 @@ pub(super) struct Api {
     /// Names this process to the server's CSRF protection.
     client: String,
     csrf: Mutex<Option<String>>,
+    /// Held while a token is fetched: the next one makes the last one void.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 /// A variable as the API shows it.
@@ -35,7 +38,7 @@ pub(super) struct Api {
 pub(super) struct Variable {
     pub(super) id: String,
     name: String,
-    value: Value,
+    value: Box<RawValue>,
     #[serde(default)]
     pub(super) tags: Vec<String>,
     created: Option<String>,
@@ -52,7 +55,7 @@ impl Variable {
         }
         let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
         let (created, updated) = (time(self.created), time(self.updated));
-        Some((key, Row { id: self.id.into(), value: self.value, created, updated }))
+        Some((key, Row { id: self.id.into(), value: json_text::lenient(&self.value), created, updated }))
     }
 }
 
@@ -68,6 +71,7 @@ impl Api {
             settings: settings.clone(),
             client: Uuid::new_v4().to_string(),
             csrf: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -95,11 +99,12 @@ impl Api {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&str>, limit: usize) -> Result<Answer> {
+        let used = self.csrf.lock().clone();
         let answer = self.http.send(self.request(method.clone(), path, body), limit).await;
         let answer = match answer {
             // The server wants a token, or another one.
             Err(Error::Denied(why)) if why.contains("CSRF") => {
-                self.renew_token().await?;
+                self.renew_token(used).await?;
                 self.http.send(self.request(method, path, body), limit).await
             }
             answer => answer,
@@ -107,7 +112,12 @@ impl Api {
         answer.map_err(|error| self.explain(error))
     }
 
-    async fn renew_token(&self) -> Result<()> {
+    /// Fetches a token in place of the one that was `used`, unless another request has done so meanwhile.
+    async fn renew_token(&self, used: Option<String>) -> Result<()> {
+        let _one_at_a_time = self.renewing.lock().await;
+        if *self.csrf.lock() != used {
+            return Ok(());
+        }
         let path = format!("/csrf-token?client={}", self.client);
         let answer = self.http.send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await;
         let token: Token = parse(&answer.map_err(|error| self.explain(error))?)?;
@@ -156,7 +166,7 @@ impl Api {
             let count = page.len();
             // Rows before a known one are known: those that went away have moved the others forward.
             if offset > 0 && page.first().is_some_and(|first| !found.contains_key(&first.id)) {
-                offset = offset.saturating_sub(full / 2);
+                offset = offset.saturating_sub((full / 2).max(1));
                 continue;
             }
             let before = found.len();
@@ -188,6 +198,22 @@ impl Api {
         Ok((page, size))
     }
 
+    /// How many variables there are.
+    pub(super) async fn count(&self) -> Result<usize> {
+        let answer = self.send(Method::POST, "/variables/count", Some("{}"), ENTRY_LIMIT).await?;
+        if answer.status == StatusCode::OK { parse(&answer) } else { Err(refused(&answer)) }
+    }
+
+    /// The variable that was changed last.
+    pub(super) async fn newest(&self) -> Result<Option<Variable>> {
+        let body = json!({"limit": 1, "sort": "UPDATED_DESC"}).to_string();
+        let answer = self.send(Method::POST, "/variables/filter", Some(&body), ENTRY_LIMIT).await?;
+        if answer.status != StatusCode::OK {
+            return Err(refused(&answer));
+        }
+        Ok(parse::<Vec<Variable>>(&answer)?.pop())
+    }
+
     /// Changes a variable; false if there is none, [`Error::Exists`] if its new name is another one's.
     pub(super) async fn patch(&self, key: &Key, change: &str) -> Result<bool> {
         let answer = self.send(Method::PATCH, &path(key), Some(change), ENTRY_LIMIT).await?;
@@ -204,9 +230,10 @@ impl Api {
     pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
         let url = format!("{}/variables/", self.settings.url);
         let request = || self.equip(self.http.fresh().post(&url), Some(variable));
+        let used = self.csrf.lock().clone();
         let answer = match self.http.send_once(request(), ENTRY_LIMIT).await {
             Err(Error::Denied(why)) if why.contains("CSRF") => {
-                self.renew_token().await?;
+                self.renew_token(used).await?;
                 self.http.send_once(request(), ENTRY_LIMIT).await
             }
             answer => answer,

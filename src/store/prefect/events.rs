@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::api::Variable;
 use super::settings::Login;
 use super::view::View;
 use crate::store::http::Socket;
@@ -22,14 +24,24 @@ use crate::store::{Change, Error, Key, Result, json as json_text};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_mins(1);
-/// How often the socket is asked whether it lives.
-const PING: Duration = Duration::from_secs(10);
+/// How long the opening of the socket may take.
+const OPENING: Duration = Duration::from_secs(10);
+/// How often the socket is asked whether it lives; it counts as dead when it was silent three times as long.
+const PING: Duration = Duration::from_secs(5);
 /// The first pause before another look at a variable that is not yet as its event said; the next are twice as long.
 const LOOK: Duration = Duration::from_millis(20);
-/// How many looks are taken: for 1.3 s, after which the change has failed or been replaced.
-const LOOKS: u32 = 7;
-/// More events than this at once are not looked at one by one; the server drops what it cannot send in time.
+/// How many looks are taken, for 40 s: after that the change has failed or been replaced.
+const LOOKS: u32 = 11;
+/// How many looks that fail end the feed: what is there now is not known.
+const FAILURES: u32 = 6;
+/// How long one look may take; the socket is not read meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// More events in a second than this are not followed one by one: the server drops what it cannot send in time.
 const FLOOD: usize = 64;
+/// How long after a flood commits may still come.
+const EBB: Duration = Duration::from_millis(2500);
+/// How often the server is asked whether an event was missed.
+const CENSUS: Duration = Duration::from_mins(1);
 
 /// Follows the events of a server until nobody listens any more.
 pub(super) struct Follower {
@@ -37,14 +49,19 @@ pub(super) struct Follower {
     feed: UnboundedSender<Change>,
     /// Variables of which events told, and what they told.
     awaited: HashMap<Key, Awaited>,
-    /// The end of a flood: when everything counts as changed once more.
-    flood: Option<Instant>,
+    /// When this second began, and the events since.
+    burst: (Instant, usize),
+    /// When everything counts as changed once more, and whether events came since that was settled.
+    flood: Option<(Instant, bool)>,
+    /// How many variables there should be by the last census and the events since.
+    expected: Option<usize>,
 }
 
 struct Awaited {
     /// `None`: that it is gone.
     value: Option<Value>,
     looks: u32,
+    failures: u32,
     next: Instant,
 }
 
@@ -65,13 +82,13 @@ struct Event {
 #[derive(Deserialize)]
 struct Payload {
     name: String,
-    #[serde(default)]
-    value: Value,
+    value: Option<Box<RawValue>>,
 }
 
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
-        Self { view, feed, awaited: HashMap::new(), flood: None }
+        let burst = (Instant::now(), 0);
+        Self { view, feed, awaited: HashMap::new(), burst, flood: None, expected: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -85,6 +102,8 @@ impl Follower {
                 () = feed.closed() => return,
                 ended = self.follow(&mut proven) => ended,
             };
+            self.awaited.clear();
+            (self.flood, self.expected) = (None, None);
             if proven {
                 self.tell(Change::Paused);
                 pause = FIRST_PAUSE;
@@ -101,11 +120,13 @@ impl Follower {
 
     /// Follows one socket to its end; `proven` once it has brought an event.
     async fn follow(&mut self, proven: &mut bool) -> Result<()> {
-        let mut socket = open(&self.view).await?;
-        let (mut heard, mut ping) = (Instant::now(), Instant::now() + PING);
+        let late = |_| Error::TimedOut(OPENING.as_millis());
+        let mut socket = tokio::time::timeout(OPENING, open(&self.view)).await.map_err(late)??;
+        let (mut heard, mut ping, mut census) = (Instant::now(), Instant::now() + PING, Instant::now());
         loop {
             let due = self.due();
             tokio::select! {
+                biased;
                 message = socket.receive() => {
                     heard = Instant::now();
                     let Some(news) = message?.and_then(|text| serde_json::from_str::<Message>(&text).ok()) else {
@@ -116,13 +137,17 @@ impl Follower {
                     }
                     self.expect(news.event);
                 }
-                () = tokio::time::sleep_until(due.unwrap_or(ping)), if due.is_some() => self.look().await,
+                () = tokio::time::sleep_until(due.unwrap_or(ping)), if due.is_some() => self.look().await?,
                 () = tokio::time::sleep_until(ping) => {
                     if heard.elapsed() > PING * 3 {
                         return Err(Error::Unreachable("the event socket is silent".into()));
                     }
                     socket.ping().await?;
                     ping = Instant::now() + PING;
+                }
+                () = tokio::time::sleep_until(census), if *proven => {
+                    self.count().await?;
+                    census = Instant::now() + CENSUS;
                 }
             }
         }
@@ -134,7 +159,8 @@ impl Follower {
     }
 
     fn due(&self) -> Option<Instant> {
-        self.awaited.values().map(|awaited| awaited.next).chain(self.flood).min()
+        let flood = self.flood.map(|(end, _)| end);
+        self.awaited.values().map(|awaited| awaited.next).chain(flood).min()
     }
 
     /// Takes in what an event says.
@@ -144,76 +170,114 @@ impl Follower {
             "prefect.variable.deleted" => true,
             _ => return,
         };
-        let id = event
-            .resource
-            .get("prefect.resource.id")
-            .and_then(|id| id.as_str()?.strip_prefix("prefect.variable."));
-        let key = Key::from(event.payload.name);
-        // A variable that was renamed is known by its id; its old name is gone.
-        let known = id.and_then(|id| self.view.seen.lock().key_of(id)).filter(|known| *known != key);
-        let now = Instant::now();
-        let mut await_key = |key, value| self.awaited.insert(key, Awaited { value, looks: 0, next: now });
-        if let Some(old) = known.filter(|_| !deleted) {
-            await_key(old, None);
+        match event.what.as_str() {
+            "prefect.variable.created" => self.expected = self.expected.map(|count| count + 1),
+            "prefect.variable.deleted" => self.expected = self.expected.map(|count| count.saturating_sub(1)),
+            _ => {}
         }
-        await_key(key, Some(event.payload.value).filter(|_| !deleted));
-        if self.awaited.len() > FLOOD {
+        let now = Instant::now();
+        if now - self.burst.0 > Duration::from_secs(1) {
+            self.burst = (now, 0);
+        }
+        self.burst.1 += 1;
+        if self.burst.1 > FLOOD || self.flood.is_some() {
             self.awaited.clear();
-            // What is asked now may be from before the commit.
-            self.flood = Some(now + LOOK * 2_u32.pow(LOOKS));
-            self.tell(Change::Everything);
+            if let Some((_, more)) = &mut self.flood {
+                *more = true;
+            } else {
+                self.flood = Some((now + EBB, false));
+                self.tell(Change::Everything);
+            }
+            return;
+        }
+        let id = event.resource.get("prefect.resource.id");
+        let id = id.and_then(|id| id.as_str()?.strip_prefix("prefect.variable."));
+        let key = Key::from(event.payload.name);
+        if let Some(id) = id.filter(|_| !deleted) {
+            self.expect_no_other(id, &key);
+        }
+        let value = event.payload.value.map_or(Value::Null, |value| json_text::lenient(&value));
+        self.wait_for(key, Some(value).filter(|_| !deleted));
+    }
+
+    /// A variable is known by its id: under another name it is gone.
+    fn expect_no_other(&mut self, id: &str, key: &Key) {
+        let other = self.view.seen.lock().key_of(id, key);
+        if let Some(other) = other {
+            self.wait_for(other, None);
         }
     }
 
-    /// Looks at the variables whose time has come.
-    async fn look(&mut self) {
+    fn wait_for(&mut self, key: Key, value: Option<Value>) {
+        self.awaited.insert(key, Awaited { value, looks: 0, failures: 0, next: Instant::now() });
+    }
+
+    /// Looks at the variable whose time has come first, or ends a flood. An error if what is there now is not known.
+    async fn look(&mut self) -> Result<()> {
         let now = Instant::now();
-        if self.flood.is_some_and(|end| end <= now) {
-            self.flood = None;
+        if let Some((_, more)) = self.flood.filter(|(end, _)| *end <= now) {
+            // What was asked before may be from before the commit.
+            self.flood = more.then_some((now + EBB, false));
             self.tell(Change::Everything);
+            return Ok(());
         }
-        let due: Vec<Key> = self
-            .awaited
-            .iter()
-            .filter(|(_, awaited)| awaited.next <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
-            let arrived = self.look_at(&key).await;
-            let Some(awaited) = self.awaited.get_mut(&key) else { continue };
-            awaited.looks += 1;
-            awaited.next = Instant::now() + LOOK * 2_u32.pow(awaited.looks);
-            if arrived || awaited.looks >= LOOKS {
-                self.awaited.remove(&key);
+        let first = self.awaited.iter().min_by_key(|(_, awaited)| awaited.next).map(|(key, _)| key.clone());
+        let Some(key) = first else { return Ok(()) };
+        let late = |_| Error::TimedOut(PATIENCE.as_millis());
+        let result = tokio::time::timeout(PATIENCE, self.look_at(&key)).await.map_err(late).flatten();
+        let Some(awaited) = self.awaited.get_mut(&key) else { return Ok(()) };
+        awaited.next = Instant::now() + LOOK * 2_u32.pow(awaited.looks);
+        awaited.looks += 1;
+        match result {
+            Ok(true) => drop(self.awaited.remove(&key)),
+            Ok(false) if awaited.looks >= LOOKS => drop(self.awaited.remove(&key)),
+            Ok(false) => {}
+            Err(error) => {
+                awaited.failures += 1;
+                if awaited.failures >= FAILURES {
+                    return Err(error);
+                }
             }
         }
+        Ok(())
     }
 
     /// Tells what is there now; true if it is what the event said.
-    async fn look_at(&self, key: &Key) -> bool {
+    async fn look_at(&mut self, key: &Key) -> Result<bool> {
         let wanted = self.awaited.get(key).and_then(|awaited| awaited.value.clone());
-        let own = self.view.seen.lock().current(key);
         let as_told = |text: &[u8]| wanted.as_ref().is_some_and(|value| json_text::stands_for(text, value));
-        if let Some(own) = own.filter(|own| as_told(&own.text)) {
-            self.tell(Change::Set(key.clone(), own.meta));
-            return true;
+        let own = self.view.seen.lock().current(key);
+        let known = own.filter(|own| as_told(&own.text)).map(|own| Change::Set(key.clone(), own.meta));
+        let there = match known {
+            Some(known) => known,
+            None => self.view.look(key).await?,
+        };
+        // The answer to a change made here, which is still to come, will count as newer than what is there.
+        let (changing, text) = {
+            let seen = self.view.seen.lock();
+            (seen.is_changing(key), seen.current(key).map(|entry| entry.text))
+        };
+        if let Change::Set(_, meta) = &there {
+            self.expect_no_other(&meta.id, key);
         }
-        match self.view.fetch(key).await {
-            Ok(Some(entry)) => {
-                let arrived = as_told(&entry.text);
-                self.tell(Change::Set(key.clone(), entry.meta));
-                arrived
-            }
-            Ok(None) => {
-                let revision = self.view.seen.lock().absent();
-                self.tell(Change::Deleted(key.clone(), revision));
-                wanted.is_none()
-            }
-            Err(error) => {
-                tracing::debug!("{key} is said to have changed, and cannot be read: {error}");
-                false
-            }
+        self.tell(there);
+        Ok(!changing && text.map_or(wanted.is_none(), |text| as_told(&text)))
+    }
+
+    /// Asks whether an event was missed: by the number of variables, and by the newest one.
+    async fn count(&mut self) -> Result<()> {
+        let count = self.view.api.count().await?;
+        let newest = self.view.api.newest().await?.and_then(Variable::row);
+        let stale = newest.is_some_and(|(key, row)| {
+            let known = self.view.seen.lock().current(&key);
+            !self.awaited.contains_key(&key)
+                && known.is_some_and(|known| !json_text::stands_for(&known.text, &row.value))
+        });
+        if stale || self.expected.is_some_and(|expected| expected != count) {
+            self.tell(Change::Everything);
         }
+        self.expected = Some(count);
+        Ok(())
     }
 }
 

@@ -64,6 +64,13 @@ fn base(url: &str) -> Result<String, String> {
     let Some(rest) = rest else {
         return Err(format!("the address {url:?} of Prefect's API does not begin with http:// or https://"));
     };
+    if rest.contains(['@', '?', '#']) {
+        return Err(
+            "no user, password or query in the address of Prefect's API; the login is PREFECT_API_KEY or \
+                    PREFECT_API_AUTH_STRING"
+                .into(),
+        );
+    }
     let url = url.trim_end_matches('/');
     Ok(if rest.trim_end_matches('/').contains('/') { url.to_owned() } else { format!("{url}/api") })
 }
@@ -205,6 +212,7 @@ mod tests {
             find(&[("prefect.toml", "[api")], &[VARIABLE]).is_err_and(|why| why.contains("prefect.toml"))
         );
         assert!(base("host:4200").is_err());
+        assert!(base("http://u:secret@host/api").is_err_and(|why| !why.contains("secret")));
         assert_eq!(base("http://host:4200").unwrap(), "http://host:4200/api");
         assert_eq!(base("https://host/x/api/").unwrap(), "https://host/x/api");
     }

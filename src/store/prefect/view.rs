@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use super::LIMITS;
 use super::api::Api;
 use crate::store::seen::Seen;
-use crate::store::{Entry, Key, Result};
+use crate::store::{Change, Entry, Key, Result, Revision};
 
 pub(super) struct View {
     pub(super) api: Api,
@@ -13,6 +13,16 @@ pub(super) struct View {
 }
 
 impl View {
+    /// What is there now, asked of the server, as a change.
+    pub(super) async fn look(&self, key: &Key) -> Result<Change> {
+        let asked = self.seen.lock().ask();
+        let found = self.fetch(key).await?;
+        Ok(match found {
+            Some(entry) => Change::Set(key.clone(), entry.meta),
+            None => Change::Deleted(key.clone(), Revision(asked)),
+        })
+    }
+
     /// What is there now, asked of the server; a text that cannot be a key is not asked for.
     pub(super) async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
         if LIMITS.check_key(key).is_err() {

@@ -46,6 +46,13 @@ impl Settings {
                 "the address {url:?} of Prefect's API does not begin with http:// or https://"
             ));
         }
+        if url.contains(['@', '?', '#']) {
+            return Err(
+                "no user, password or query in the address of Prefect's API; the API key comes from \
+                        PREFECT__CLOUD__API_KEY or `prefect auth login`"
+                    .into(),
+            );
+        }
         let host = files.auth.get(&slug(&url)).and_then(Value::as_table);
         let login = |name: &str| Some(host?.get(name)?.as_str()?.to_owned());
         let found = [
