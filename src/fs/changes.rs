@@ -43,7 +43,7 @@ impl Fs {
         let known = self.is_known(change);
         self.cache.apply(change);
         let mut state = self.state.lock();
-        if known && state.shows(change, &self.settings.names) {
+        if known && state.shows(change, &self.settings.names) || state.hides(change, &self.settings.names) {
             return Vec::new();
         }
         if let Change::Set(key, _) | Change::Deleted(key, _) = change
@@ -183,6 +183,13 @@ impl State {
         let Change::Set(key, meta) = change else { return false };
         let shown = self.named(&names.encode(key)).map(|(_, inode)| &inode.body);
         matches!(shown, Some(Body::Key(known)) if known.revision >= meta.revision)
+    }
+
+    /// Whether this is the version of a key that was renamed to a backup name, and is told of late.
+    fn hides(&self, change: &Change, names: &Names) -> bool {
+        let Change::Set(key, meta) = change else { return false };
+        let hidden = self.hidden.get(&names.encode(key));
+        hidden.is_some_and(|hidden| hidden.meta.revision >= meta.revision)
     }
 }
 
