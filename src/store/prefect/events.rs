@@ -166,15 +166,17 @@ impl Follower {
     /// Takes in what an event says.
     fn expect(&mut self, event: Event) {
         let deleted = match event.what.as_str() {
-            "prefect.variable.created" | "prefect.variable.updated" => false,
-            "prefect.variable.deleted" => true,
+            "prefect.variable.created" => {
+                self.expected = self.expected.map(|count| count + 1);
+                false
+            }
+            "prefect.variable.updated" => false,
+            "prefect.variable.deleted" => {
+                self.expected = self.expected.map(|count| count.saturating_sub(1));
+                true
+            }
             _ => return,
         };
-        match event.what.as_str() {
-            "prefect.variable.created" => self.expected = self.expected.map(|count| count + 1),
-            "prefect.variable.deleted" => self.expected = self.expected.map(|count| count.saturating_sub(1)),
-            _ => {}
-        }
         let now = Instant::now();
         if now - self.burst.0 > Duration::from_secs(1) {
             self.burst = (now, 0);
