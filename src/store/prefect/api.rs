@@ -99,13 +99,16 @@ impl Api {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&str>, limit: usize) -> Result<Answer> {
+        self.with_token(|| self.http.send(self.request(method.clone(), path, body), limit)).await
+    }
+
+    /// The answer to a request that `send` makes and sends, again with a token if the server wants one, or another one.
+    async fn with_token<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
         let used = self.csrf.lock().clone();
-        let answer = self.http.send(self.request(method.clone(), path, body), limit).await;
-        let answer = match answer {
-            // The server wants a token, or another one.
+        let answer = match send().await {
             Err(Error::Denied(why)) if why.contains("CSRF") => {
                 self.renew_token(used).await?;
-                self.http.send(self.request(method, path, body), limit).await
+                send().await
             }
             answer => answer,
         };
@@ -181,8 +184,7 @@ impl Api {
     /// The variables from `offset` on, in the order of their names, and how many a full page has.
     async fn page(&self, offset: usize) -> Result<(Vec<Variable>, usize)> {
         let mut body = json!({"offset": offset, "limit": PAGE, "sort": "NAME_ASC"});
-        let answer =
-            self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        let answer = self.filter(&body, LISTING_LIMIT).await?;
         if answer.status == StatusCode::OK {
             return Ok((parse(&answer)?, PAGE));
         }
@@ -191,11 +193,14 @@ impl Api {
         }
         // A server that gives fewer at once says so; without a limit it gives as many as it may.
         body["limit"].take();
-        let answer =
-            self.send(Method::POST, "/variables/filter", Some(&body.to_string()), LISTING_LIMIT).await?;
+        let answer = self.filter(&body, LISTING_LIMIT).await?;
         let page: Vec<Variable> = parse(&answer)?;
         let size = page.len().max(1);
         Ok((page, size))
+    }
+
+    async fn filter(&self, body: &Value, limit: usize) -> Result<Answer> {
+        self.send(Method::POST, "/variables/filter", Some(&body.to_string()), limit).await
     }
 
     /// How many variables there are.
@@ -206,8 +211,7 @@ impl Api {
 
     /// The variable that was changed last.
     pub(super) async fn newest(&self) -> Result<Option<Variable>> {
-        let body = json!({"limit": 1, "sort": "UPDATED_DESC"}).to_string();
-        let answer = self.send(Method::POST, "/variables/filter", Some(&body), ENTRY_LIMIT).await?;
+        let answer = self.filter(&json!({"limit": 1, "sort": "UPDATED_DESC"}), ENTRY_LIMIT).await?;
         if answer.status != StatusCode::OK {
             return Err(refused(&answer));
         }
@@ -230,15 +234,7 @@ impl Api {
     pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
         let url = format!("{}/variables/", self.settings.url);
         let request = || self.equip(self.http.fresh().post(&url), Some(variable));
-        let used = self.csrf.lock().clone();
-        let answer = match self.http.send_once(request(), ENTRY_LIMIT).await {
-            Err(Error::Denied(why)) if why.contains("CSRF") => {
-                self.renew_token(used).await?;
-                self.http.send_once(request(), ENTRY_LIMIT).await
-            }
-            answer => answer,
-        };
-        let answer = answer.map_err(|error| self.explain(error))?;
+        let answer = self.with_token(|| self.http.send_once(request(), ENTRY_LIMIT)).await?;
         match answer.status {
             StatusCode::CONFLICT => Err(Error::Exists),
             status if status.is_success() => parse(&answer),
