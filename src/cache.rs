@@ -309,6 +309,7 @@ impl Cache {
                     inner.confirm();
                 }
             }
+            Change::Resumed => self.set_pushed(true),
             Change::Everything => {
                 self.set_pushed(true);
                 let keys: Vec<Key> = inner.flights.keys().cloned().collect();

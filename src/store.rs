@@ -126,8 +126,11 @@ pub enum Change {
     Deleted(Key, Revision),
     /// Changes were missed: everything known may be old. From now on changes are told.
     Everything,
-    /// From now on changes are not told, until [`Change::Everything`]: what is known was right until now.
+    /// From now on changes are not told, until [`Change::Resumed`] or [`Change::Everything`]: what is known was right
+    /// until now.
     Paused,
+    /// All changes since [`Change::Paused`] have been told: none was missed, and from now on they are told again.
+    Resumed,
 }
 
 /// What a store can keep.

@@ -71,6 +71,8 @@ impl Fs {
                 vec![Notice::Entry(name), Notice::Root]
             }
             Change::Paused => state.all_changed(self.drops_everything()),
+            // What the kernel was told meanwhile it forgets by itself.
+            Change::Resumed => Vec::new(),
             Change::Everything => {
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
@@ -104,7 +106,7 @@ impl Fs {
         let newer = news.iter().filter(|change| match change {
             Change::Set(_, meta) => meta.revision > own,
             Change::Deleted(_, revision) => *revision > own,
-            Change::Everything | Change::Paused => true,
+            Change::Everything | Change::Paused | Change::Resumed => true,
         });
         self.settle_later(newer.flat_map(|change| self.take_in(change)).collect());
     }
