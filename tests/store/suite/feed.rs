@@ -17,7 +17,7 @@ fn about(change: &Change) -> (String, Revision) {
     match change {
         Change::Set(key, meta) => (key.as_str().to_owned(), meta.revision),
         Change::Deleted(key, revision) => (key.as_str().to_owned(), *revision),
-        Change::Everything | Change::Paused => panic!("the feed lost track"),
+        Change::Everything | Change::Paused | Change::Resumed => panic!("the feed lost track"),
     }
 }
 
