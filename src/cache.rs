@@ -1,7 +1,9 @@
 //! A store that remembers: values and absences in an LRU bounded by entries and bytes, one fetch per key in
 //! flight, the listing, and how long each answer stays good.
 
+mod keys;
 mod known;
+mod listing;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -12,12 +14,17 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use known::{Flight, Inner, Known, Listed};
+pub use keys::Keys;
+use known::{Flight, Inner, Known};
+use listing::{Listed, Listings};
 
-use crate::store::{Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
+use crate::store::{Change, Entry, Error, Expect, Key, Limits, Meta, Rename, Result, Revision, Store, Text};
 
 /// An answer that stays good until the store says otherwise.
 pub const FOREVER: Duration = Duration::MAX;
+
+/// How often the keys are listed anew for one caller when it is not known what has become of some meanwhile.
+const LISTING_TRIES: u32 = 3;
 
 /// Bounds of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +69,7 @@ impl Cache {
             writing: HashMap::new(),
             bytes: 0,
             flights: HashMap::new(),
-            listing: None,
-            listing_flight: None,
+            listings: Listings::default(),
         };
         Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
@@ -105,7 +111,7 @@ impl Cache {
     /// The value of `key` if it is remembered and still good.
     pub fn peek(&self, key: &Key) -> Option<Lookup> {
         let mut inner = self.inner.lock();
-        let known = inner.known.get(key)?;
+        let known = inner.known.get(key).filter(|known| !known.doubted)?;
         let ttl = self.ttl(known.at);
         (!ttl.is_zero()).then(|| Answer { value: known.value.clone(), ttl, age: known.at.elapsed() })
     }
@@ -113,11 +119,20 @@ impl Cache {
     /// What the listing tells of `key`, if it is remembered and still good.
     pub fn peek_listing(&self, key: &Key) -> Option<Answer<Option<Meta>>> {
         let inner = self.inner.lock();
-        let (listing, at) = inner.listing.as_ref()?;
-        let ttl = self.ttl(*at);
-        let found = listing.binary_search_by(|(other, _)| other.cmp(key)).ok();
-        let value = found.map(|index| listing[index].1.clone());
-        (!ttl.is_zero()).then(|| Answer { value, ttl, age: at.elapsed() })
+        let answer = self.good_listing(&inner)?;
+        Some(Answer { value: answer.value.meta(key).cloned(), ttl: answer.ttl, age: answer.age })
+    }
+
+    /// All keys, if they are remembered and still good.
+    pub fn peek_keys(&self) -> Option<Answer<Keys>> {
+        self.good_listing(&self.inner.lock())
+    }
+
+    fn good_listing(&self, inner: &Inner) -> Option<Answer<Keys>> {
+        let listing = inner.listings.known()?;
+        let ttl = self.ttl(listing.at);
+        let keys = || Answer { value: listing.keys.clone(), ttl, age: listing.at.elapsed() };
+        (!ttl.is_zero()).then(keys)
     }
 
     /// The value of `key`, remembered or fetched. While the store is down: the last known value, if it is not
@@ -160,11 +175,10 @@ impl Cache {
             // Changes since the first one landed found no flight to outdate.
             Ok(_) if !first && self.is_pushed() => None,
             Ok(value) => {
-                let at = Instant::now();
                 if first {
-                    inner.remember(key, Known { value: value.clone(), at }, self.settings.bytes);
+                    inner.remember(key, Known::new(value.clone()), self.settings.bytes);
                 }
-                Some(Ok(Answer { value, ttl: self.ttl(at), age: Duration::ZERO }))
+                Some(Ok(Answer { value, ttl: self.ttl(Instant::now()), age: Duration::ZERO }))
             }
             Err(error) if error.is_outage() => Some(self.last_known(&mut inner, key).ok_or(error)),
             Err(error) => Some(Err(error)),
@@ -178,54 +192,61 @@ impl Cache {
     }
 
     /// All keys, remembered or fetched; while the store is down the last known listing, as for values.
-    pub async fn list_keys(&self) -> Result<Answer<Arc<Listing>>> {
-        let flight = {
-            let mut inner = self.inner.lock();
-            if let Some((listing, at)) = &inner.listing {
-                let ttl = self.ttl(*at);
-                if !ttl.is_zero() {
-                    return Ok(Answer { value: listing.clone(), ttl, age: at.elapsed() });
+    pub async fn list_keys(&self) -> Result<Answer<Keys>> {
+        let mut tries = 0;
+        loop {
+            let flight = {
+                let mut inner = self.inner.lock();
+                if let Some(answer) = self.good_listing(&inner) {
+                    return Ok(answer);
                 }
+                inner.listings.fly()
+            };
+            let fetch = async {
+                let (listing, texts) = self.store.list_entries().await?;
+                Ok((Keys::from(listing), Arc::new(texts)))
+            };
+            let result = flight.answer.get_or_init(|| fetch).await.clone();
+            tries += 1;
+            if let Some(result) = self.listing_landed(&flight, result, tries == LISTING_TRIES) {
+                return result;
             }
-            inner.listing_flight.get_or_insert_default().clone()
-        };
-        let fetch = async {
-            let (listing, texts) = self.store.list_entries().await?;
-            Ok((Arc::new(listing), Arc::new(texts)))
-        };
-        let result = flight.answer.get_or_init(|| fetch).await.clone();
-        self.listing_landed(&flight, result)
+        }
     }
 
+    /// Remembers what a flight brought; `None` if a change under it makes it worth another one, unless it is the last.
     fn listing_landed(
         &self,
-        flight: &Arc<Flight<Listed>>,
+        flight: &Arc<listing::Flight>,
         result: Result<Listed>,
-    ) -> Result<Answer<Arc<Listing>>> {
+        last: bool,
+    ) -> Option<Result<Answer<Keys>>> {
         let mut inner = self.inner.lock();
-        let first = inner.listing_flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
-        if first {
-            inner.listing_flight = None;
-        }
         match result {
-            // Complete at a moment during the call, so a right answer; it is only not remembered.
-            Ok((value, _)) if !first || flight.outdated.load(Ordering::Acquire) => {
-                Ok(Answer { value, ttl: Duration::ZERO, age: Duration::ZERO })
-            }
-            Ok((value, texts)) => {
-                let at = Instant::now();
-                for ((key, meta), text) in value.iter().zip(texts.iter()) {
+            Ok((listed, texts)) => {
+                let Some((keys, first)) = inner.listings.land(flight, &listed) else {
+                    // Complete at a moment during the call, so a right answer, but not for long.
+                    let answer = Answer { value: listed, ttl: Duration::ZERO, age: Duration::ZERO };
+                    return last.then_some(Ok(answer));
+                };
+                let unchanged = |(key, meta): &&(Key, Meta)| keys.meta(key) == Some(meta);
+                let texts = texts.iter().filter(|_| first);
+                for ((key, meta), text) in listed.iter().zip(texts).filter(|(key, _)| unchanged(key)) {
                     let value = Some(Entry { meta: meta.clone(), text: text.clone() });
-                    inner.remember(key, Known { value, at }, self.settings.bytes);
+                    inner.remember(key, Known::new(value), self.settings.bytes);
                 }
-                inner.listing = Some((value.clone(), at));
-                Ok(Answer { value, ttl: self.ttl(at), age: Duration::ZERO })
+                Some(Ok(Answer { value: keys, ttl: self.ttl(Instant::now()), age: Duration::ZERO }))
             }
             Err(error) => {
-                let old =
-                    inner.listing.as_ref().filter(|(_, at)| error.is_outage() && self.may_show(at.elapsed()));
-                let (value, at) = old.ok_or(error)?;
-                Ok(Answer { value: value.clone(), ttl: Duration::ZERO, age: at.elapsed() })
+                inner.listings.end(flight);
+                let may_show = |at: Instant| error.is_outage() && self.may_show(at.elapsed());
+                let old = inner.listings.last().filter(|listing| may_show(listing.at));
+                let show = |old: &listing::Remembered| Answer {
+                    value: old.keys.clone(),
+                    ttl: Duration::ZERO,
+                    age: old.at.elapsed(),
+                };
+                Some(old.map(show).ok_or(error))
             }
         }
     }
@@ -237,7 +258,7 @@ impl Cache {
 
     /// Number of keys, if the listing is remembered.
     pub fn known_keys(&self) -> Option<usize> {
-        self.inner.lock().listing.as_ref().map(|(listing, _)| listing.len())
+        self.inner.lock().listings.known().map(|listing| listing.keys.len())
     }
 
     /// Sets `key` in the store and remembers the new value.
@@ -262,10 +283,25 @@ impl Cache {
     /// Renames `from` to `to` in the store.
     pub async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         let result = self.store.rename_key(from, to, at, expect).await;
-        if result.as_ref().err().is_none_or(Error::may_have_changed) {
-            let mut inner = self.inner.lock();
-            inner.forget(from);
-            inner.forget(to);
+        let mut inner = self.inner.lock();
+        match &result {
+            Ok(meta) => inner.renamed(from, to, meta),
+            Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Renames keys in the store, all or none.
+    pub async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        let result = self.store.rename_keys(renames).await;
+        let mut inner = self.inner.lock();
+        for (index, Rename { from, to, .. }) in renames.iter().enumerate() {
+            match &result {
+                Ok(metas) => inner.renamed(from, to, &metas[index]),
+                Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
+                Err(_) => {}
+            }
         }
         result
     }
@@ -284,7 +320,7 @@ impl Cache {
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();
         if let Change::Set(key, Meta { revision, .. }) | Change::Deleted(key, revision) = change {
-            inner.drop_listing();
+            inner.listings.take_in(change);
             if let Some(writing) = inner.writing.get_mut(key) {
                 writing.newest = writing.newest.max(*revision);
             }
@@ -296,11 +332,8 @@ impl Cache {
                 }
             }
             Change::Deleted(key, revision) => {
-                if inner
-                    .known
-                    .peek(key)
-                    .is_none_or(|known| known.revision().is_some_and(|old| old < *revision))
-                {
+                let older = |known: &Known| known.revision().is_some_and(|old| old < *revision);
+                if inner.known.peek(key).is_none_or(older) {
                     inner.forget(key);
                 }
             }
@@ -312,17 +345,7 @@ impl Cache {
             Change::Resumed => self.set_pushed(true),
             Change::Everything => {
                 self.set_pushed(true);
-                let keys: Vec<Key> = inner.flights.keys().cloned().collect();
-                for key in &keys {
-                    inner.outdate(key);
-                }
-                inner.drop_listing();
-                // Nor is the answer to a change that is under way the newest for certain.
-                for writing in inner.writing.values_mut() {
-                    writing.newest = Revision(u64::MAX);
-                }
-                inner.known.clear();
-                inner.bytes = 0;
+                inner.doubt();
             }
         }
     }

@@ -109,6 +109,12 @@ struct Mount {
     /// What file names end in, as in `.json`: the file `app.json` is the key `app`
     #[arg(long, env = "KVFS_EXTENSION", value_name = "EXT")]
     extension: Option<String>,
+    /// What is between the parts of a key: with `--separator /` the key `app/db` is the file `db` in the directory `app`
+    #[arg(long, env = "KVFS_SEPARATOR", value_name = "SEP", conflicts_with = "flat")]
+    separator: Option<String>,
+    /// Show all keys in one directory, whatever the store
+    #[arg(long, env = "KVFS_FLAT")]
+    flat: bool,
     /// More names of scratch files, as globs; `none` turns scratch files off
     #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':')]
     scratch: Vec<String>,
@@ -226,12 +232,10 @@ impl Mount {
         let state = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
-        let names = self.extension.as_deref().filter(|text| !text.is_empty());
-        let names =
-            names.map_or_else(|| Ok(Names::default()), Names::with_extension).map_err(Failure::Usage)?;
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
         let location = location.map_err(Failure::Usage)?;
         let validate = self.validate.on(&location)?;
+        let names = self.names(&location).map_err(Failure::Usage)?;
         Ok(mount::Settings {
             fuse: fuse::Settings {
                 source: location.to_string(),
@@ -262,6 +266,16 @@ impl Mount {
             log_file: state.join("kvfs.log"),
             log_level: self.log_level.name(),
         })
+    }
+
+    /// How keys are called.
+    fn names(&self, location: &Location) -> Result<Names, String> {
+        let extension = self.extension.as_deref().filter(|text| !text.is_empty());
+        let names = extension.map_or_else(|| Ok(Names::default()), Names::with_extension)?;
+        match self.separator.as_deref().or(location.separator()).filter(|_| !self.flat) {
+            Some(separator) => names.in_directories(separator),
+            None => Ok(names),
+        }
     }
 
     /// The store argument, if any, and the mount point.

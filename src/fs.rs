@@ -21,8 +21,10 @@ mod publish;
 mod redirects;
 mod release;
 mod rename;
+mod rename_directory;
 pub mod scratch;
 mod setattr;
+mod tree;
 mod unlink;
 mod versions;
 mod waiting;
@@ -116,14 +118,23 @@ pub struct Caller {
 
 /// What the kernel must drop from its caches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Drop {
     /// Pages and attributes of an inode.
     Inode(Ino),
-    /// A name, also one known to be absent.
-    Entry(String),
-    /// The listing.
-    Root,
+    /// A name in a directory, also one known to be absent.
+    Entry(Ino, String),
     /// All names. Only for a kernel that [can](Kernel::drops_everything).
+    Everything,
+}
+
+/// As [`Drop`], by paths, of which the kernel may know some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Notice {
+    Inode(Ino),
+    /// A file or directory.
+    Entry(String),
+    /// What a directory lists.
+    Listing(String),
     Everything,
 }
 
@@ -133,7 +144,7 @@ pub trait Kernel: Send + Sync {
     fn drops_everything(&self) -> bool;
 
     /// Passes notices on; the receiver resolves when the kernel has taken them in.
-    fn tell(&self, notices: Vec<Notice>) -> oneshot::Receiver<()>;
+    fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()>;
 
     /// Makes the kernel drop pages and attributes of an inode, on the caller's thread. The kernel waits for reads
     /// of the inode that are under way, so this must not be the thread that answers them.
@@ -186,8 +197,12 @@ impl Fs {
 
     /// Sends notices and does not wait: for handlers during which the kernel holds the directory's lock.
     fn notify(&self, notices: Vec<Notice>) -> Option<oneshot::Receiver<()>> {
-        (!notices.is_empty()).then_some(())?;
-        self.kernel.get().map(|kernel| kernel.tell(notices))
+        let kernel = self.kernel.get()?;
+        let drops: Vec<Drop> = {
+            let state = self.state.lock();
+            notices.into_iter().filter_map(|notice| state.addressed(notice)).collect()
+        };
+        (!drops.is_empty()).then(|| kernel.tell(drops))
     }
 
     /// Sends notices and waits until the kernel took them in, so that who is answered next finds the new state.

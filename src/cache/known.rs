@@ -8,14 +8,21 @@ use std::time::Instant;
 use lru::LruCache;
 use tokio::sync::OnceCell;
 
-use crate::store::{Entry, Error, Key, Listing, Result, Revision, Text};
+use super::listing::Listings;
+use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision};
 
 pub(super) struct Known {
     pub(super) value: Option<Entry>,
     pub(super) at: Instant,
+    /// Changes were missed: it may only stand in while the store is down.
+    pub(super) doubted: bool,
 }
 
 impl Known {
+    pub(super) fn new(value: Option<Entry>) -> Self {
+        Self { value, at: Instant::now(), doubted: false }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.value.as_ref().map_or(0, |entry| entry.text.len())
     }
@@ -24,9 +31,6 @@ impl Known {
         self.value.as_ref().map(|entry| entry.meta.revision)
     }
 }
-
-/// All keys, and their values if the store read them too.
-pub(super) type Listed = (Arc<Listing>, Arc<Vec<Text>>);
 
 /// A fetch in flight; who asks for the same key waits for the same answer.
 #[derive(Default)]
@@ -49,8 +53,7 @@ pub(super) struct Inner {
     pub(super) writing: HashMap<Key, Writing>,
     pub(super) bytes: usize,
     pub(super) flights: HashMap<Key, Arc<Flight<Option<Entry>>>>,
-    pub(super) listing: Option<(Arc<Listing>, Instant)>,
-    pub(super) listing_flight: Option<Arc<Flight<Listed>>>,
+    pub(super) listings: Listings,
 }
 
 impl Inner {
@@ -63,16 +66,26 @@ impl Inner {
     ) {
         let newest = self.writing.get(key).map_or(Revision::default(), |writing| writing.newest);
         let own = told.as_ref().map(|(revision, _)| *revision).unwrap_or_default();
-        let known = self.known.peek(key).and_then(Known::revision).unwrap_or_default();
+        let known = self.known.peek(key).filter(|known| !known.doubted);
+        let known = known.and_then(Known::revision).unwrap_or_default();
         match told {
             Ok((revision, value)) if revision >= newest.max(known) => {
-                self.outdate(key);
                 self.forget(key);
-                self.remember(key, Known { value, at: Instant::now() }, limit);
+                self.listings.take_in(&match &value {
+                    Some(entry) => Change::Set(key.clone(), entry.meta.clone()),
+                    None => Change::Deleted(key.clone(), revision),
+                });
+                self.remember(key, Known::new(value), limit);
             }
             // Another call or the store told of a newer version before this answer came.
-            Ok(_) if known < newest => self.forget(key),
-            Err(error) if error.may_have_changed() => self.forget(key),
+            Ok(_) if known < newest => {
+                self.forget(key);
+                self.listings.forget();
+            }
+            Err(error) if error.may_have_changed() => {
+                self.forget(key);
+                self.listings.forget();
+            }
             Ok(_) | Err(_) => {}
         }
         if let Some(writing) = self.writing.get_mut(key) {
@@ -86,8 +99,8 @@ impl Inner {
 
     pub(super) fn remember(&mut self, key: &Key, known: Known, limit: usize) {
         // A slower answer about an older version must not replace a newer one.
-        if self.known.peek(key).is_some_and(|old| old.revision() > known.revision() && known.value.is_some())
-        {
+        let newer = |old: &Known| !old.doubted && old.revision() > known.revision() && known.value.is_some();
+        if self.known.peek(key).is_some_and(newer) {
             return;
         }
         self.bytes += known.bytes();
@@ -107,29 +120,51 @@ impl Inner {
         }
     }
 
-    /// Answers in flight may be from before a change of `key`.
+    /// Takes in that `from` has become `to`, which is at `meta` now.
+    pub(super) fn renamed(&mut self, from: &Key, to: &Key, meta: &Meta) {
+        self.forget(from);
+        self.forget(to);
+        if from != to {
+            self.listings.take_in(&Change::Deleted(from.clone(), meta.revision));
+        }
+        self.listings.take_in(&Change::Set(to.clone(), meta.clone()));
+    }
+
+    /// It is not known whether `from` has become `to`.
+    pub(super) fn unsure_of_rename(&mut self, from: &Key, to: &Key) {
+        self.forget(from);
+        self.forget(to);
+        self.listings.forget();
+    }
+
+    /// An answer in flight may be from before a change of `key`.
     pub(super) fn outdate(&mut self, key: &Key) {
         if let Some(flight) = self.flights.remove(key) {
             flight.outdated.store(true, Ordering::Release);
         }
-        self.drop_listing();
     }
 
     /// All that is known was right until now.
     pub(super) fn confirm(&mut self) {
         let now = Instant::now();
-        for (_, known) in &mut self.known {
+        for (_, known) in self.known.iter_mut().filter(|(_, known)| !known.doubted) {
             known.at = now;
         }
-        if let Some((_, at)) = &mut self.listing {
-            *at = now;
-        }
+        self.listings.confirm(now);
     }
 
-    pub(super) fn drop_listing(&mut self) {
-        self.listing = None;
-        if let Some(flight) = self.listing_flight.take() {
+    /// Changes were missed: what is known may only stand in while the store is down.
+    pub(super) fn doubt(&mut self) {
+        for flight in std::mem::take(&mut self.flights).into_values() {
             flight.outdated.store(true, Ordering::Release);
+        }
+        for (_, known) in &mut self.known {
+            known.doubted = true;
+        }
+        self.listings.doubt();
+        // Nor is the answer to a change that is under way the newest for certain.
+        for writing in self.writing.values_mut() {
+            writing.newest = Revision(u64::MAX);
         }
     }
 }

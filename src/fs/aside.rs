@@ -115,6 +115,8 @@ impl Aside {
     /// A new path whose name tells the time and the file.
     fn path(&self, name: &str, suffix: &str) -> PathBuf {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // The file of a key in a directory is called by its path.
+        let name = name.replace('/', "%2F");
         let mut end = name.len().min(120);
         while !name.is_char_boundary(end) {
             end -= 1;

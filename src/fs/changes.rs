@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Hidden, Ino, State};
-use super::names::Names;
+use super::names::{Names, parent};
 use super::unlink::unlinked;
 use super::versions::By;
 use super::{Fs, Notice};
@@ -40,8 +40,15 @@ impl Fs {
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
+        let turns = self.turns_listing(change);
         let known = self.is_known(change);
         self.cache.apply(change);
+        self.show(change, known, turns)
+    }
+
+    /// Shows a change that the cache has taken in already; before that its key was `known` at this version.
+    /// Whether it `turns` a name up or takes it away.
+    fn show(&self, change: &Change, known: bool, turns: bool) -> Vec<Notice> {
         let mut state = self.state.lock();
         if known && state.shows(change, &self.settings.names) || state.hides(change, &self.settings.names) {
             return Vec::new();
@@ -49,7 +56,7 @@ impl Fs {
         if let Change::Set(key, _) | Change::Deleted(key, _) = change
             && let Some(held) = state.held.get_mut(&self.settings.names.encode(key))
         {
-            held.news.push(change.clone());
+            held.news.push((change.clone(), turns));
             return Vec::new();
         }
         match change {
@@ -57,18 +64,28 @@ impl Fs {
                 let name = self.settings.names.encode(key);
                 // Somebody else's successor counts too.
                 state.hidden.remove(&name);
-                state.adopt(&name, meta, By::Others)
+                let mut notices = state.adopt(&name, meta, By::Others);
+                if turns {
+                    drop(state);
+                    notices.extend(self.directories_after(change, &name));
+                }
+                notices
             }
             Change::Deleted(key, revision) => {
                 let name = self.settings.names.encode(key);
                 state.note_change(&name);
                 let older = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < *revision);
-                if !state.named(&name).is_some_and(|(_, inode)| older(&inode.body)) {
-                    return Vec::new();
+                let mut notices = Vec::new();
+                if state.named(&name).is_some_and(|(_, inode)| older(&inode.body)) {
+                    state.hidden.remove(&name);
+                    unlinked_elsewhere(&mut state, &name);
+                    notices = vec![Notice::Entry(name.clone()), Notice::Listing(parent(&name).to_owned())];
                 }
-                state.hidden.remove(&name);
-                unlinked_elsewhere(&mut state, &name);
-                vec![Notice::Entry(name), Notice::Root]
+                if turns {
+                    drop(state);
+                    notices.extend(self.directories_after(change, &name));
+                }
+                notices
             }
             Change::Paused => state.all_changed(self.drops_everything()),
             // What the kernel was told meanwhile it forgets by itself.
@@ -81,7 +98,7 @@ impl Fs {
                 for name in &keys {
                     state.remove_name(name);
                 }
-                state.touch_root();
+                state.touch("");
                 state.all_changed(self.drops_everything())
             }
         }
@@ -103,12 +120,24 @@ impl Fs {
             }
             state.held.remove(name).unwrap_or_default().news
         };
-        let newer = news.iter().filter(|change| match change {
+        let newer = news.iter().filter(|(change, _)| match change {
             Change::Set(_, meta) => meta.revision > own,
             Change::Deleted(_, revision) => *revision > own,
             Change::Everything | Change::Paused | Change::Resumed => true,
         });
-        self.settle_later(newer.flat_map(|change| self.take_in(change)).collect());
+        let shown = newer.flat_map(|(change, turns)| self.show(change, self.is_known(change), *turns));
+        self.settle_later(shown.collect());
+    }
+
+    /// Whether a change that is yet to be taken in brings or takes a name, as far as is known.
+    fn turns_listing(&self, change: &Change) -> bool {
+        let listed = |key| Some(self.cache.peek_listing(key)?.value.is_some());
+        self.settings.names.has_directories()
+            && match change {
+                Change::Set(key, _) => listed(key) != Some(true),
+                Change::Deleted(key, _) => listed(key) != Some(false),
+                Change::Everything | Change::Paused | Change::Resumed => false,
+            }
     }
 
     /// Whether this mount made the change itself, or has read past it.
@@ -165,7 +194,7 @@ impl Fs {
             state.hidden.remove(name);
             state.remove_name(name);
             state.note_change(name);
-            state.touch_root();
+            state.touch(name);
         }
         self.release_changes(name, deleted.clone().unwrap_or_default());
         match (deleted, entry) {
@@ -174,7 +203,8 @@ impl Fs {
             _ => {}
         }
         if over {
-            self.settle(vec![Notice::Entry(name.to_owned()), Notice::Root]).await;
+            let listing = Notice::Listing(parent(name).to_owned());
+            self.settle(vec![Notice::Entry(name.to_owned()), listing]).await;
         }
     }
 }
@@ -214,7 +244,7 @@ fn unlinked_elsewhere(state: &mut State, name: &str) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::{Caller, Kernel, Settings, document::Validate, scratch::Patterns};
+    use super::super::{Caller, Drop, Kernel, ROOT, Settings, document::Validate, scratch::Patterns};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
     use crate::store::{Key, MemoryStore};
@@ -225,7 +255,7 @@ mod tests {
     /// Remembers what it was told.
     struct Told {
         drops_everything: bool,
-        notices: Arc<parking_lot::Mutex<Vec<Notice>>>,
+        notices: Arc<parking_lot::Mutex<Vec<Drop>>>,
     }
 
     impl Kernel for Told {
@@ -233,15 +263,15 @@ mod tests {
             self.drops_everything
         }
 
-        fn tell(&self, notices: Vec<Notice>) -> oneshot::Receiver<()> {
-            self.notices.lock().extend(notices);
+        fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()> {
+            self.notices.lock().extend(drops);
             oneshot::channel().1
         }
 
         fn drop_inode(&self, _: Ino) {}
     }
 
-    fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Notice>>>) {
+    fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Drop>>>) {
         let bounds = cache::Settings {
             entries: 100.try_into().unwrap(),
             bytes: 1000,
@@ -267,10 +297,10 @@ mod tests {
 
     /// What the kernel is told when changes were missed, and when the feed has ended, after a look at `k` and `none`;
     /// and for how long it may remember that `none` is absent.
-    async fn told(drops_everything: bool) -> (Vec<Notice>, Vec<Notice>, Duration) {
+    async fn told(drops_everything: bool) -> (Vec<Drop>, Vec<Drop>, Duration) {
         let (fs, notices) = mounted(drops_everything);
         fs.cache.set_key_value(&Key::from("k"), Arc::from(&b"1"[..]), Expect::Anything).await.unwrap();
-        let look = |name: &str| fs.clone().lookup(CALLER, name.to_owned());
+        let look = |name: &str| fs.clone().lookup(CALLER, ROOT, name.to_owned());
         assert_eq!(look("k").await.unwrap().ttl, FOREVER);
         let absence = look("none").await.unwrap().ttl;
         let (sender, feed) = mpsc::unbounded_channel();
@@ -290,13 +320,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_kernel_that_can_drops_all_names_at_once() {
-        let all = vec![Notice::Everything, Notice::Root];
+        let all = vec![Drop::Everything, Drop::Inode(ROOT)];
         assert_eq!(told(true).await, (all.clone(), all, FOREVER));
     }
 
     #[tokio::test]
     async fn a_kernel_that_cannot_is_told_of_each_name_and_forgets_absences_by_itself() {
-        let each = vec![Notice::Entry("k".into()), Notice::Root];
+        let each = vec![Drop::Entry(ROOT, "k".into()), Drop::Inode(ROOT)];
         assert_eq!(told(false).await, (each.clone(), each, MAX_AGE));
     }
 
@@ -304,7 +334,7 @@ mod tests {
     async fn a_directory_that_is_open_when_changes_are_missed_gives_out_nothing_for_long() {
         let (fs, _) = mounted(true);
         fs.cache.set_key_value(&Key::from("k"), Arc::from(&b"1"[..]), Expect::Anything).await.unwrap();
-        let directory = fs.clone().open_directory(CALLER).await.unwrap();
+        let directory = fs.clone().open_directory(CALLER, ROOT).await.unwrap();
         let ttl = || {
             let mut seen = Duration::ZERO;
             fs.read_directory_plus(&directory, 2, |_, _, ttl| {

@@ -3,10 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use super::drafts::{Draft, Purpose};
-use super::inodes::{Body, Content, Overrides};
-use super::names::{Decoded, NAME_MAX};
+use super::inodes::{Body, Content, Ino, Overrides};
+use super::names::{Decoded, base, parent};
 use super::open::{draft_of, handle};
 use super::scratch::Class;
+use super::tree::Place;
 use super::{Access, Caller, Found, Fs, FsError, FsResult, Opened};
 use crate::store::{Expect, Key};
 
@@ -20,24 +21,27 @@ const fn purpose_of_new(class: Class, fit_for_key: bool) -> Purpose {
 }
 
 impl Fs {
-    /// Creates `name` and opens it. The file is local until its first complete document is published.
+    /// Creates `name` in the directory `within` and opens it. The file is local until its first complete document is
+    /// published.
     pub fn create(
         &self,
         caller: Caller,
-        name: String,
+        (within, name): (Ino, &str),
         mode: u32,
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
         self.writable()?;
-        if name.len() > NAME_MAX {
-            return Err(FsError::NameTooLong);
-        }
+        let name = match self.known_place(within, name)? {
+            Place::File(path) => path,
+            Place::Directory(..) => return Err(FsError::IsDirectory),
+            Place::Nothing(_) => return Err(FsError::BadName),
+        };
         let mut state = self.state.lock();
         if exclusive && state.names.contains_key(&name) {
             return Err(FsError::Exists);
         }
-        let class = self.settings.scratch.class(&name, exclusive);
+        let class = self.settings.scratch.class(base(&name), exclusive);
         let key = self.key_for_new(&name)?;
         // The kernel found no such file, but another process may have set the key since.
         let entry = key.as_ref().and_then(|key| self.cache.peek(key)?.value);
@@ -67,8 +71,9 @@ impl Fs {
             state.remove_name(&name);
             let ino = state.add_inode(&name, &key, Body::Local(draft));
             state.names.insert(name.clone(), ino);
-            state.touch_root();
-            state.overrides.insert(name, self.attributes_of_new(caller, mode));
+            state.keep_folder(parent(&name));
+            state.touch(&name);
+            state.overrides.insert(name, self.attributes_of_new(caller, mode, 0o666));
             ino
         };
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
@@ -79,10 +84,11 @@ impl Fs {
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, quiet: false }))
     }
 
-    fn attributes_of_new(&self, caller: Caller, mode: u32) -> Overrides {
+    /// The attributes of what `caller` makes with `mode`, where the mode of all others is `usual` less the umask.
+    pub(super) fn attributes_of_new(&self, caller: Caller, mode: u32, usual: u32) -> Overrides {
         let own = |set: u32, default: u32| (set != default).then_some(set);
         Overrides {
-            mode: own(mode & 0o7777, 0o666 & !self.settings.umask),
+            mode: own(mode & 0o7777, usual & !self.settings.umask),
             uid: own(caller.uid, self.settings.uid),
             gid: own(caller.gid, self.settings.gid),
             changed: Some(SystemTime::now()),
@@ -101,7 +107,7 @@ impl Fs {
             Decoded::Alias | Decoded::Impossible => return Err(FsError::BadName),
         };
         // Whether it is created exclusively matters no more: it can be nothing but a scratch file.
-        match self.settings.scratch.class(name, true) {
+        match self.settings.scratch.class(base(name), true) {
             Class::Hard | Class::Soft => Ok(None),
             Class::Key => Err(refused),
         }

@@ -38,9 +38,21 @@ pub enum FsError {
     /// The mount is read-only.
     #[error("the mount is read-only")]
     ReadOnly,
-    /// The view is flat: there are no directories, links or special files.
-    #[error("the directory of keys is flat: no directories, links or special files")]
+    /// The view is flat.
+    #[error("the directory of keys is flat here; --separator makes directories of the parts of keys")]
     Flat,
+    /// There are files and directories only.
+    #[error("no links and no special files: a store has keys only")]
+    NoLinks,
+    /// A directory where a file is meant.
+    #[error("it is a directory")]
+    IsDirectory,
+    /// A file where a directory is meant.
+    #[error("it is no directory")]
+    NotDirectory,
+    /// The directory to remove or to replace is not empty.
+    #[error("the directory is not empty")]
+    NotEmpty,
     /// The kernel names an inode that another one has replaced; it looks the name up again.
     #[error("the file was replaced; look it up again")]
     Superseded,
@@ -94,6 +106,9 @@ impl FsError {
             Self::NotFound
                 | Self::Exists
                 | Self::Superseded
+                | Self::IsDirectory
+                | Self::NotDirectory
+                | Self::NotEmpty
                 | Self::NoAttribute
                 | Self::NotSupported
                 | Self::WouldBlock

@@ -32,12 +32,25 @@ pub(super) enum Body {
     Local(DraftId),
     /// A writer's own inode for a key that exists, so that readers never see its bytes or size.
     Draft(DraftId),
+    /// A directory.
+    Directory,
+}
+
+/// A directory below the root: one that the kernel may know, or that was made here.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// Its inode, if the kernel may know it.
+    pub(super) ino: Option<Ino>,
+    /// It stays while no key is below it.
+    pub(super) kept: bool,
+    /// When the names in it last changed.
+    pub(super) modified: SystemTime,
 }
 
 /// One inode as the kernel knows it.
 #[derive(Debug)]
 pub(super) struct Inode {
-    /// The file name it was last seen under.
+    /// The path it was last seen under.
     pub(super) name: String,
     /// The key of that name.
     pub(super) key: Key,
@@ -156,8 +169,8 @@ pub(super) struct Overrides {
 pub(super) struct Held {
     /// How many changes of ours are under way.
     pub(super) operations: u32,
-    /// What was told meanwhile.
-    pub(super) news: Vec<Change>,
+    /// What was told meanwhile, and whether it brought or took a name.
+    pub(super) news: Vec<(Change, bool)>,
 }
 
 /// Everything the filesystem knows that is not in the store.
@@ -166,6 +179,8 @@ pub(super) struct State {
     pub(super) inodes: HashMap<Ino, Inode>,
     /// The inode a lookup of a name gives: of a key's current version, or of a local file.
     pub(super) names: HashMap<String, Ino>,
+    /// Directories below the root, by path.
+    pub(super) folders: HashMap<String, Folder>,
     /// Open files.
     pub(super) handles: HashMap<Fh, Handle>,
     /// Drafts.
@@ -186,13 +201,13 @@ pub(super) struct State {
     pub(super) held: HashMap<String, Held>,
     /// By thread.
     pub(super) redirects: HashMap<u32, Redirect>,
-    /// By file name.
+    /// By path; that of a directory ends in a slash.
     pub(super) overrides: HashMap<String, Overrides>,
     /// flock(2) and fcntl(2).
     pub(super) locks: Locks,
-    /// Of the directory.
+    /// Of the root.
     pub(super) root: Overrides,
-    /// When the set of names last changed.
+    /// When the names in the root last changed.
     pub(super) root_modified: SystemTime,
     last_id: u64,
 }
@@ -203,6 +218,7 @@ impl State {
         Self {
             inodes: HashMap::new(),
             names: HashMap::new(),
+            folders: HashMap::new(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
             hidden: HashMap::new(),
@@ -287,7 +303,10 @@ impl State {
 
     /// Whether a lookup of the inode's name gives this inode.
     pub(super) fn is_current(&self, ino: Ino, inode: &Inode) -> bool {
-        self.names.get(&inode.name) == Some(&ino)
+        match inode.body {
+            Body::Directory => self.folder_ino(&inode.name) == Some(ino),
+            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.names.get(&inode.name) == Some(&ino),
+        }
     }
 
     /// The draft of an open file.
@@ -322,8 +341,10 @@ impl State {
             return;
         }
         if let Some(inode) = self.inodes.remove(&ino) {
-            if named {
-                self.names.remove(&inode.name);
+            match inode.body {
+                Body::Directory if named => self.forget_folder(&inode.name),
+                _ if named => drop(self.names.remove(&inode.name)),
+                _ => {}
             }
             // An inode that became a key keeps no draft.
             if let Body::Local(draft) | Body::Draft(draft) = inode.body
@@ -366,12 +387,6 @@ impl State {
         let draft = self.drafts.get(&id)?;
         let empty = draft.purpose == Purpose::Key && draft.handles == 0 && draft.text.is_empty();
         (empty && self.is_current(ino, inode)).then(|| (inode.name.clone(), inode.key.clone()))
-    }
-
-    /// The set of names changed.
-    pub(super) fn touch_root(&mut self) {
-        let next = self.root_modified + Duration::from_micros(1);
-        self.root_modified = SystemTime::now().max(next);
     }
 
     /// Bytes in scratch files, against [`scratch::TOTAL_LIMIT`].

@@ -1,29 +1,45 @@
-//! The directory as a list. An open directory is a snapshot of the names; offsets are positions in it.
+//! Directories as lists. An open directory is a snapshot of the names; offsets are positions in it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::inodes::{Body, Ino, ROOT, State};
-use super::names::Names;
+use super::names::{Names, VALUE, base, join, parent};
 use super::versions::By;
-use super::{Attr, Caller, Fs, FsResult};
-use crate::cache::{Answer, FOREVER};
-use crate::store::{Key, Listing, Meta};
+use super::{Attr, Caller, Fs, FsResult, Notice};
+use crate::cache::{Answer, FOREVER, Keys};
+use crate::store::{Key, Meta};
 
 /// The names at the moment the directory was opened, or was last read from the start.
 pub struct Directory {
     /// Count of changes when the snapshot was asked for, and the mark of an open directory.
     since: u64,
     _open: Arc<()>,
-    keys: Arc<Listing>,
+    ino: Ino,
+    /// The directory that it is in.
+    within: Ino,
+    path: String,
+    keys: Keys,
+    /// What is in it because of the keys at these positions; if there is no separator, the files of all keys.
+    children: Option<Vec<(Kind, usize)>>,
     ttl: Duration,
-    /// Local files.
-    locals: Vec<(String, Ino)>,
+    /// Local files and directories that were made here.
+    locals: Vec<(String, Ino, Kind)>,
     /// Keys being replaced that the opener no longer sees.
     hidden: Vec<Key>,
     /// Somebody has read from its start.
     begun: AtomicBool,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    File,
+    /// A file whose name a directory has taken.
+    Value,
+    Directory,
 }
 
 /// One line of a listing.
@@ -31,9 +47,9 @@ pub struct Directory {
 pub struct Item {
     /// File name.
     pub name: String,
-    /// Inode number; for a key without an inode yet, a stand-in.
+    /// Inode number; for what has no inode yet, a stand-in.
     pub ino: Ino,
-    /// True for `.` and `..`.
+    /// True for directories, `.` and `..` among them.
     pub directory: bool,
     /// Position of the next line.
     pub next: u64,
@@ -43,30 +59,69 @@ pub struct Item {
 const STAND_IN: u64 = u64::MAX >> 1;
 
 impl Fs {
-    /// Takes a snapshot of the names.
-    pub async fn open_directory(self: Arc<Self>, caller: Caller) -> FsResult<Directory> {
+    /// Takes a snapshot of the names in a directory.
+    pub async fn open_directory(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<Directory> {
+        let path = self.state.lock().directory(ino)?;
         // Before the snapshot, so that no change falls between the two.
         let (since, open) = self.state.lock().open_directory();
         let listing = self.cache.list_keys().await?;
+        let keys = listing.value;
+        let children = self.settings.names.has_directories().then(|| self.children(&path, &keys));
         let state = self.state.lock();
         let hidden = state.hidden.values().filter(|hidden| hidden.gone_for(caller.thread));
         let hidden: Vec<Key> = hidden.map(|hidden| hidden.key.clone()).collect();
-        let keys = listing.value;
-        let listed = |wanted: &Key| {
-            !hidden.contains(wanted) && keys.binary_search_by(|(key, _)| key.cmp(wanted)).is_ok()
+        let local = |(name, ino): (&str, Ino)| {
+            let key = &state.inodes.get(&ino)?.key;
+            // A key of the same name, set by somebody else, is listed as such.
+            let listed = !hidden.contains(key) && keys.meta(key).is_some();
+            let clashes =
+                self.settings.names.may_clash() && (state.keeps(name) || self.has_keys(name, &keys));
+            let kind = if clashes { Kind::Value } else { Kind::File };
+            let shown = parent(name) == path && !(listed && self.settings.names.encode(key) == name);
+            shown.then(|| (name.to_owned(), ino, kind))
         };
-        let local = |(name, ino): (&String, &Ino)| match state.inodes.get(ino) {
-            Some(inode) if matches!(inode.body, Body::Local(_)) => {
-                // A key of the same name, set by somebody else, is listed as such.
-                (!listed(&inode.key) || self.settings.names.encode(&inode.key) != *name)
-                    .then(|| (name.clone(), *ino))
-            }
-            _ => None,
-        };
-        let mut locals: Vec<(String, Ino)> = state.names.iter().filter_map(local).collect();
+        let mut locals: Vec<_> = state.locals().filter_map(local).collect();
+        let made = state.folders.iter().filter(|(other, folder)| folder.kept && parent(other) == path);
+        for (other, folder) in made.filter(|(other, _)| !self.has_keys(other, &keys)) {
+            locals.push((other.clone(), folder.ino.unwrap_or(Ino(STAND_IN)), Kind::Directory));
+        }
         locals.sort();
+        let within = state.folder_ino(parent(&path)).unwrap_or(ROOT);
         let begun = AtomicBool::new(false);
-        Ok(Directory { since, _open: open, keys, ttl: listing.ttl, locals, hidden, begun })
+        let ttl = listing.ttl;
+        Ok(Directory { since, _open: open, ino, within, path, keys, children, ttl, locals, hidden, begun })
+    }
+
+    /// What is in the directory at `path` because of keys, in their order.
+    fn children(&self, path: &str, keys: &Keys) -> Vec<(Kind, usize)> {
+        let (separator, mut children) = (self.settings.names.separator(), Vec::new());
+        let Some(prefix) = self.prefix(path, keys) else { return children };
+        let range = keys.below(&prefix);
+        let (mut position, mut directories) = (range.start, HashSet::new());
+        while let Some((key, _)) = keys.at(position).filter(|_| position < range.end) {
+            let rest = &key.as_str()[prefix.len()..];
+            if let Some(end) = rest.find(separator) {
+                children.push((Kind::Directory, position));
+                directories.insert(rest[..end].to_owned());
+                let inside = &key.as_str()[..prefix.len() + end + separator.len()];
+                position = keys.first(position, |key| !key.starts_with(inside));
+            } else {
+                children.push((Kind::File, position));
+                position += 1;
+            }
+        }
+        if self.settings.names.may_clash() {
+            let state = self.state.lock();
+            let taken = |part: &str| {
+                directories.contains(part) || state.keeps(&join(path, &self.settings.names.directory(part)))
+            };
+            for (kind, position) in children.iter_mut().filter(|(kind, _)| *kind == Kind::File) {
+                if keys.at(*position).is_some_and(|(key, _)| taken(&key.as_str()[prefix.len()..])) {
+                    *kind = Kind::Value;
+                }
+            }
+        }
+        children
     }
 
     /// The snapshot for a read of `directory` from `offset` on: who starts over, as rewinddir(3) does, reads a new
@@ -80,7 +135,7 @@ impl Fs {
         if offset > 0 || !directory.begun.swap(true, Ordering::Relaxed) {
             return Ok(directory);
         }
-        let directory = self.open_directory(caller).await?;
+        let directory = self.open_directory(caller, directory.ino).await?;
         directory.begun.store(true, Ordering::Relaxed);
         Ok(Arc::new(directory))
     }
@@ -114,27 +169,12 @@ impl Fs {
                 Line::End => break,
             };
             let mut ttl = Duration::ZERO;
-            if !item.directory {
-                if let Some((key, meta)) = directory.key(position) {
-                    let lasting = if self.cache.is_pushed() { FOREVER } else { directory.ttl };
-                    let changed = state.changed_since(&item.name, directory.since);
-                    (item.ino, ttl) = match self.peek_meta(key).filter(|_| changed) {
-                        // Gone since the directory was opened.
-                        Some(Answer { value: None, .. }) => continue,
-                        Some(Answer { value: Some(meta), ttl, .. }) => {
-                            (state.instantiate(&item.name, key, &meta), ttl.min(lasting))
-                        }
-                        // Changed or gone: the name is listed, and looked up by who wants more of it.
-                        None if changed => {
-                            (state.add_inode(&item.name, key, Body::Key(meta.clone())), Duration::ZERO)
-                        }
-                        None => {
-                            notices.extend(state.adopt(&item.name, meta, By::Mount));
-                            (state.instantiate(&item.name, key, meta), lasting)
-                        }
-                    };
-                }
-                if let Some(inode) = state.inodes.get_mut(&item.ino) {
+            let counted = position >= 2;
+            if counted {
+                let entered = self.enter(&mut state, directory, position, &item, &mut notices);
+                let Some((ino, lasting)) = entered else { continue };
+                (item.ino, ttl) = (ino, lasting);
+                if let Some(inode) = state.inodes.get_mut(&ino) {
                     inode.lookups += 1;
                 }
             }
@@ -143,7 +183,7 @@ impl Fs {
                 Err(_) => false,
             };
             if full {
-                if !item.directory {
+                if counted {
                     state.forget(item.ino, 1);
                 }
                 break;
@@ -151,6 +191,39 @@ impl Fs {
         }
         drop(state);
         self.settle_later(notices);
+    }
+
+    /// The inode of a line, and for how long the name leads to it; `None` if it is gone since the directory was opened.
+    fn enter(
+        &self,
+        state: &mut State,
+        directory: &Directory,
+        position: u64,
+        item: &Item,
+        notices: &mut Vec<Notice>,
+    ) -> Option<(Ino, Duration)> {
+        let lasting = if self.cache.is_pushed() { FOREVER } else { directory.ttl };
+        let shown = join(&directory.path, &item.name);
+        if item.directory {
+            let changed = state.changed_since(&shown, directory.since);
+            return (!changed).then(|| (state.folder(&shown, self.started), lasting));
+        }
+        let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
+        let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
+        let path = if clashes { &shown[..shown.len() - VALUE.len()] } else { &shown };
+        let changed = state.changed_since(path, directory.since);
+        match self.peek_meta(key).filter(|_| changed) {
+            Some(Answer { value: None, .. }) => None,
+            Some(Answer { value: Some(meta), ttl, .. }) => {
+                Some((state.instantiate(path, key, &meta), ttl.min(lasting)))
+            }
+            // Changed or gone: the name is listed, and looked up by who wants more of it.
+            None if changed => Some((state.add_inode(path, key, Body::Key(meta.clone())), Duration::ZERO)),
+            None => {
+                notices.extend(state.adopt(path, meta, By::Mount));
+                Some((state.instantiate(path, key, meta), lasting))
+            }
+        }
     }
 }
 
@@ -161,29 +234,58 @@ enum Line {
 }
 
 impl Directory {
+    /// How many lines there are because of keys.
+    fn len(&self) -> usize {
+        self.children.as_ref().map_or(self.keys.len(), Vec::len)
+    }
+
+    fn child(&self, position: u64) -> Option<(Kind, usize)> {
+        let index = usize::try_from(position.checked_sub(2)?).ok()?;
+        match &self.children {
+            Some(children) => children.get(index).copied(),
+            None => (index < self.keys.len()).then_some((Kind::File, index)),
+        }
+    }
+
+    /// The key of the file at a position.
     fn key(&self, position: u64) -> Option<&(Key, Meta)> {
-        self.keys.get(usize::try_from(position.checked_sub(2)?).ok()?)
+        let (kind, index) = self.child(position)?;
+        self.keys.at(index).filter(|_| kind != Kind::Directory)
     }
 
     fn item(&self, state: &State, position: u64, names: &Names) -> Line {
-        let next = position + 1;
+        let line = |name: &str, ino: Option<Ino>, kind: Kind| {
+            let name = if kind == Kind::Value { name.to_owned() + VALUE } else { name.to_owned() };
+            let ino = ino.unwrap_or(Ino(STAND_IN - position));
+            Line::Item(Item { name, ino, directory: kind == Kind::Directory, next: position + 1 })
+        };
         if position < 2 {
-            let name = if position == 0 { "." } else { ".." };
-            return Line::Item(Item { name: name.into(), ino: ROOT, directory: true, next });
+            let (name, ino) = if position == 0 { (".", self.ino) } else { ("..", self.within) };
+            return line(name, Some(ino), Kind::Directory);
         }
-        if let Some((key, _)) = self.key(position) {
+        if let Some((kind, index)) = self.child(position) {
+            let Some((key, _)) = self.keys.at(index) else { return Line::End };
+            let path = names.encode(key);
+            if kind == Kind::Directory {
+                let depth = self.path.len() + usize::from(!self.path.is_empty());
+                let end = path[depth..].find('/').map_or(path.len(), |end| depth + end);
+                return line(&path[depth..end], state.folder_ino(&path[..end]), kind);
+            }
             if self.hidden.contains(key) {
                 return Line::Skip;
             }
-            let name = names.encode(key);
-            let ino = state.names.get(&name).copied().unwrap_or(Ino(STAND_IN - position));
-            return Line::Item(Item { name, ino, directory: false, next });
+            return line(base(&path), state.names.get(&path).copied(), kind);
         }
-        let index = position.saturating_sub(2 + self.keys.len() as u64);
+        let index = position.saturating_sub(2 + self.len() as u64);
         match usize::try_from(index).ok().and_then(|index| self.locals.get(index)) {
+            Some((path, _, Kind::Directory)) if state.keeps(path) => {
+                line(base(path), state.folder_ino(path), Kind::Directory)
+            }
+            Some((path, ino, kind)) if state.names.get(path) == Some(ino) => {
+                line(base(path), Some(*ino), *kind)
+            }
             // Renamed or removed since the directory was opened.
-            Some((name, ino)) if state.names.get(name) != Some(ino) => Line::Skip,
-            Some((name, ino)) => Line::Item(Item { name: name.clone(), ino: *ino, directory: false, next }),
+            Some(_) => Line::Skip,
             None => Line::End,
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::inodes::{Body, Content, Fh, Ino, Inode, ROOT, State};
-use super::names::{Decoded, NAME_MAX};
+use super::names::Decoded;
+use super::tree::Place;
 use super::versions::By;
 use super::{Attr, Caller, Fs, FsError, FsResult};
 use crate::cache::{Answer, FOREVER};
@@ -23,11 +24,16 @@ pub struct Found {
 type Told = Answer<Option<Meta>>;
 
 impl Fs {
-    /// Finds `name` in the directory and counts one reference to its inode.
-    pub async fn lookup(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
-        if name.len() > NAME_MAX {
-            return Err(FsError::NameTooLong);
+    /// Finds `name` in the directory `within` and counts one reference to its inode.
+    pub async fn lookup(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
+        match self.place(within, &name).await? {
+            Place::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
+            Place::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
+            Place::File(path) => self.lookup_file(caller, path).await,
         }
+    }
+
+    async fn lookup_file(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
         if let Some(found) = self.lookup_known(caller, &name, None) {
             return Ok(found);
         }
@@ -117,7 +123,7 @@ impl Fs {
                 }
                 Body::Local(_) if told.is_none() && self.may_be_set_by_now(&state, ino) => return None,
                 // Once it is published the name leads elsewhere, and nobody needs to be told.
-                Body::Local(_) | Body::Draft(_) => Duration::ZERO,
+                Body::Local(_) | Body::Draft(_) | Body::Directory => Duration::ZERO,
             };
             return self.found(&mut state, ino, ttl.min(most));
         }
@@ -185,19 +191,23 @@ impl Fs {
         // leads to it makes its attributes last.
         let lasting = ino == ROOT
             || state.inode(ino).is_ok_and(|inode| inode.handles > 0 || state.is_current(ino, inode));
-        Ok(Found { attr: Some(attr), ttl: if lasting { self.attr_ttl(ino) } else { Duration::ZERO } })
+        let ttl = if attr.directory { self.listing_ttl() } else { FOREVER };
+        Ok(Found { attr: Some(attr), ttl: if lasting { ttl } else { Duration::ZERO } })
     }
 
-    /// Attributes change with the inode only, except those of the directory, which age with the listing.
-    fn attr_ttl(&self, ino: Ino) -> Duration {
-        if ino != ROOT || self.cache.is_pushed() { FOREVER } else { Duration::ZERO }
+    /// Attributes change with the inode only, except those of directories, which age with the listing.
+    pub(super) fn listing_ttl(&self) -> Duration {
+        if self.cache.is_pushed() { FOREVER } else { Duration::ZERO }
     }
 
     pub(super) fn attr_in(&self, state: &State, ino: Ino, fh: Option<Fh>) -> FsResult<Attr> {
         if ino == ROOT {
-            return Ok(self.root_attr(state));
+            return Ok(self.directory_attr(state, ino, ""));
         }
         let inode = state.inode(ino)?;
+        if matches!(inode.body, Body::Directory) {
+            return Ok(self.directory_attr(state, ino, &inode.name));
+        }
         let handle = fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content);
         let (size, modified, created) = match (handle, &inode.body) {
             (Some(Content::Snapshot(text, Some(meta))), Body::Key(_)) => {
@@ -208,6 +218,7 @@ impl Fs {
                 let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
                 (draft.text.len() as u64, draft.modified, created)
             }
+            (_, Body::Directory) => return Err(FsError::IsDirectory),
             (_, Body::Key(meta)) => {
                 let meta = self.followed(state, ino, inode).unwrap_or_else(|| meta.clone());
                 (meta.size, meta.modified, meta.created)
@@ -224,7 +235,7 @@ impl Fs {
         }
         let current = state.named(&inode.name).and_then(|(_, current)| match &current.body {
             Body::Key(meta) => Some(meta.clone()),
-            Body::Local(_) | Body::Draft(_) => None,
+            Body::Local(_) | Body::Draft(_) | Body::Directory => None,
         });
         current.or_else(|| self.peek_meta(&inode.key)?.value)
     }
@@ -258,25 +269,6 @@ impl Fs {
                 (changed, _) => changed.map_or(modified, |changed| changed.max(modified)),
             },
             created,
-        }
-    }
-
-    fn root_attr(&self, state: &State) -> Attr {
-        let set = state.root;
-        let modified = set.modified.unwrap_or(state.root_modified);
-        Attr {
-            ino: ROOT,
-            number: ROOT,
-            directory: true,
-            size: 0,
-            mode: set.mode.unwrap_or(0o777 & !self.settings.umask),
-            links: 2,
-            uid: set.uid.unwrap_or(self.settings.uid),
-            gid: set.gid.unwrap_or(self.settings.gid),
-            accessed: set.accessed.unwrap_or(modified),
-            modified,
-            changed: set.changed.map_or(state.root_modified, |changed| changed.max(state.root_modified)),
-            created: self.started,
         }
     }
 }

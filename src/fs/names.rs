@@ -4,6 +4,9 @@
 //! a `%` that would read as one of these escapes become `%XX` per byte, as in a URL. `.`, `..` and the empty key
 //! have fixed names. A key whose name would pass 255 bytes gets an alias: its beginning, `%~`, and a hash; the
 //! alias alone does not tell the key, so [`decode`] says so and the caller looks it up in the listing.
+//!
+//! With a separator the parts of a key are the directories on the way to its file, each named by these rules, and the name
+//! is a path. A key that is also a directory is the file `…%(value)` beside it; that is left to [`super::tree`].
 
 use std::ffi::OsStr;
 
@@ -17,6 +20,24 @@ const ALIAS_PREFIX: usize = 200;
 const ALIAS_SUFFIX: usize = 34;
 /// Longest extension in bytes; an alias with one fits.
 const EXTENSION_MAX: usize = NAME_MAX - ALIAS_PREFIX - ALIAS_SUFFIX;
+
+/// What the name of a key that is also a directory ends in.
+pub(super) const VALUE: &str = "%(value)";
+
+/// The directory that `path` is in; empty for the root.
+pub(super) fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// The last part of `path`.
+pub(super) fn base(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, base)| base)
+}
+
+/// `name` in the directory `parent`.
+pub(super) fn join(parent: &str, name: &str) -> String {
+    if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
+}
 
 /// What a file name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +56,7 @@ pub enum Decoded {
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     extension: String,
+    separator: String,
 }
 
 impl Names {
@@ -50,7 +72,31 @@ impl Names {
                 EXTENSION_MAX - 1
             ));
         }
-        Ok(Self { extension: extension.to_owned() })
+        Ok(Self { extension: extension.to_owned(), ..Self::default() })
+    }
+
+    /// The same names in directories: the parts of a key are what is between each `separator`. The error is one line for
+    /// a person.
+    pub fn in_directories(self, separator: &str) -> Result<Self, String> {
+        if separator.is_empty() || separator.chars().any(char::is_control) {
+            return Err(format!("{separator:?} separates nothing; a separator is text as in / or . or ::"));
+        }
+        Ok(Self { separator: separator.to_owned(), ..self })
+    }
+
+    /// What is between the parts of a key; empty if there are no directories.
+    pub fn separator(&self) -> &str {
+        &self.separator
+    }
+
+    /// Whether keys with parts are in directories.
+    pub fn has_directories(&self) -> bool {
+        !self.separator.is_empty()
+    }
+
+    /// Whether a file and a directory may want the same name.
+    pub(super) fn may_clash(&self) -> bool {
+        self.has_directories() && self.extension.is_empty()
     }
 
     /// What every name ends in; may be empty.
@@ -58,16 +104,24 @@ impl Names {
         &self.extension
     }
 
-    /// The file name of `key`.
+    /// The file name of `key`; with a separator the path to its file.
     pub fn encode(&self, key: &Key) -> String {
-        let name = match key.as_str() {
-            "" => "%(empty)".into(),
-            "." => "%2E".into(),
-            ".." => "%2E.".into(),
-            text => escape(text),
-        };
-        let fits = name.len() + self.extension.len() <= NAME_MAX;
-        (if fits { name } else { alias(&name, key) }) + &self.extension
+        if !self.has_directories() {
+            return self.part(key.as_str(), &self.extension);
+        }
+        let mut parts: Vec<&str> = key.as_str().split(&self.separator).collect();
+        let file = parts.pop().unwrap_or_default();
+        let mut path = String::with_capacity(key.as_str().len() + self.extension.len());
+        for part in parts {
+            path += &self.directory(part);
+            path.push('/');
+        }
+        path + &self.part(file, &self.extension)
+    }
+
+    /// The directory name of a part of keys.
+    pub(super) fn directory(&self, part: &str) -> String {
+        self.part(part, "")
     }
 
     /// What `name` stands for; `encode` of the answer gives `name` again.
@@ -75,24 +129,54 @@ impl Names {
         let Some(name) = name.to_str().filter(|name| !name.chars().any(char::is_control)) else {
             return Decoded::Impossible;
         };
-        let Some(stem) = name.strip_suffix(self.extension.as_str()) else { return Decoded::Foreign };
-        if is_alias(stem) {
+        let mut parts: Vec<&str> = name.split('/').collect();
+        let Some(file) = parts.pop() else { return Decoded::Impossible };
+        let Some(file) = file.strip_suffix(self.extension.as_str()) else { return Decoded::Foreign };
+        parts.push(file);
+        if parts.iter().any(|part| is_alias(part)) {
             return Decoded::Alias;
         }
-        let key = match stem {
-            "%(empty)" => Key::from(""),
-            "%2E" => Key::from("."),
-            "%2E." => Key::from(".."),
-            _ => Key::from(unescape(stem)),
-        };
+        let texts: Vec<String> = parts.into_iter().map(text_of).collect();
+        let key = Key::from(texts.join(&self.separator));
         if self.encode(&key) == name { Decoded::Key(key) } else { Decoded::Impossible }
+    }
+
+    /// What all keys in the directory at `path` start with, or that only a listing tells it.
+    pub(super) fn decode_directory(&self, path: &str) -> Decoded {
+        let plain = Self { extension: String::new(), ..self.clone() };
+        match plain.decode(path.as_ref()) {
+            Decoded::Key(key) => Decoded::Key(Key::from(key.as_str().to_owned() + &self.separator)),
+            other => other,
+        }
+    }
+
+    fn part(&self, text: &str, extension: &str) -> String {
+        let name = match text {
+            "" => "%(empty)".into(),
+            "." => "%2E".into(),
+            ".." => "%2E.".into(),
+            text => escape(text, self.has_directories()),
+        };
+        let room = if self.may_clash() { VALUE.len() } else { extension.len() };
+        let fits = name.len() + room <= NAME_MAX;
+        (if fits { name } else { alias(&name, text) }) + extension
     }
 }
 
-fn escape(text: &str) -> String {
+/// The text that a part of a name stands for, unless it is an alias.
+fn text_of(part: &str) -> String {
+    match part {
+        "%(empty)" => String::new(),
+        "%2E" => ".".into(),
+        "%2E." => "..".into(),
+        part => unescape(part),
+    }
+}
+
+fn escape(text: &str, in_directories: bool) -> String {
     let mut name = String::with_capacity(text.len());
     for (at, char) in text.char_indices() {
-        let ambiguous = char == '%' && reads_as_escape(text, at);
+        let ambiguous = char == '%' && (reads_as_escape(text, at) || in_directories && text[at..] == *VALUE);
         if char == '/' || char.is_control() || ambiguous {
             let mut bytes = [0; 4];
             for byte in char.encode_utf8(&mut bytes).bytes() {
@@ -151,12 +235,12 @@ fn hex(text: &str) -> Option<u8> {
     Some(digit(high)? * 16 + digit(low)?)
 }
 
-fn alias(name: &str, key: &Key) -> String {
+fn alias(name: &str, text: &str) -> String {
     let mut end = ALIAS_PREFIX;
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}%~{:032x}", &name[..end], hash(key.as_str().as_bytes()))
+    format!("{}%~{:032x}", &name[..end], hash(text.as_bytes()))
 }
 
 /// FNV-1a with 128 bits: an alias must be the same for every version of kvfs on every machine.
@@ -257,6 +341,41 @@ mod tests {
         assert_ne!(looks_like_one, encode(&a));
     }
 
+    fn tree(separator: &str) -> Names {
+        Names::default().in_directories(separator).unwrap()
+    }
+
+    #[test]
+    fn with_a_separator_the_parts_of_a_key_are_directories() {
+        for (separator, key, path) in [
+            ("/", "a/b", "a/b"),
+            ("/", "/a", "%(empty)/a"),
+            ("/", "a/", "a/%(empty)"),
+            ("/", "../..", "%2E./%2E."),
+            ("/", "a//b", "a/%(empty)/b"),
+            (".", "a.b/c", "a/b%2Fc"),
+            (".", ".", "%(empty)/%(empty)"),
+            ("::", "a:::b", "a/:b"),
+            ("/", "a%(value)", "a%25(value)"),
+            ("/", "a%2Fb", "a%252Fb"),
+        ] {
+            assert_eq!(tree(separator).encode(&Key::from(key)), path);
+            assert_eq!(tree(separator).decode(OsStr::new(path)), Decoded::Key(Key::from(key)));
+        }
+        for (separator, path) in
+            [(".", "a.b"), ("/", "a%2Fb"), ("/", "a%(value)"), ("/", "a//b"), ("/", "a/..")]
+        {
+            assert_eq!(tree(separator).decode(OsStr::new(path)), Decoded::Impossible, "{path}");
+        }
+        let names = Names::with_extension(".json").unwrap().in_directories("/").unwrap();
+        assert_eq!(names.encode(&Key::from("a/b")), "a/b.json");
+        assert_eq!(names.decode(OsStr::new("a/b")), Decoded::Foreign);
+        assert_eq!(names.decode_directory("a/b"), Decoded::Key(Key::from("a/b/")));
+        for wrong in ["", "\n"] {
+            assert!(Names::default().in_directories(wrong).is_err());
+        }
+    }
+
     /// Text that is likely to hit the escapes.
     fn texts() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
@@ -283,15 +402,33 @@ mod tests {
             prop_assert!(!name.contains('/') && !name.chars().any(char::is_control));
             match decoded(&name) {
                 Decoded::Key(back) => prop_assert_eq!(back, key),
-                Decoded::Alias => prop_assert!(escape(key.as_str()).len() > NAME_MAX),
+                Decoded::Alias => prop_assert!(escape(key.as_str(), false).len() > NAME_MAX),
                 Decoded::Foreign | Decoded::Impossible => prop_assert!(false, "{} has no way back", name),
             }
         }
 
         #[test]
-        fn every_name_stands_for_at_most_one_key(name in texts()) {
+        fn every_name_stands_for_at_most_one_key(name in texts(), separator in "[/.%]|%2") {
             if let Decoded::Key(key) = decoded(&name) {
-                prop_assert_eq!(encode(&key), name);
+                prop_assert_eq!(encode(&key), name.clone());
+            }
+            if let Decoded::Key(key) = tree(&separator).decode(OsStr::new(&name)) {
+                prop_assert_eq!(tree(&separator).encode(&key), name);
+            }
+        }
+
+        #[test]
+        fn every_key_has_one_path_that_leads_back(text in texts(), separator in "[/.%]|%2") {
+            let (names, key) = (tree(&separator), Key::from(text));
+            let path = names.encode(&key);
+            for part in path.split('/') {
+                prop_assert!(!part.is_empty() && part.len() <= NAME_MAX && part != "." && part != "..");
+                prop_assert!(!part.ends_with(VALUE) && !part.chars().any(char::is_control));
+            }
+            match names.decode(OsStr::new(&path)) {
+                Decoded::Key(back) => prop_assert_eq!(back, key),
+                Decoded::Alias => prop_assert!(path.contains("%~")),
+                Decoded::Foreign | Decoded::Impossible => prop_assert!(false, "{} has no way back", path),
             }
         }
 

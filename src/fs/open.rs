@@ -98,6 +98,7 @@ impl Fs {
             &Body::Draft(draft) if retried => {
                 return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
             }
+            Body::Directory => return Err(FsError::IsDirectory),
             Body::Draft(_) => None,
         };
         if write && let Some(error) = self.cache.outage() {

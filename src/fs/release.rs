@@ -104,6 +104,7 @@ impl Fs {
             // Written past the page cache, through an inode without a name: the kernel's idea of its size is that
             // of the draft.
             Body::Key(_) => end.notices = state.stale(ino),
+            Body::Directory => {}
             Body::Draft(_) => {
                 let published = draft.published.clone().filter(|_| !unpublished);
                 let known = self.cache.peek(&key).and_then(|answer| answer.value);

@@ -9,13 +9,14 @@ use tokio::sync::OwnedMutexGuard;
 use super::document::{Fault, Validate};
 use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Hidden, Ino, State};
-use super::names::{Decoded, NAME_MAX};
+use super::names::{Decoded, base, parent};
+use super::tree::Place;
 use super::unlink::unlinked;
 use super::{Caller, Fs, FsError, FsResult, Notice};
 use crate::store::{self, Entry, Expect, Key, Meta, Revision, Text};
 
 /// How often a key that somebody else keeps setting is tried to be renamed.
-const RENAME_TRIES: u32 = 10;
+pub(super) const RENAME_TRIES: u32 = 10;
 
 /// The file to rename, as the tables know it.
 enum Source {
@@ -28,14 +29,36 @@ impl Fs {
     pub async fn rename(
         self: Arc<Self>,
         caller: Caller,
+        (from_within, from): (Ino, String),
+        (to_within, to): (Ino, String),
+        no_replace: bool,
+    ) -> FsResult<()> {
+        self.writable()?;
+        let from = match self.place(from_within, &from).await? {
+            Place::File(path) => path,
+            Place::Directory(path, _) => {
+                return self.rename_directory(path, to_within, &to, no_replace).await;
+            }
+            Place::Nothing(_) => return Err(FsError::NotFound),
+        };
+        let to = match self.place(to_within, &to).await? {
+            Place::File(path) => path,
+            Place::Directory(..) => return Err(FsError::IsDirectory),
+            Place::Nothing(_) => return Err(FsError::BadName),
+        };
+        for path in [&from, &to] {
+            self.state.lock().keep_folder(parent(path));
+        }
+        self.rename_file(caller, from, to, no_replace).await
+    }
+
+    async fn rename_file(
+        self: Arc<Self>,
+        caller: Caller,
         from: String,
         to: String,
         no_replace: bool,
     ) -> FsResult<()> {
-        self.writable()?;
-        if to.len() > NAME_MAX {
-            return Err(FsError::NameTooLong);
-        }
         let _no_publish = self.local_gate(&from).await;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
@@ -51,7 +74,7 @@ impl Fs {
         if no_replace && (local || there.is_some() && !hidden) {
             return Err(FsError::Exists);
         }
-        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(&to);
+        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(base(&to));
         match source {
             Source::Local(ino, draft) if backup => {
                 self.move_local(ino, draft, &from, &to, &target, Purpose::Hard);
@@ -62,7 +85,7 @@ impl Fs {
                 self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
             }
             // A temporary file never takes the place of a key that would be gone with it.
-            Source::Key(_) if foreign && !self.settings.scratch.is_backup(&to) => Err(FsError::BadName),
+            Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
                 let expect = if no_replace { Expect::Absent } else { Expect::Anything };
@@ -240,7 +263,7 @@ impl Fs {
 
 impl State {
     /// Moves inode, attributes and locks of a file to another name.
-    fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+    pub(super) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
         self.names.remove(from);
         self.names.insert(to.to_owned(), ino);
         if let Some(inode) = self.inodes.get_mut(&ino) {
@@ -255,11 +278,19 @@ impl State {
         self.note_change(to);
         self.unpublished.remove(from);
         self.unpublished.remove(to);
-        self.touch_root();
+        self.touch(from);
+        self.touch(to);
     }
 
     /// The store renamed a key as it was at `before`. Writers of the old name go on under the new one.
-    fn renamed_key(&mut self, from: &str, to: &str, key: &Key, before: Revision, meta: &Meta) -> Vec<Notice> {
+    pub(super) fn renamed_key(
+        &mut self,
+        from: &str,
+        to: &str,
+        key: &Key,
+        before: Revision,
+        meta: &Meta,
+    ) -> Vec<Notice> {
         self.hidden.remove(to);
         self.replace(to);
         self.note_change(from);
@@ -275,7 +306,8 @@ impl State {
                 }
             }
         }
-        self.touch_root();
+        self.touch(from);
+        self.touch(to);
         let Some(ino) = self.names.get(from).copied() else {
             if let Some(set) = self.overrides.remove(from) {
                 self.overrides.insert(to.to_owned(), set);

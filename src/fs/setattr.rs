@@ -102,6 +102,7 @@ impl Fs {
             let inode = state.inode(ino)?;
             // The name of a writer's own inode is that of the key.
             let draft = match inode.body {
+                Body::Directory => return Err(FsError::IsDirectory),
                 Body::Key(_) | Body::Draft(_) => None,
                 Body::Local(draft) => Some(draft),
             };
@@ -172,7 +173,10 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
         return Ok(());
     }
     let inode = state.inode(ino)?;
-    let (name, unlinked) = (inode.name.clone(), inode.unlinked);
+    let (mut name, unlinked) = (inode.name.clone(), inode.unlinked);
+    if matches!(inode.body, Body::Directory) {
+        name.push('/');
+    }
     let draft = match (fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content), &inode.body) {
         (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
         _ => None,

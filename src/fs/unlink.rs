@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::inodes::{Body, State};
+use super::inodes::{Body, Ino, State};
+use super::names::parent;
 use super::{Caller, Fs, FsError, FsResult};
 use crate::store::Expect;
 
 impl Fs {
     /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
-    pub async fn unlink(self: Arc<Self>, caller: Caller, name: String) -> FsResult<()> {
+    pub async fn unlink(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<()> {
         self.writable()?;
+        let name = self.file(within, &name).await?;
+        // What it is in stays, so that it can be removed by who empties it.
+        self.state.lock().keep_folder(parent(&name));
         let _no_publish = self.local_gate(&name).await;
         let key = {
             let mut state = self.state.lock();
@@ -62,5 +66,5 @@ pub(super) fn unlinked(state: &mut State, name: &str) {
     state.note_change(name);
     state.overrides.remove(name);
     state.unpublished.remove(name);
-    state.touch_root();
+    state.touch(name);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Notice;
 use super::drafts::{Draft, DraftId};
 use super::inodes::{Body, Ino, State};
+use super::names::parent;
 use super::unlink::unlinked;
 use crate::store::{Key, Meta};
 
@@ -36,8 +37,8 @@ impl State {
         }
         let Some(&ino) = self.names.get(name) else {
             if by == By::Others {
-                self.touch_root();
-                return vec![Notice::Entry(name.to_owned()), Notice::Root];
+                self.touch(name);
+                return vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())];
             }
             return Vec::new();
         };
@@ -77,7 +78,7 @@ impl State {
                 }
                 Vec::new()
             }
-            Body::Draft(_) => Vec::new(),
+            Body::Draft(_) | Body::Directory => Vec::new(),
         }
     }
 
@@ -114,12 +115,13 @@ impl State {
         self.change += 1;
         self.blurred = self.change;
         self.changes.clear();
+        let root = Notice::Listing(String::new());
         if at_once {
-            return vec![Notice::Everything, Notice::Root];
+            return vec![Notice::Everything, root];
         }
         let known = self.inodes.values().filter(|inode| inode.lookups > 0);
         let names: HashSet<&String> = known.map(|inode| &inode.name).collect();
-        names.into_iter().cloned().map(Notice::Entry).chain([Notice::Root]).collect()
+        names.into_iter().cloned().map(Notice::Entry).chain([root]).collect()
     }
 
     /// The count of changes so far, and the mark of an open directory.
@@ -187,7 +189,7 @@ impl State {
         if self.named(name).is_some_and(|(_, inode)| matches!(inode.body, Body::Key(_))) {
             self.remove_name(name);
             self.note_change(name);
-            self.touch_root();
+            self.touch(name);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::inodes::{Body, Ino, ROOT};
+use super::names::join;
 use super::{Fs, FsError, FsResult};
 
 /// The last failure that a person may want to hear of.
@@ -40,9 +41,15 @@ impl Fs {
         self.last_error.lock().clone()
     }
 
-    /// The file name of an inode, for messages.
+    /// The path of an inode, for messages.
     pub fn name_of(&self, ino: Ino) -> String {
         self.state.lock().inode(ino).map_or_else(|_| ".".into(), |inode| inode.name.clone())
+    }
+
+    /// The path of a name in a directory, for messages.
+    pub fn path_of(&self, within: Ino, name: &str) -> String {
+        let within = self.state.lock().directory(within).unwrap_or_default();
+        join(&within, name)
     }
 
     /// Names of the attributes of an inode.
@@ -55,6 +62,7 @@ impl Fs {
         Ok(match state.inode(ino)?.body {
             Body::Key(_) if self.cache.limits().tags => full(&[&OF_KEY[..5], &[TAGS]].concat()),
             Body::Key(_) => full(&OF_KEY[..5]),
+            Body::Directory => full(&OF_ROOT[..1]),
             Body::Local(_) | Body::Draft(_) => Vec::new(),
         })
     }
@@ -73,12 +81,15 @@ impl Fs {
                 _ => Err(FsError::NoAttribute),
             };
         }
-        let (file, key, meta) = {
+        let (file, key, meta, directory) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             let meta = if let Body::Key(meta) = &inode.body { Some(meta.clone()) } else { None };
-            (inode.name.clone(), inode.key.clone(), meta)
+            (inode.name.clone(), inode.key.clone(), meta, matches!(inode.body, Body::Directory))
         };
+        if directory && name == "store" {
+            return Ok(self.cache.name().to_owned());
+        }
         if name == "last_error" {
             let last = last_error.filter(|last| last.name == file);
             return last.map(|last| last.to_string()).ok_or(FsError::NoAttribute);

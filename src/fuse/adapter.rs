@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -17,13 +17,12 @@ use parking_lot::Mutex;
 
 use super::answer::Answers;
 use super::codec::{
-    access, answer_attr, answer_empty, caller, entry_attr, lock_kind, lock_of, nothing, open_flags, time,
-    ttl, utf8, xattr,
+    access, answer_attr, answer_empty, answer_entry, caller, entry_attr, lock_kind, lock_of, nothing,
+    open_flags, time, ttl, utf8, xattr,
 };
 use super::directories::Directories;
 use super::messages::Op;
 use super::{STATUS, Status};
-use crate::cache::FOREVER;
 use crate::fs::locks::{Kind, Range};
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
@@ -63,24 +62,12 @@ impl Filesystem for Adapter {
         _ = self.end.lock().send(());
     }
 
-    fn lookup(&self, request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let caller = caller(request);
         // A name that is not UTF-8 has no file.
         let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
-        let found = self.fs.clone().lookup(caller, name.clone());
-        self.answers.give(Op::Lookup, name, found, |result| match result {
-            Ok(found) => {
-                let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
-                if attr.ino.0 == 0 && found.ttl.is_zero() {
-                    return reply.error(Errno::ENOENT);
-                }
-                // A writer's own inode: it is asked again for the number to show.
-                let own = found.attr.is_some_and(|attr| attr.number != attr.ino);
-                let lasting = if own { Duration::ZERO } else { ttl(FOREVER) };
-                reply.entry_with_ttls(&lasting, &ttl(found.ttl), &attr, Generation(0));
-            }
-            Err(errno) => reply.error(errno),
-        });
+        let found = self.fs.clone().lookup(caller, Ino(parent.0), name.clone());
+        self.answers.give(Op::Lookup, (parent, name), found, |result| answer_entry(reply, result));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
@@ -119,39 +106,43 @@ impl Filesystem for Adapter {
     fn mknod(
         &self,
         _request: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         name: &OsStr,
         _mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(self.answers.flat(Op::MkNod, name));
+        reply.error(self.answers.refuse(Op::MkNod, parent, name));
     }
 
     fn mkdir(
         &self,
-        _request: &Request,
-        _parent: INodeNo,
+        request: &Request,
+        parent: INodeNo,
         name: &OsStr,
-        _mode: u32,
+        mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(self.answers.flat(Op::MkDir, name));
+        let (caller, shown) = (caller(request), name.to_string_lossy().into_owned());
+        let (fs, name) = (self.fs.clone(), utf8(name));
+        let done = async move { fs.make_directory(caller, Ino(parent.0), name?, mode).await };
+        self.answers.give(Op::MkDir, (parent, shown), done, |result| answer_entry(reply, result));
     }
 
-    fn symlink(&self, _request: &Request, _parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
-        reply.error(self.answers.flat(Op::SymLink, name));
+    fn symlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(self.answers.refuse(Op::SymLink, parent, name));
     }
 
-    fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply.error(self.answers.flat(Op::Link, name));
+    fn link(&self, _request: &Request, _ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        reply.error(self.answers.refuse(Op::Link, parent, name));
     }
 
-    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        self.answers.count(Op::RmDir);
-        reply.error(Errno::ENOTDIR);
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
+        let done = self.fs.clone().remove_directory(Ino(parent.0), name.clone());
+        self.answers.give(Op::RmDir, (parent, name), done, |result| answer_empty(reply, result));
     }
 
     fn readlink(&self, _request: &Request, _ino: INodeNo, reply: ReplyData) {
@@ -159,19 +150,19 @@ impl Filesystem for Adapter {
         reply.error(Errno::EINVAL);
     }
 
-    fn unlink(&self, request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let caller = caller(request);
         let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
-        let done = self.fs.clone().unlink(caller, name.clone());
-        self.answers.give(Op::Unlink, name, done, |result| answer_empty(reply, result));
+        let done = self.fs.clone().unlink(caller, Ino(parent.0), name.clone());
+        self.answers.give(Op::Unlink, (parent, name), done, |result| answer_empty(reply, result));
     }
 
     fn rename(
         &self,
         request: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         name: &OsStr,
-        _new_parent: INodeNo,
+        new_parent: INodeNo,
         new_name: &OsStr,
         flags: RenameFlags,
         reply: ReplyEmpty,
@@ -183,9 +174,10 @@ impl Filesystem for Adapter {
             if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
                 return Err(FsError::Argument);
             }
-            fs.rename(caller, from?, to?, flags.contains(RenameFlags::RENAME_NOREPLACE)).await
+            let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
+            fs.rename(caller, (Ino(parent.0), from?), (Ino(new_parent.0), to?), no_replace).await
         };
-        self.answers.give(Op::Rename, shown, done, |result| answer_empty(reply, result));
+        self.answers.give(Op::Rename, (new_parent, shown), done, |result| answer_empty(reply, result));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -199,7 +191,7 @@ impl Filesystem for Adapter {
     fn create(
         &self,
         request: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _umask: u32,
@@ -208,8 +200,11 @@ impl Filesystem for Adapter {
     ) {
         let shown = name.to_string_lossy().into_owned();
         let exclusive = flags & libc::O_EXCL != 0;
-        let create = || self.fs.create(caller(request), utf8(name)?, mode, access(flags), exclusive);
-        self.answers.now(Op::Create, shown, create, |result| match result {
+        let create = || {
+            let name = name.to_str().ok_or(FsError::BadName)?;
+            self.fs.create(caller(request), (Ino(parent.0), name), mode, access(flags), exclusive)
+        };
+        self.answers.now(Op::Create, (parent, shown), create, |result| match result {
             Ok((found, opened)) => {
                 let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
                 let (fh, flags) = (FileHandle(opened.fh.0), open_flags(opened.direct, opened.quiet));
@@ -304,10 +299,10 @@ impl Filesystem for Adapter {
         self.answers.now(Op::FAllocate, ino, reserve, |result| answer_empty(reply, result));
     }
 
-    fn opendir(&self, request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let directories = self.directories.clone();
-        let opened = self.fs.clone().open_directory(caller(request));
-        self.answers.give(Op::OpenDir, ".", opened, move |result| match result {
+        let opened = self.fs.clone().open_directory(caller(request), Ino(ino.0));
+        self.answers.give(Op::OpenDir, ino, opened, move |result| match result {
             Ok(directory) => {
                 // Not FOPEN_CACHE_DIR: from a listing that the kernel keeps it never learns attributes again, and
                 // `ls -l` after `ls` would cost one lookup per key.

@@ -15,6 +15,7 @@ use crate::fs::{Fs, FsError, FsResult, Ino};
 /// What a message is about, named only if something goes wrong.
 pub(super) enum Subject {
     Name(String),
+    In(INodeNo, String),
     Ino(INodeNo),
 }
 
@@ -27,6 +28,12 @@ impl From<&str> for Subject {
 impl From<String> for Subject {
     fn from(name: String) -> Self {
         Self::Name(name)
+    }
+}
+
+impl From<(INodeNo, String)> for Subject {
+    fn from((parent, name): (INodeNo, String)) -> Self {
+        Self::In(parent, name)
     }
 }
 
@@ -97,10 +104,10 @@ impl Answers {
         }
     }
 
-    /// The answer to what a flat directory cannot hold.
-    pub(super) fn flat(&self, op: Op, name: &std::ffi::OsStr) -> Errno {
+    /// The answer to what a directory of keys cannot hold.
+    pub(super) fn refuse(&self, op: Op, parent: INodeNo, name: &std::ffi::OsStr) -> Errno {
         self.count(op);
-        report(&self.fs, op, &name.to_string_lossy().into_owned().into(), &FsError::Flat)
+        report(&self.fs, op, &(parent, name.to_string_lossy().into_owned()).into(), &FsError::NoLinks)
     }
 }
 
@@ -112,6 +119,7 @@ fn report(fs: &Fs, op: Op, subject: &Subject, error: &FsError) -> Errno {
     }
     let name = match subject {
         Subject::Name(name) => name.clone(),
+        Subject::In(parent, name) => fs.path_of(Ino(parent.0), name),
         Subject::Ino(ino) => fs.name_of(Ino(ino.0)),
     };
     // A shell flushes an empty file before it writes to it. Where nothing follows, the release notes it.

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, INodeNo, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyEmpty, ReplyXattr, Request, TimeOrNow,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, LockOwner, OpenAccMode,
+    OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
 };
 
 use crate::cache::FOREVER;
@@ -120,6 +120,25 @@ pub(super) fn answer_attr(reply: ReplyAttr, result: Result<Found, Errno>) {
             Some(attr) => reply.attr(&ttl(found.ttl), &file_attr(&attr)),
             None => reply.error(Errno::ENOENT),
         },
+        Err(errno) => reply.error(errno),
+    }
+}
+
+pub(super) fn answer_entry(reply: ReplyEntry, result: Result<Found, Errno>) {
+    match result {
+        Ok(found) => {
+            let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
+            if attr.ino.0 == 0 && found.ttl.is_zero() {
+                return reply.error(Errno::ENOENT);
+            }
+            let lasting = match found.attr {
+                // A writer's own inode: it is asked again for the number to show.
+                Some(attr) if attr.number != attr.ino => Duration::ZERO,
+                Some(attr) if attr.directory => ttl(found.ttl),
+                Some(_) | None => ttl(FOREVER),
+            };
+            reply.entry_with_ttls(&lasting, &ttl(found.ttl), &attr, Generation(0));
+        }
         Err(errno) => reply.error(errno),
     }
 }

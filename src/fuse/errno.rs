@@ -18,7 +18,10 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::TooLarge { .. } => Errno::EFBIG,
         FsError::ScratchFull => Errno::ENOSPC,
         FsError::ReadOnly => Errno::EROFS,
-        FsError::Flat => Errno::EPERM,
+        FsError::Flat | FsError::NoLinks => Errno::EPERM,
+        FsError::IsDirectory => Errno::EISDIR,
+        FsError::NotDirectory => Errno::ENOTDIR,
+        FsError::NotEmpty => Errno::ENOTEMPTY,
         // The kernel looks the name up again, once, and only then shows this to the program.
         FsError::Superseded => Errno::ESTALE,
         FsError::NotSupported => Errno::EOPNOTSUPP,

@@ -10,12 +10,12 @@ use std::sync::mpsc::{Sender, channel};
 use fuser::{Filesystem, INodeNo, Notifier, Session};
 use tokio::sync::oneshot;
 
-use crate::fs::{Ino, Kernel, Notice};
+use crate::fs::{Drop, Ino, Kernel};
 
 /// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): all names must be looked up again.
 const INC_EPOCH: i32 = 8;
 
-type Order = (Vec<Notice>, oneshot::Sender<()>);
+type Order = (Vec<Drop>, oneshot::Sender<()>);
 
 pub(super) struct Notifications {
     orders: Sender<Order>,
@@ -31,11 +31,11 @@ impl Notifications {
         let device = File::from(session.as_fd().try_clone_to_owned()?);
         let drops_everything = drops_everything(&device);
         std::thread::Builder::new().name("kvfs-notifier".into()).spawn(move || {
-            for (notices, done) in queue {
-                for notice in notices {
-                    if let Err(error) = send(&notifier, &device, &notice) {
+            for (drops, done) in queue {
+                for drop in drops {
+                    if let Err(error) = send(&notifier, &device, &drop) {
                         // At unmount the device is gone, and with it all that the kernel remembered.
-                        tracing::debug!("notice {notice:?}: {error}");
+                        tracing::debug!("notice {drop:?}: {error}");
                     }
                 }
                 _ = done.send(());
@@ -50,10 +50,10 @@ impl Kernel for Notifications {
         self.drops_everything
     }
 
-    fn tell(&self, notices: Vec<Notice>) -> oneshot::Receiver<()> {
+    fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         // Without the thread the receiver resolves at once.
-        _ = self.orders.send((notices, sender));
+        _ = self.orders.send((drops, sender));
         receiver
     }
 
@@ -64,12 +64,11 @@ impl Kernel for Notifications {
     }
 }
 
-fn send(notifier: &Notifier, device: &File, notice: &Notice) -> io::Result<()> {
-    match notice {
-        Notice::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
-        Notice::Entry(name) => notifier.inval_entry(INodeNo::ROOT, OsStr::new(name)),
-        Notice::Root => notifier.inval_inode(INodeNo::ROOT, 0, 0),
-        Notice::Everything => drop_everything(device),
+fn send(notifier: &Notifier, device: &File, drop: &Drop) -> io::Result<()> {
+    match drop {
+        Drop::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Drop::Entry(within, name) => notifier.inval_entry(INodeNo(within.0), OsStr::new(name)),
+        Drop::Everything => drop_everything(device),
     }
 }
 

@@ -51,6 +51,13 @@ impl Location {
         }
     }
 
+    /// What is between the parts of keys that are shown as directories, unless it is asked for otherwise.
+    pub const fn separator(&self) -> Option<&'static str> {
+        match self {
+            Self::Memory | Self::Sqlite(_) | Self::Prefect(_) | Self::PrefectCloud(_) => None,
+        }
+    }
+
     /// True if `text` can only be meant as a store.
     pub fn looks_like(text: &str) -> bool {
         matches!(text, "kvfs" | "none" | "default" | "prefect" | "prefect-cloud")

@@ -122,7 +122,7 @@ impl InProcess {
     }
 
     fn look_up(&self, caller: Caller, name: &str) -> Outcome<Option<Attr>> {
-        let found = self.wait(self.fs.clone().lookup(caller, name.to_owned()))?;
+        let found = self.wait(self.fs.clone().lookup(caller, ROOT, name.to_owned()))?;
         if let Some(attr) = found.attr {
             self.refer(attr.ino);
         }
@@ -166,7 +166,7 @@ impl InProcess {
             Some(ino) => (ino, self.wait(self.fs.clone().open(caller, ino, access))?),
             None if flags & libc::O_CREAT == 0 => return Err(libc::ENOENT),
             None => {
-                let created = self.fs.create(caller, name.to_owned(), 0o644, access, exclusive);
+                let created = self.fs.create(caller, (ROOT, name), 0o644, access, exclusive);
                 let (found, opened) = created.map_err(|error| errno(&error))?;
                 let ino = found.attr.unwrap().ino;
                 self.refer(ino);
@@ -288,7 +288,7 @@ impl Door for InProcess {
 
     fn unlink(&self, name: &str) -> Outcome<()> {
         self.expect(name)?;
-        self.wait(self.fs.clone().unlink(caller(), name.to_owned()))
+        self.wait(self.fs.clone().unlink(caller(), ROOT, name.to_owned()))
     }
 
     fn rename(&self, from: &str, to: &str, no_replace: bool) -> Outcome<()> {
@@ -298,11 +298,16 @@ impl Door for InProcess {
             Some(target) if target.ino == source.ino => return Ok(()),
             Some(_) | None => {}
         }
-        self.wait(self.fs.clone().rename(caller(), from.to_owned(), to.to_owned(), no_replace))
+        self.wait(self.fs.clone().rename(
+            caller(),
+            (ROOT, from.to_owned()),
+            (ROOT, to.to_owned()),
+            no_replace,
+        ))
     }
 
     fn list(&self) -> Outcome<Vec<String>> {
-        let directory = self.wait(self.fs.clone().open_directory(caller()))?;
+        let directory = self.wait(self.fs.clone().open_directory(caller(), ROOT))?;
         let mut names = Vec::new();
         self.fs.read_directory(&directory, 0, |item| {
             if item.ino != ROOT {
@@ -351,7 +356,10 @@ fn errno(error: &FsError) -> i32 {
         FsError::NameTooLong => libc::ENAMETOOLONG,
         FsError::ScratchFull | FsError::Store(Error::NoSpace(_)) => libc::ENOSPC,
         FsError::ReadOnly | FsError::Store(Error::ReadOnly(_)) => libc::EROFS,
-        FsError::Flat => libc::EPERM,
+        FsError::Flat | FsError::NoLinks => libc::EPERM,
+        FsError::IsDirectory => libc::EISDIR,
+        FsError::NotDirectory => libc::ENOTDIR,
+        FsError::NotEmpty => libc::ENOTEMPTY,
         FsError::Superseded | FsError::Store(Error::Changed) => libc::ESTALE,
         FsError::NotSupported => libc::EOPNOTSUPP,
         FsError::NoAttribute => libc::ENODATA,

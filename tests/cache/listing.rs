@@ -52,7 +52,7 @@ fn each_change_made_here_is_in_the_next_listing() {
         at.set("a", "1").await.unwrap();
         assert_eq!(at.listed().await, ["a"]);
         at.set("a", "[1, 2]").await.unwrap();
-        assert_eq!(at.cache.list_keys().await.unwrap().value[0].1.size, 6);
+        assert_eq!(at.cache.list_keys().await.unwrap().value.at(0).unwrap().1.size, 6);
         at.cache.rename_key(&"a".into(), &"b".into(), Expect::Anything, Expect::Anything).await.unwrap();
         assert_eq!(at.listed().await, ["b"]);
         at.delete("b").await.unwrap();
@@ -76,7 +76,7 @@ fn each_change_made_elsewhere_is_in_the_next_listing() {
 }
 
 #[test]
-fn a_listing_fetched_while_something_changed_is_not_remembered() {
+fn a_listing_fetched_while_something_changed_is_remembered_as_it_is_now() {
     let at = Bench::new(roomy());
     block_on(async {
         for change in 0..4 {
@@ -99,15 +99,64 @@ fn a_listing_fetched_while_something_changed_is_not_remembered() {
                 }
             };
             hold.release();
-            list.await;
-            assert_eq!(at.cache.known_keys(), None, "change {change}");
+            let calls = at.calls("list_keys");
+            assert_eq!(list.await, expected, "change {change}");
             assert_eq!(at.listed().await, expected);
+            // Only where changes were missed it was listed again.
+            assert_eq!(at.calls("list_keys") - calls, u64::from(change == 3), "change {change}");
+            at.cache.apply(&Change::Everything);
         }
     });
 }
 
 #[test]
-fn a_listing_asked_for_after_a_change_does_not_join_one_from_before() {
+fn changes_cost_no_new_listing() {
+    let at = Bench::new(roomy());
+    at.cache.set_pushed(true);
+    block_on(async {
+        assert_eq!(at.listed().await, [""; 0]);
+        at.set("b", "1").await.unwrap();
+        let meta = at.set_elsewhere("a", "1").await;
+        at.cache.apply(&Change::Set("a".into(), meta.clone()));
+        at.cache.rename_key(&"b".into(), &"c".into(), Expect::Anything, Expect::Anything).await.unwrap();
+        assert_eq!(at.listed().await, ["a", "c"]);
+        assert_eq!(at.cache.list_keys().await.unwrap().value.meta(&"a".into()), Some(&meta));
+        at.delete("c").await.unwrap();
+        let revision = at.delete_elsewhere("a").await;
+        at.cache.apply(&Change::Deleted("a".into(), revision));
+        assert_eq!(at.listed().await, [""; 0]);
+        assert_eq!(at.calls("list_keys"), 1);
+    });
+}
+
+#[test]
+fn late_news_of_a_key_that_was_deleted_since_do_not_bring_it_back() {
+    let at = Bench::new(roomy());
+    at.cache.set_pushed(true);
+    block_on(async {
+        assert_eq!(at.listed().await, [""; 0]);
+        let old = at.set_elsewhere("k", "1").await;
+        at.delete("k").await.unwrap();
+        at.cache.apply(&Change::Set("k".into(), old));
+        assert_eq!(at.listed().await, [""; 0]);
+        // Of more deletions than are remembered the first are asked for.
+        let old = at.set_elsewhere("k", "1").await;
+        at.delete("k").await.unwrap();
+        for number in 0..10_001 {
+            let key = number.to_string();
+            at.set_elsewhere(&key, "1").await;
+            let revision = at.delete_elsewhere(&key).await;
+            at.cache.apply(&Change::Deleted(key.as_str().into(), revision));
+        }
+        assert_eq!(at.calls("list_keys"), 1);
+        at.cache.apply(&Change::Set("k".into(), old));
+        assert_eq!(at.listed().await, [""; 0]);
+        assert_eq!(at.calls("list_keys"), 2);
+    });
+}
+
+#[test]
+fn a_listing_asked_for_after_a_change_shows_it_although_another_one_is_under_way() {
     let at = Bench::new(roomy());
     block_on(async {
         let hold = at.double.hold("list_keys", "", After);
@@ -117,8 +166,8 @@ fn a_listing_asked_for_after_a_change_does_not_join_one_from_before() {
         let mut after = pin!(at.listed());
         assert!(matches!(after.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
         hold.release();
-        assert_eq!(after.await, ["k"]);
-        before.await;
+        let (after, _) = tokio::join!(after, before);
+        assert_eq!(after, ["k"]);
         assert_eq!(at.listed().await, ["k"]);
     });
 }

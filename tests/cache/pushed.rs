@@ -78,6 +78,39 @@ fn everything_is_forgotten_when_changes_were_missed() {
 }
 
 #[test]
+fn what_is_known_stands_in_when_changes_were_missed_and_the_store_is_down() {
+    let at = pushed();
+    block_on(async {
+        at.set("a", "1").await.unwrap();
+        at.listed().await;
+        at.cache.apply(&Change::Everything);
+        at.double.fail(kvfs::store::Error::Unreachable("down".into()));
+        let answer = at.get("a").await.unwrap();
+        assert_eq!((super::text(&answer).unwrap(), answer.ttl), ("1".into(), std::time::Duration::ZERO));
+        assert_eq!(at.listed().await, ["a"]);
+        at.double.fail(None);
+        at.set_elsewhere("a", "2").await;
+        assert_eq!(at.text("a").await.unwrap(), "2");
+    });
+}
+
+#[test]
+fn a_feed_that_resumes_confirms_what_is_known() {
+    let at = pushed();
+    block_on(async {
+        at.set("a", "1").await.unwrap();
+        at.set("b", "1").await.unwrap();
+        at.cache.apply(&Change::Paused);
+        let meta = at.set_elsewhere("b", "2").await;
+        at.cache.apply(&Change::Set("b".into(), meta));
+        at.cache.apply(&Change::Resumed);
+        assert_eq!(at.remembered("a"), Value("1".into()));
+        assert_eq!(at.text("b").await.unwrap(), "2");
+        assert_eq!(at.gets(), 1);
+    });
+}
+
+#[test]
 fn a_key_seen_before_its_news_is_in_the_listing() {
     let at = pushed();
     block_on(async {

@@ -1,0 +1,170 @@
+//! Renaming a directory: all keys in it at once, or none. Where the store cannot, the answer is EXDEV, and mv(1) copies.
+
+use std::sync::Arc;
+
+use super::inodes::{Body, Ino, State};
+use super::names::{Decoded, parent};
+use super::rename::RENAME_TRIES;
+use super::tree::Place;
+use super::{Fs, FsError, FsResult};
+use crate::cache::Keys;
+use crate::store::{self, Key, Meta, Rename};
+
+impl Fs {
+    /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
+    pub(super) async fn rename_directory(
+        self: &std::sync::Arc<Self>,
+        from: String,
+        within: Ino,
+        name: &str,
+        no_replace: bool,
+    ) -> FsResult<()> {
+        let to = self.directory_target(&from, within, name, no_replace).await?;
+        if to == from {
+            return Ok(());
+        }
+        self.check_directory(&to)?;
+        let gates: Vec<String> = {
+            let state = self.state.lock();
+            state.locals().map(|(path, _)| path.to_owned()).filter(|path| is_inside(path, &from)).collect()
+        };
+        let mut no_publish = Vec::new();
+        for path in &gates {
+            no_publish.push(self.local_gate(path).await);
+        }
+        let mut tries = 0;
+        loop {
+            let keys = self.keys().await?.value;
+            let renames = self.renames(&from, &to, &keys)?;
+            match self.rename_all(&renames).await {
+                Ok(metas) => {
+                    self.moved(&from, &to, &renames, &metas);
+                    return Ok(());
+                }
+                // Set by somebody else since; the new value is renamed then.
+                Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
+                // Somebody else has set a key in the directory that was not there.
+                Err(store::Error::Exists) => return Err(FsError::NotEmpty),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The path that `name` in the directory `within` is, if a directory can be renamed to it.
+    async fn directory_target(
+        &self,
+        from: &str,
+        within: Ino,
+        name: &str,
+        no_replace: bool,
+    ) -> FsResult<String> {
+        let keys = self.keys().await?.value;
+        match self.place(within, name).await? {
+            Place::Directory(path, _) if path == from => Ok(path),
+            Place::Directory(..) if no_replace => Err(FsError::Exists),
+            Place::Directory(path, _) if self.has_keys(&path, &keys) => Err(FsError::NotEmpty),
+            Place::Directory(path, _) if self.state.lock().is_inhabited(&path) => Err(FsError::NotEmpty),
+            Place::Directory(path, _) => Ok(path),
+            Place::File(path) => {
+                let key = self.key_of(&path).await?;
+                let there = key.is_some_and(|key| keys.meta(&key).is_some());
+                match there || self.state.lock().names.contains_key(&path) {
+                    true if no_replace => Err(FsError::Exists),
+                    true => Err(FsError::NotDirectory),
+                    false => Ok(path),
+                }
+            }
+            Place::Nothing(_) => Err(FsError::BadName),
+        }
+    }
+
+    /// What becomes of each key in the directory.
+    fn renames(&self, from: &str, to: &str, keys: &Keys) -> FsResult<Vec<Rename>> {
+        let Some(old) = self.prefix(from, keys) else { return Ok(Vec::new()) };
+        let Decoded::Key(new) = self.settings.names.decode_directory(to) else {
+            return Err(FsError::BadName);
+        };
+        let limits = self.cache.limits();
+        let inside = keys.below(&old).filter_map(|position| keys.at(position));
+        inside
+            .map(|(key, meta)| {
+                let to = Key::from(format!("{new}{}", &key.as_str()[old.len()..], new = new.as_str()));
+                limits.check_key(&to)?;
+                Ok(Rename { from: key.clone(), to, at: meta.revision })
+            })
+            .collect()
+    }
+
+    async fn rename_all(self: &Arc<Self>, renames: &[Rename]) -> store::Result<Vec<Meta>> {
+        if renames.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = |rename: &Rename| [&rename.from, &rename.to].map(|key| self.settings.names.encode(key));
+        for name in renames.iter().flat_map(names) {
+            self.hold_changes(&name);
+        }
+        let result = self.cache.rename_keys(renames).await;
+        let newest = result.as_ref().ok().and_then(|metas| metas.iter().map(|meta| meta.revision).max());
+        for name in renames.iter().flat_map(names) {
+            self.release_changes(&name, newest.unwrap_or_default());
+        }
+        result
+    }
+
+    /// Takes in that all that was in `from` is in `to`.
+    fn moved(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename], metas: &[Meta]) {
+        let names = &self.settings.names;
+        let mut state = self.state.lock();
+        state.remove_folder(to);
+        state.move_folder(from, to);
+        let mut notices = Vec::new();
+        for (rename, meta) in renames.iter().zip(metas) {
+            let (old, new) = (names.encode(&rename.from), names.encode(&rename.to));
+            state.hidden.remove(&old);
+            notices.extend(state.renamed_key(&old, &new, &rename.to, rename.at, meta));
+        }
+        let inside = |(path, ino): (&str, Ino)| is_inside(path, from).then(|| (path.to_owned(), ino));
+        let locals: Vec<_> = state.locals().filter_map(inside).collect();
+        for (path, ino) in locals {
+            let new = format!("{to}{}", &path[from.len()..]);
+            let key = match names.decode(new.as_ref()) {
+                Decoded::Key(key) => key,
+                Decoded::Alias | Decoded::Foreign | Decoded::Impossible => Key::from(new.as_str()),
+            };
+            state.move_name(ino, &path, &new, &key);
+        }
+        state.keep_folder(parent(from));
+        state.keep_folder(parent(to));
+        drop(state);
+        self.settle_later(notices);
+    }
+}
+
+/// Whether `path` is below the directory at `directory`.
+fn is_inside(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl State {
+    /// The directory at `from`, with those in it, is at `to` now.
+    fn move_folder(&mut self, from: &str, to: &str) {
+        let moved = |path: &String| path == from || is_inside(path, from);
+        let paths: Vec<String> = self.folders.keys().filter(|path| moved(path)).cloned().collect();
+        for path in paths {
+            let new = format!("{to}{}", &path[from.len()..]);
+            let Some(folder) = self.folders.remove(&path) else { continue };
+            if let Some(inode) = folder.ino.and_then(|ino| self.inodes.get_mut(&ino)) {
+                debug_assert!(matches!(inode.body, Body::Directory));
+                inode.name.clone_from(&new);
+            }
+            if let Some(set) = self.overrides.remove(&(path.clone() + "/")) {
+                self.overrides.insert(new.clone() + "/", set);
+            }
+            self.note_change(&path);
+            self.note_change(&new);
+            self.folders.insert(new, folder);
+        }
+        self.touch(from);
+        self.touch(to);
+    }
+}
