@@ -86,7 +86,8 @@ enum Outcome {
 impl<'a> Copy<'a> {
     async fn new(settings: &'a Settings, from: &Arc<dyn Store>, to: &Arc<dyn Store>) -> store::Result<Self> {
         let (listing, texts) = to.list_entries().await?;
-        let there = (!texts.is_empty()).then(|| listing.into_iter().map(|(key, _)| key).zip(texts).collect());
+        let complete = !texts.is_empty() && texts.len() == listing.len();
+        let there = complete.then(|| listing.into_iter().map(|(key, _)| key).zip(texts).collect());
         let (from, to) = (from.clone(), to.clone());
         Ok(Self { settings, from, to, there, taken: HashMap::new(), counts: [0; 3] })
     }

@@ -4,6 +4,7 @@
 //! file below `store/`, one line in [`open`], and a test file that runs the conformance suite.
 
 mod counted;
+mod error;
 mod guarded;
 mod http;
 pub mod json;
@@ -15,6 +16,7 @@ mod seen;
 mod settings;
 mod sqlite;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +25,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub use counted::{Call, Counted, Counters};
+pub use error::Error;
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
@@ -117,6 +120,31 @@ impl Expect {
     }
 }
 
+/// One of several renames that are carried out as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// The key that is there.
+    pub from: Key,
+    /// The key that it becomes; it must not exist.
+    pub to: Key,
+    /// The version of `from` that is renamed.
+    pub at: Revision,
+}
+
+impl Rename {
+    /// Whether `renames` can be carried out at once: no key is named twice. A target that is a source, too, exists.
+    fn check(renames: &[Self]) -> Result<()> {
+        let mut named = HashSet::new();
+        let all = renames.iter().map(|rename| &rename.from).chain(renames.iter().map(|rename| &rename.to));
+        if all.into_iter().all(|key| named.insert(key)) { Ok(()) } else { Err(Error::Exists) }
+    }
+
+    /// A source that is gone has changed.
+    fn failed(error: Error) -> Error {
+        if error == Error::NotFound { Error::Changed } else { error }
+    }
+}
+
 /// A change made by somebody else, or by this process if the store cannot tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -198,107 +226,6 @@ pub fn counted_len(text: &[u8]) -> usize {
     text.len() - usize::from(text.last() == Some(&b'\n'))
 }
 
-/// Why a store did not do what it was asked to. Messages are for people: they name the thing and say what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// There is no such key.
-    #[error("no such key")]
-    NotFound,
-    /// The key exists and the caller asked for it not to.
-    #[error("the key exists")]
-    Exists,
-    /// Changed since the revision the caller expected.
-    #[error("changed by somebody else since it was read")]
-    Changed,
-    /// Over [`Limits::value`].
-    #[error("the value has {size} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Bytes of the value.
-        size: usize,
-        /// Bytes the store keeps.
-        limit: usize,
-    },
-    /// The key has other characters than [`Limits::key_chars`], or none.
-    #[error("a key of this store has only the characters {0}")]
-    BadKey(&'static str),
-    /// Over [`Limits::key`].
-    #[error("the key has {size} bytes, the limit is {limit}")]
-    KeyTooLong {
-        /// Bytes of the key.
-        size: usize,
-        /// Bytes the store keeps.
-        limit: usize,
-    },
-    /// The store keeps JSON, and this is none, or none that it can keep.
-    #[error("{0}")]
-    Invalid(String),
-    /// The credentials were refused.
-    #[error("access denied: {0}")]
-    Denied(String),
-    /// The store or the database file cannot be written.
-    #[error("the store is read-only: {0}")]
-    ReadOnly(String),
-    /// Overload or a lock that was not released in time.
-    #[error("the store is busy: {0}")]
-    Busy(String),
-    /// No answer within `--timeout`. A set or delete may or may not have been carried out.
-    #[error("no answer from the store within {0} ms")]
-    TimedOut(u128),
-    /// The store cannot be reached.
-    #[error("the store cannot be reached: {0}")]
-    Unreachable(String),
-    /// What answers is not known to be the server: its certificate does not hold.
-    #[error("the server is not trusted: {0}")]
-    Untrusted(String),
-    /// The plan's number of keys is used up.
-    #[error("the number of keys is limited: {0}")]
-    Quota(String),
-    /// The disk is full.
-    #[error("no space left: {0}")]
-    NoSpace(String),
-    /// Anything else.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl Error {
-    /// After a set, delete or rename that failed so, what is known of the key may be wrong.
-    pub fn may_have_changed(&self) -> bool {
-        match self {
-            Self::NotFound
-            | Self::Exists
-            | Self::Changed
-            | Self::Busy(_)
-            | Self::TimedOut(_)
-            | Self::Other(_) => true,
-            Self::TooLarge { .. }
-            | Self::BadKey(_)
-            | Self::KeyTooLong { .. }
-            | Self::Invalid(_)
-            | Self::Denied(_)
-            | Self::ReadOnly(_)
-            | Self::Unreachable(_)
-            | Self::Untrusted(_)
-            | Self::Quota(_)
-            | Self::NoSpace(_) => false,
-        }
-    }
-
-    /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
-    /// known value may still be shown.
-    pub fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Self::Denied(_)
-                | Self::Busy(_)
-                | Self::TimedOut(_)
-                | Self::Unreachable(_)
-                | Self::Untrusted(_)
-                | Self::Other(_)
-        )
-    }
-}
-
 /// Result of a store call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -328,7 +255,8 @@ pub trait Store: Send + Sync {
     /// All keys, complete or an error, never cut. Does not read values where the store can avoid it.
     async fn list_keys(&self) -> Result<Listing>;
 
-    /// As [`Store::list_keys`], with the value of each key if the store reads them anyway; else without any.
+    /// As [`Store::list_keys`], with the value of each key if the store reads them anyway; else without any. Where all
+    /// values together are too large to be held, those of the first keys only: the others are to be asked for one by one.
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
         Ok((self.list_keys().await?, Vec::new()))
     }
@@ -354,6 +282,20 @@ pub trait Store: Send + Sync {
         }
         self.delete_key(from, Expect::At(entry.meta.revision)).await?;
         Ok(meta)
+    }
+
+    /// Carries out all of `renames` or none of them, as one transaction; the keys that result, in their order. A source
+    /// that is not at its revision is [`Error::Changed`], a target that exists [`Error::Exists`]. More than the store
+    /// can do as one are [`Error::TooMany`].
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        match renames {
+            [] => Ok(Vec::new()),
+            [one] => {
+                let meta = self.rename_key(&one.from, &one.to, Expect::At(one.at), Expect::Absent).await;
+                Ok(vec![meta.map_err(Rename::failed)?])
+            }
+            _ => Err(Error::TooMany(1)),
+        }
     }
 
     /// The tags of `key`, where [`Limits::tags`] says that there are such.

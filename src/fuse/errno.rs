@@ -49,6 +49,8 @@ fn store_errno(error: &Error) -> Errno {
         Error::Unreachable(_) => Errno::EHOSTUNREACH,
         Error::Quota(_) => Errno::EDQUOT,
         Error::NoSpace(_) => Errno::ENOSPC,
+        // mv(1) copies then, as between filesystems.
+        Error::TooMany(_) => Errno::EXDEV,
         Error::Untrusted(_) | Error::Other(_) => Errno::EIO,
     }
 }

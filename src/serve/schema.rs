@@ -59,7 +59,9 @@ fn failed(error: &store::Error) -> async_graphql::Error {
         E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
         E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) | E::Untrusted(_) => UNAVAILABLE,
-        E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::Other(_) => "INTERNAL_SERVER_ERROR",
+        E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::TooMany(_) | E::Other(_) => {
+            "INTERNAL_SERVER_ERROR"
+        }
     };
     refused(code, error.to_string())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Change, Entry, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
+use super::{Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text};
 
 /// The methods of [`Store`] that may cost a request.
 #[derive(Clone, Copy, Debug)]
@@ -22,14 +22,24 @@ pub enum Call {
     Delete,
     /// `rename_key`
     Rename,
+    /// `rename_keys`
+    RenameKeys,
     /// `get_tags`
     GetTags,
     /// `set_tags`
     SetTags,
 }
 
-const NAMES: [&str; 7] =
-    ["list_keys", "get_key_value", "set_key_value", "delete_key", "rename_key", "get_tags", "set_tags"];
+const NAMES: [&str; 8] = [
+    "list_keys",
+    "get_key_value",
+    "set_key_value",
+    "delete_key",
+    "rename_key",
+    "rename_keys",
+    "get_tags",
+    "set_tags",
+];
 
 /// How often each [`Call`] was made.
 #[derive(Debug, Default)]
@@ -101,6 +111,11 @@ impl Store for Counted {
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.counters.add(Call::Rename);
         self.inner.rename_key(from, to, at, expect).await
+    }
+
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        self.counters.add(Call::RenameKeys);
+        self.inner.rename_keys(renames).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+};
 
 /// How long calls fail at once after one found the store down, before one is let through to try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -184,6 +186,11 @@ impl Store for Guarded {
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         let (inner, from, to) = (self.inner.clone(), from.clone(), to.clone());
         self.write(Box::pin(async move { inner.rename_key(&from, &to, at, expect).await })).await
+    }
+
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        let (inner, renames) = (self.inner.clone(), renames.to_vec());
+        self.write(Box::pin(async move { inner.rename_keys(&renames).await })).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

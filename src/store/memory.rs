@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+    VALUE_LIMIT,
 };
 
 /// A store in this process.
@@ -72,6 +73,15 @@ impl Inner {
         self.tell(by, &Change::Deleted(key.clone(), revision));
         Ok(revision)
     }
+
+    fn rename(&mut self, by: usize, from: &Key, to: &Key) -> Result<Meta> {
+        let old = self.entries.get(from).cloned().ok_or(Error::NotFound)?;
+        self.delete(by, from)?;
+        let meta = successor(Some(&old.meta), self.next(), old.text.len());
+        self.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
+        self.tell(by, &Change::Set(to.clone(), meta.clone()));
+        Ok(meta)
+    }
 }
 
 /// Metadata of the next version of a key: the id and creation time stay, the modification time always moves on,
@@ -122,15 +132,21 @@ impl Store for MemoryStore {
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.limits().check(to, &[])?;
         let mut inner = self.inner.lock();
-        let old = inner.entries.get(from).cloned().ok_or(Error::NotFound)?;
-        at.check(Some(old.meta.revision))?;
+        let old = inner.entries.get(from).ok_or(Error::NotFound)?.meta.revision;
+        at.check(Some(old))?;
         inner.check(to, expect)?;
-        inner.delete(self.door, from)?;
-        let revision = inner.next();
-        let meta = successor(Some(&old.meta), revision, old.text.len());
-        inner.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
-        inner.tell(self.door, &Change::Set(to.clone(), meta.clone()));
-        Ok(meta)
+        inner.rename(self.door, from, to)
+    }
+
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        Rename::check(renames)?;
+        let mut inner = self.inner.lock();
+        for Rename { from, to, at } in renames {
+            self.limits().check_key(to)?;
+            inner.check(from, Expect::At(*at))?;
+            inner.check(to, Expect::Absent)?;
+        }
+        renames.iter().map(|rename| inner.rename(self.door, &rename.from, &rename.to)).collect()
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

@@ -19,7 +19,8 @@ use tokio::sync::{Semaphore, mpsc};
 use self::pool::Pool;
 use self::writer::{Job, Writer};
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+    VALUE_LIMIT,
 };
 
 /// How many reads may be under way at once.
@@ -103,6 +104,13 @@ impl Store for SqliteStore {
         self.limits().check(to, &[])?;
         let (from, to) = (from.clone(), to.clone());
         self.writer.run(|reply| Job::Rename { from, to, at, expect, reply }).await
+    }
+
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        Rename::check(renames)?;
+        renames.iter().try_for_each(|rename| self.limits().check_key(&rename.to))?;
+        let renames = renames.to_vec();
+        self.writer.run(|reply| Job::RenameAll { renames, reply }).await
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

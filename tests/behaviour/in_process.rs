@@ -371,6 +371,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::Store(Error::TimedOut(_)) => libc::ETIMEDOUT,
         FsError::Store(Error::Unreachable(_)) => libc::EHOSTUNREACH,
         FsError::Store(Error::Quota(_)) => libc::EDQUOT,
+        FsError::Store(Error::TooMany(_)) => libc::EXDEV,
         FsError::Store(Error::Untrusted(_) | Error::Other(_)) => libc::EIO,
     }
 }

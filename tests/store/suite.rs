@@ -1,6 +1,6 @@
 //! The conformance suite. `conformance!(fresh)` makes one test of each promise, where `fresh` is a function that
-//! returns a [`Fresh`] store. `conformance!(fresh, json)` leaves out what only a store of bytes promises, ids that
-//! outlive a rename, and the feed.
+//! returns a [`Fresh`] store. `conformance!(fresh, bytes)` leaves out ids that outlive a rename,
+//! `conformance!(fresh, json)` what only a store of bytes promises, and the feed, too.
 
 #[path = "suite/concurrency.rs"]
 pub(crate) mod concurrency;
@@ -12,6 +12,8 @@ pub(crate) mod feed;
 pub(crate) mod keys;
 #[path = "suite/rename.rs"]
 pub(crate) mod rename;
+#[path = "suite/renames.rs"]
+pub(crate) mod renames;
 #[path = "suite/values.rs"]
 pub(crate) mod values;
 #[path = "suite/versions.rs"]
@@ -29,17 +31,30 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 macro_rules! conformance {
     ($fresh:expr) => {
-        conformance! { $fresh, json }
+        conformance! { $fresh, bytes }
         conformance! { $fresh =>
-            values::an_overwrite_replaces_the_whole_value,
-            values::bytes_come_back_exactly,
             versions::the_id_stays_until_the_key_is_deleted,
             rename::a_rename_moves_value_id_and_creation_time,
             rename::a_rename_onto_a_key_replaces_it,
         }
+    };
+    ($fresh:expr, bytes) => {
+        conformance! { $fresh, json }
+        conformance! { $fresh =>
+            values::an_overwrite_replaces_the_whole_value,
+            values::bytes_come_back_exactly,
+            versions::the_id_stays_across_overwrites,
+            rename::a_rename_moves_the_value,
+            rename::a_rename_onto_a_key_replaces_its_value,
+            renames::all_keys_are_renamed,
+            renames::no_key_is_renamed_if_a_source_has_changed,
+            renames::no_key_is_renamed_if_a_target_exists,
+            renames::no_key_is_renamed_if_one_is_named_twice,
+        }
         conformance! { $fresh, elsewhere =>
             feed::each_change_is_told,
             feed::a_rename_is_told_at_both_ends,
+            feed::renames_of_many_keys_are_told_at_both_ends,
             feed::a_key_renamed_to_itself_is_told_as_set,
             feed::a_burst_is_told_in_order_and_to_its_end,
             feed::changes_made_here_do_not_hide_those_made_elsewhere,
@@ -70,6 +85,7 @@ macro_rules! conformance {
             expect::a_rename_obeys_its_expectation,
             rename::a_rename_to_itself_keeps_the_key,
             rename::a_missing_source_leaves_the_target_alone,
+            renames::one_key_is_renamed_by_any_store,
             concurrency::setters_of_different_keys_all_arrive,
             concurrency::no_update_of_a_counter_is_lost,
             concurrency::one_of_many_creators_wins,

@@ -13,7 +13,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::store::memory::successor;
-use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Result, Revision, Text};
+use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Rename, Result, Revision, Text};
 
 /// "kvfs" in ASCII: tells our databases from those of other programs.
 pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
@@ -177,6 +177,19 @@ pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, exp
     let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize);
     put(db, to, &meta, value_id, checksum(to, &text))?;
     Ok(meta)
+}
+
+/// All of `renames`, or none: what must hold is looked at before anything is changed.
+pub(super) fn rename_all(db: &Transaction<'_>, renames: &[Rename]) -> Result<Vec<Meta>> {
+    let there = |key| Ok::<_, Error>(find(db, key)?.map(|(meta, _)| meta.revision));
+    for Rename { from, to, at } in renames {
+        Expect::At(*at).check(there(from)?)?;
+        Expect::Absent.check(there(to)?)?;
+    }
+    renames
+        .iter()
+        .map(|Rename { from, to, at }| rename(db, from, to, Expect::At(*at), Expect::Absent))
+        .collect()
 }
 
 /// What others changed after revision `seen`, and the last revision looked at.

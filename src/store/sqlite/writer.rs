@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::pool::Pool;
 use super::{blocking, leave_thread, schema};
-use crate::store::{Error, Expect, Key, Meta, Result, Revision, Text};
+use crate::store::{Error, Expect, Key, Meta, Rename, Result, Revision, Text};
 
 /// More would make one caller wait for the work of too many others.
 const BATCH: usize = 256;
@@ -22,6 +22,7 @@ pub(super) enum Job {
     Set { key: Key, text: Text, expect: Expect, reply: Reply<Meta> },
     Delete { key: Key, expect: Expect, reply: Reply<Revision> },
     Rename { from: Key, to: Key, at: Expect, expect: Expect, reply: Reply<Meta> },
+    RenameAll { renames: Vec<Rename>, reply: Reply<Vec<Meta>> },
 }
 
 impl Job {
@@ -29,6 +30,7 @@ impl Job {
         match self {
             Self::Set { reply, .. } | Self::Rename { reply, .. } => _ = reply.send(Err(error.clone())),
             Self::Delete { reply, .. } => _ = reply.send(Err(error.clone())),
+            Self::RenameAll { reply, .. } => _ = reply.send(Err(error.clone())),
         }
     }
 }
@@ -42,6 +44,7 @@ struct Queued {
 /// What a job came to, to be told after the commit.
 enum Outcome {
     Meta(Reply<Meta>, Result<Meta>),
+    Metas(Reply<Vec<Meta>>, Result<Vec<Meta>>),
     Revision(Reply<Revision>, Result<Revision>),
 }
 
@@ -50,6 +53,7 @@ impl Outcome {
     fn tell(self, committed: &Result<()>) -> bool {
         match self {
             Self::Meta(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
+            Self::Metas(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
             Self::Revision(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
         }
     }
@@ -168,7 +172,10 @@ fn forgotten() -> Error {
 impl Outcome {
     /// An error of the database, unlike one about the key, may have left the transaction half done.
     fn breaks_the_batch(&self) -> Option<Error> {
-        let (Self::Meta(_, Err(error)) | Self::Revision(_, Err(error))) = self else { return None };
+        let (Self::Meta(_, Err(error)) | Self::Metas(_, Err(error)) | Self::Revision(_, Err(error))) = self
+        else {
+            return None;
+        };
         (!matches!(error, Error::NotFound | Error::Exists | Error::Changed)).then(|| error.clone())
     }
 }
@@ -178,6 +185,7 @@ fn carry_out(db: &Transaction<'_>, job: Job) -> Option<Outcome> {
     match job {
         Job::Set { reply, .. } | Job::Rename { reply, .. } if reply.is_closed() => None,
         Job::Delete { reply, .. } if reply.is_closed() => None,
+        Job::RenameAll { reply, .. } if reply.is_closed() => None,
         Job::Set { key, text, expect, reply } => {
             Some(Outcome::Meta(reply, schema::set(db, &key, &text, expect)))
         }
@@ -187,5 +195,6 @@ fn carry_out(db: &Transaction<'_>, job: Job) -> Option<Outcome> {
         Job::Rename { from, to, at, expect, reply } => {
             Some(Outcome::Meta(reply, schema::rename(db, &from, &to, at, expect)))
         }
+        Job::RenameAll { renames, reply } => Some(Outcome::Metas(reply, schema::rename_all(db, &renames))),
     }
 }

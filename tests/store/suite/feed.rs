@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kvfs::store::{Change, Key, Revision};
+use kvfs::store::{Change, Key, Rename, Revision};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
@@ -52,6 +52,25 @@ pub(crate) async fn a_rename_is_told_at_both_ends(at: Bench, elsewhere: Bench) {
         let Change::Deleted(key, revision) = &told[0] else { panic!("{:?} is no deletion", told[0]) };
         assert_eq!(key.as_str(), from);
         assert!(*revision > old.revision);
+    }
+}
+
+pub(crate) async fn renames_of_many_keys_are_told_at_both_ends(at: Bench, elsewhere: Bench) {
+    let Some(mut feed) = at.0.changes() else { return };
+    let mut renames = Vec::new();
+    for (from, to) in [("a", "x"), ("b", "y"), ("c", "z")] {
+        let revision = elsewhere.set(from, "1").await.revision;
+        next(&mut feed).await;
+        renames.push(Rename { from: from.into(), to: to.into(), at: revision });
+    }
+    let metas = elsewhere.0.rename_keys(&renames).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        told.push(next(&mut feed).await);
+    }
+    for (Rename { from, to, .. }, meta) in renames.into_iter().zip(metas) {
+        assert!(told.contains(&Change::Set(to, meta)));
+        assert!(told.iter().any(|change| matches!(change, Change::Deleted(key, _) if *key == from)));
     }
 }
 

@@ -15,6 +15,24 @@ pub(crate) async fn a_rename_moves_value_id_and_creation_time(at: Bench) {
     assert_eq!(at.list().await, [("to".to_owned(), new)]);
 }
 
+pub(crate) async fn a_rename_moves_the_value(at: Bench) {
+    let old = at.set("from", "[1, 2]").await;
+    let new = at.rename("from", "to").await.unwrap();
+    assert!(new.revision > old.revision && new.modified > old.modified && new.size == 6);
+    assert!(at.is_missing("from").await);
+    assert_eq!(at.text("to").await, b"[1, 2]");
+    assert_eq!(at.list().await, [("to".to_owned(), new)]);
+}
+
+pub(crate) async fn a_rename_onto_a_key_replaces_its_value(at: Bench) {
+    at.set("from", "1").await;
+    let replaced = at.set("to", "[1, 2, 3]").await;
+    let new = at.rename("from", "to").await.unwrap();
+    assert!(new.revision > replaced.revision && new.size == 1);
+    assert_eq!(at.text("to").await, b"1");
+    assert_eq!(at.list().await, [("to".to_owned(), new)]);
+}
+
 pub(crate) async fn a_rename_onto_a_key_replaces_it(at: Bench) {
     let from = at.set("from", "1").await;
     let replaced = at.set("to", "[1, 2, 3]").await;

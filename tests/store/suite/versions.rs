@@ -20,6 +20,18 @@ pub(crate) async fn the_id_stays_until_the_key_is_deleted(at: Bench) {
     assert_eq!(ids.len(), 2);
 }
 
+pub(crate) async fn the_id_stays_across_overwrites(at: Bench) {
+    let id = at.set("k", "1").await.id;
+    assert!(!id.is_empty());
+    assert_eq!(at.set("k", "2").await.id, id);
+    assert_eq!(at.rename("k", "k").await.unwrap().id, id);
+    assert_eq!(at.get("k").await.unwrap().meta.id, id);
+    at.delete("k").await.unwrap();
+    let new = at.set("k", "3").await.id;
+    assert_ne!(new, id);
+    assert_ne!(at.set("other", "1").await.id, new);
+}
+
 pub(crate) async fn revisions_grow_across_the_store(at: Bench) {
     let mut given = vec![at.set("a", "1").await.revision];
     given.push(at.set("b", "1").await.revision);

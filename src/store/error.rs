@@ -1,0 +1,106 @@
+//! Why a store did not do what it was asked to.
+
+/// Why a store did not do what it was asked to. Messages are for people: they name the thing and say what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such key.
+    #[error("no such key")]
+    NotFound,
+    /// The key exists and the caller asked for it not to.
+    #[error("the key exists")]
+    Exists,
+    /// Changed since the revision the caller expected.
+    #[error("changed by somebody else since it was read")]
+    Changed,
+    /// Over [`Limits::value`].
+    #[error("the value has {size} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Bytes of the value.
+        size: usize,
+        /// Bytes the store keeps.
+        limit: usize,
+    },
+    /// The key has other characters than [`Limits::key_chars`], or none.
+    #[error("a key of this store has only the characters {0}")]
+    BadKey(&'static str),
+    /// Over [`Limits::key`].
+    #[error("the key has {size} bytes, the limit is {limit}")]
+    KeyTooLong {
+        /// Bytes of the key.
+        size: usize,
+        /// Bytes the store keeps.
+        limit: usize,
+    },
+    /// The store keeps JSON, and this is none, or none that it can keep.
+    #[error("{0}")]
+    Invalid(String),
+    /// The credentials were refused.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// The store or the database file cannot be written.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// Overload or a lock that was not released in time.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// No answer within `--timeout`. A set or delete may or may not have been carried out.
+    #[error("no answer from the store within {0} ms")]
+    TimedOut(u128),
+    /// The store cannot be reached.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    /// What answers is not known to be the server: its certificate does not hold.
+    #[error("the server is not trusted: {0}")]
+    Untrusted(String),
+    /// The plan's number of keys, or the size that the server allows itself, is used up.
+    #[error("the store takes no more: {0}")]
+    Quota(String),
+    /// The disk is full.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// More renames than the store carries out as one; nothing was changed.
+    #[error("the store renames at most {0} keys at once; copy them and delete the old ones")]
+    TooMany(usize),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// After a set, delete or rename that failed so, what is known of the key may be wrong.
+    pub fn may_have_changed(&self) -> bool {
+        match self {
+            Self::NotFound
+            | Self::Exists
+            | Self::Changed
+            | Self::Busy(_)
+            | Self::TimedOut(_)
+            | Self::Other(_) => true,
+            Self::TooLarge { .. }
+            | Self::BadKey(_)
+            | Self::KeyTooLong { .. }
+            | Self::Invalid(_)
+            | Self::Denied(_)
+            | Self::ReadOnly(_)
+            | Self::Unreachable(_)
+            | Self::Untrusted(_)
+            | Self::Quota(_)
+            | Self::NoSpace(_)
+            | Self::TooMany(_) => false,
+        }
+    }
+
+    /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
+    /// known value may still be shown.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied(_)
+                | Self::Busy(_)
+                | Self::TimedOut(_)
+                | Self::Unreachable(_)
+                | Self::Untrusted(_)
+                | Self::Other(_)
+        )
+    }
+}
