@@ -206,7 +206,10 @@ impl Fs {
         let shown = join(&directory.path, &item.name);
         if item.directory {
             let changed = state.changed_since(&shown, directory.since);
-            return (!changed).then(|| (state.folder(&shown, self.started), lasting));
+            let keys = self.cache.peek_keys().filter(|_| changed && !state.keeps(&shown));
+            let gone = keys.as_ref().is_some_and(|keys| !self.has_keys(&shown, &keys.value));
+            let ttl = if changed { Duration::ZERO } else { lasting };
+            return (!gone).then(|| (state.folder(&shown, self.started), ttl));
         }
         let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));

@@ -178,16 +178,16 @@ impl Fs {
 
     /// Takes in what a change of a key made elsewhere means for the directories on the way to it.
     pub(super) fn directories_after(&self, change: &Change, path: &str) -> Vec<Notice> {
+        let (keys, may_clash) = (self.cache.peek_keys(), self.settings.names.may_clash());
         if !matches!(change, Change::Deleted(..)) {
-            return self.state.lock().appeared(path);
+            return self.state.lock().appeared(path, may_clash);
         }
-        let keys = self.cache.peek_keys();
         let mut notices = Vec::new();
         let mut directory = parent(path);
         while !directory.is_empty() {
             match &keys {
                 Some(keys) if self.has_keys(directory, &keys.value) => break,
-                Some(_) => notices.extend(self.state.lock().emptied(directory)),
+                Some(_) => notices.extend(self.state.lock().emptied(directory, may_clash)),
                 // Whether it is there is for the next lookup to find out.
                 None => notices.push(Notice::Entry(directory.to_owned())),
             }
@@ -332,27 +332,27 @@ impl State {
         }
     }
 
-    /// A key that others have set is at `path`: the kernel may not know of a directory on the way.
-    fn appeared(&mut self, path: &str) -> Vec<Notice> {
+    /// A key that others have set is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
+    /// its name to it.
+    fn appeared(&mut self, path: &str, may_clash: bool) -> Vec<Notice> {
         let slashes = path.match_indices('/').map(|(at, _)| &path[..at]);
         let Some(unknown) = slashes.into_iter().find(|path| self.folder_ino(path).is_none()) else {
             return Vec::new();
         };
         self.note_change(unknown);
         self.touch(unknown);
-        vec![Notice::Entry(unknown.to_owned()), Notice::Listing(parent(unknown).to_owned())]
+        taken_or_given_back(unknown, may_clash)
     }
 
     /// Others have deleted the last key in the directory at `path`.
-    fn emptied(&mut self, path: &str) -> Vec<Notice> {
+    fn emptied(&mut self, path: &str, may_clash: bool) -> Vec<Notice> {
         let Some(folder) = self.folders.get(path) else { return Vec::new() };
         if folder.kept && self.is_inhabited(path) {
             return Vec::new();
         }
         self.remove_folder(path);
         self.touch(path);
-        let names = [path.to_owned(), path.to_owned() + VALUE];
-        names.into_iter().map(Notice::Entry).chain([Notice::Listing(parent(path).to_owned())]).collect()
+        taken_or_given_back(path, may_clash)
     }
 
     /// The names in the directory of `path` have changed.
@@ -366,4 +366,11 @@ impl State {
         };
         *own = SystemTime::now().max(*own + Duration::from_micros(1));
     }
+}
+
+/// What the kernel must drop when a directory takes the name at `path` from a file, or gives it back.
+fn taken_or_given_back(path: &str, may_clash: bool) -> Vec<Notice> {
+    let value = may_clash.then(|| path.to_owned() + VALUE);
+    let names = value.into_iter().chain([path.to_owned()]).map(Notice::Entry);
+    names.chain([Notice::Listing(parent(path).to_owned())]).collect()
 }
