@@ -83,6 +83,10 @@ fn on_sqlite() -> Option<Mounted> {
     common::can_mount().then(|| Mounted::sqlite(&[]))
 }
 
+fn in_a_directory() -> Option<Mounted> {
+    common::can_mount().then(|| Mounted::sqlite(&["--separator", "/"]).below("some/directory/"))
+}
+
 fn on_prefect_cloud() -> Option<Mounted> {
     Mounted::served(|| {
         let server = common::can_mount().then(server::Server::memory)?;
@@ -278,5 +282,6 @@ fn an_open_that_was_sent_to_look_again_leaves_the_next_one_alone() {
 every_case_and_any_name!(without_a_kernel);
 every_case!(on_memory);
 every_case_and_any_name!(on_sqlite);
+every_case_and_any_name!(in_a_directory);
 every_case_and_any_name!(on_prefect_cloud);
 every_case_and_another_client!(on_prefect);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::inodes::{Body, Ino, ROOT, State};
-use super::names::{Names, VALUE, base, join, parent};
+use super::names::{Names, base, join, parent, value_name};
 use super::versions::By;
 use super::{Attr, Caller, Fs, FsResult, Notice};
 use crate::cache::{Answer, FOREVER, Keys};
@@ -213,7 +213,7 @@ impl Fs {
         }
         let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
-        let path = if clashes { &shown[..shown.len() - VALUE.len()] } else { &shown };
+        let path = &if clashes { self.settings.names.encode(key) } else { shown };
         let changed = state.changed_since(path, directory.since);
         match self.peek_meta(key).filter(|_| changed) {
             Some(Answer { value: None, .. }) => None,
@@ -258,7 +258,7 @@ impl Directory {
 
     fn item(&self, state: &State, position: u64, names: &Names) -> Line {
         let line = |name: &str, ino: Option<Ino>, kind: Kind| {
-            let name = if kind == Kind::Value { name.to_owned() + VALUE } else { name.to_owned() };
+            let name = if kind == Kind::Value { value_name(name) } else { name.to_owned() };
             let ino = ino.unwrap_or(Ino(STAND_IN - position));
             Line::Item(Item { name, ino, directory: kind == Kind::Directory, next: position + 1 })
         };

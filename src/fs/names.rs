@@ -22,7 +22,13 @@ const ALIAS_SUFFIX: usize = 34;
 const EXTENSION_MAX: usize = NAME_MAX - ALIAS_PREFIX - ALIAS_SUFFIX;
 
 /// What the name of a key that is also a directory ends in.
-pub(super) const VALUE: &str = "%(value)";
+const VALUE: &str = "%(value)";
+
+/// The name of the file of a key whose own name, `name`, a directory has taken.
+pub(super) fn value_name(name: &str) -> String {
+    let fits = name.len() + VALUE.len() <= NAME_MAX;
+    if fits { name.to_owned() + VALUE } else { alias(name, name) + VALUE }
+}
 
 /// The directory that `path` is in; empty for the root.
 pub(super) fn parent(path: &str) -> &str {
@@ -94,6 +100,11 @@ impl Names {
         !self.separator.is_empty()
     }
 
+    /// The name of which `name` is the [`value_name`]; it may be an alias.
+    pub(super) fn of_value<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_suffix(VALUE).filter(|_| self.may_clash())
+    }
+
     /// Whether a file and a directory may want the same name.
     pub(super) fn may_clash(&self) -> bool {
         self.has_directories() && self.extension.is_empty()
@@ -157,8 +168,7 @@ impl Names {
             ".." => "%2E.".into(),
             text => escape(text, self.has_directories()),
         };
-        let room = if self.may_clash() { VALUE.len() } else { extension.len() };
-        let fits = name.len() + room <= NAME_MAX;
+        let fits = name.len() + extension.len() <= NAME_MAX;
         (if fits { name } else { alias(&name, text) }) + extension
     }
 }
@@ -250,7 +260,7 @@ fn hash(bytes: &[u8]) -> u128 {
     })
 }
 
-fn is_alias(name: &str) -> bool {
+pub(super) fn is_alias(name: &str) -> bool {
     name.len() > ALIAS_SUFFIX
         && name.is_char_boundary(name.len() - ALIAS_SUFFIX)
         && is_alias_suffix(&name[name.len() - ALIAS_SUFFIX..])

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::inodes::{Body, Folder, Ino, ROOT, State};
 use super::lookup::Found;
-use super::names::{Decoded, NAME_MAX, VALUE, base, join, parent};
+use super::names::{Decoded, NAME_MAX, base, is_alias, join, parent, value_name};
 use super::{Attr, Caller, Drop, Fs, FsError, FsResult, Notice};
 use crate::cache::{Answer, Keys};
 use crate::store::{Change, Key};
@@ -49,11 +49,24 @@ impl Fs {
             return Place::Directory(path, keys.ttl);
         }
         self.state.lock().no_folder(&path);
-        match path.strip_suffix(VALUE).filter(|_| self.settings.names.may_clash()) {
-            Some(directory) if self.is_directory(directory, &keys.value) => Place::File(directory.into()),
-            Some(_) => Place::Nothing(keys.ttl),
-            None => Place::File(path),
+        let Some(directory) = self.settings.names.of_value(&path) else { return Place::File(path) };
+        match self.value_of(directory, &keys.value).filter(|path| self.is_directory(path, &keys.value)) {
+            Some(path) => Place::File(path),
+            None => Place::Nothing(keys.ttl),
         }
+    }
+
+    /// The path of the directory whose value is shown as `directory` and a suffix; `None` if it is an alias of none.
+    fn value_of(&self, directory: &str, keys: &Keys) -> Option<String> {
+        if !is_alias(base(directory)) {
+            return Some(directory.to_owned());
+        }
+        let within = self.prefix(parent(directory), keys)?;
+        let paths = keys.below(&within).filter_map(|position| keys.at(position));
+        let wanted = |path: &String| {
+            parent(path) == parent(directory) && value_name(base(path)).starts_with(base(directory))
+        };
+        paths.map(|(key, _)| self.settings.names.encode(key)).find(wanted)
     }
 
     /// The path of the file that `name` in the directory `within` stands for.
@@ -370,7 +383,7 @@ impl State {
 
 /// What the kernel must drop when a directory takes the name at `path` from a file, or gives it back.
 fn taken_or_given_back(path: &str, may_clash: bool) -> Vec<Notice> {
-    let value = may_clash.then(|| path.to_owned() + VALUE);
+    let value = may_clash.then(|| join(parent(path), &value_name(base(path))));
     let names = value.into_iter().chain([path.to_owned()]).map(Notice::Entry);
     names.chain([Notice::Listing(parent(path).to_owned())]).collect()
 }

@@ -116,16 +116,22 @@ pub(super) struct Client {
     runtime: Runtime,
     /// Whether the store keeps the bytes, or the JSON that they stand for.
     pub(super) keeps_bytes: bool,
+    /// What its keys begin with, and the client does not say.
+    pub(super) prefix: String,
 }
 
 impl Client {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        Self { store, runtime: runtime.unwrap(), keeps_bytes: true }
+        Self { store, runtime: runtime.unwrap(), keeps_bytes: true, prefix: String::new() }
+    }
+
+    fn key(&self, key: &str) -> Key {
+        Key::from(format!("{}{key}", self.prefix))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let entry = self.runtime.block_on(self.store.get_key_value(&Key::from(key)));
+        let entry = self.runtime.block_on(self.store.get_key_value(&self.key(key)));
         entry.ok().map(|entry| entry.text.to_vec())
     }
 
@@ -140,17 +146,19 @@ impl Client {
 
     pub(super) fn set(&self, key: &str, text: &str) {
         let text = text.as_bytes().into();
-        self.runtime.block_on(self.store.set_key_value(&Key::from(key), text, Expect::Anything)).unwrap();
+        self.runtime.block_on(self.store.set_key_value(&self.key(key), text, Expect::Anything)).unwrap();
     }
 
     pub(super) fn delete(&self, key: &str) {
-        self.runtime.block_on(self.store.delete_key(&Key::from(key), Expect::Anything)).unwrap();
+        self.runtime.block_on(self.store.delete_key(&self.key(key), Expect::Anything)).unwrap();
     }
 
     /// Every key and its value.
     pub(super) fn all(&self) -> BTreeMap<String, Vec<u8>> {
         let listing = self.runtime.block_on(self.store.list_keys()).unwrap();
-        let keys = listing.into_iter().map(|(key, _)| key.as_str().to_owned());
+        let keys = listing
+            .into_iter()
+            .filter_map(|(key, _)| Some(key.as_str().strip_prefix(&self.prefix)?.to_owned()));
         keys.map(|key| (self.get(&key).unwrap(), key)).map(|(text, key)| (key, text)).collect()
     }
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,9 +23,14 @@ use crate::common::Mount;
 /// publishes what is complete by then (rule 4).
 static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
+/// Keeps a directory in which there is nothing else.
+const KEPT: &str = "kept";
+
 /// A mount and the files this process has open on it.
 pub(super) struct Mounted {
     pub(super) mount: Mount,
+    /// Where the files are.
+    dir: PathBuf,
     files: Mutex<HashMap<Fd, File>>,
     client: Option<Client>,
     /// What the store is behind; ends after the mount.
@@ -58,7 +64,23 @@ impl Mounted {
     }
 
     fn new(mount: Mount, client: Option<Client>, alone: MutexGuard<'static, ()>) -> Self {
-        Self { mount, files: Mutex::default(), client, server: None, _alone: alone }
+        let dir = mount.dir.clone();
+        Self { mount, dir, files: Mutex::default(), client, server: None, _alone: alone }
+    }
+
+    /// The files of the keys that begin with `prefix`, in the directory of that name.
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        self.dir = self.mount.path(prefix);
+        // Others may delete all keys there.
+        fs::create_dir_all(self.dir.join(KEPT)).unwrap();
+        if let Some(client) = &mut self.client {
+            prefix.clone_into(&mut client.prefix);
+        }
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     fn with<T>(&self, fd: Fd, call: impl FnOnce(&mut File) -> io::Result<T>) -> Outcome<T> {
@@ -100,7 +122,7 @@ fn got(file: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>, limit: usize) -> io
 
 impl Door for Mounted {
     fn open(&self, name: &str, flags: i32) -> Outcome<Fd> {
-        let file = open_with(&self.mount.path(name), flags, 0o666).map_err(|error| errno(&error))?;
+        let file = open_with(&self.path(name), flags, 0o666).map_err(|error| errno(&error))?;
         let fd = Fd(file.as_raw_fd());
         self.files.lock().unwrap().insert(fd, file);
         Ok(fd)
@@ -136,7 +158,7 @@ impl Door for Mounted {
     }
 
     fn truncate(&self, name: &str, size: u64) -> Outcome<()> {
-        sys::truncate(&self.mount.path(name), size).map_err(|error| errno(&error))
+        sys::truncate(&self.path(name), size).map_err(|error| errno(&error))
     }
 
     fn fsync(&self, fd: Fd) -> Outcome<()> {
@@ -153,35 +175,36 @@ impl Door for Mounted {
     }
 
     fn stat(&self, name: &str) -> Outcome<Stat> {
-        let meta = fs::metadata(self.mount.path(name));
+        let meta = fs::metadata(self.path(name));
         meta.map(|meta| stat_of(&meta)).map_err(|error| errno(&error))
     }
 
     fn chmod(&self, name: &str, mode: u32) -> Outcome<()> {
         let mode = fs::Permissions::from_mode(mode);
-        fs::set_permissions(self.mount.path(name), mode).map_err(|error| errno(&error))
+        fs::set_permissions(self.path(name), mode).map_err(|error| errno(&error))
     }
 
     fn unlink(&self, name: &str) -> Outcome<()> {
-        fs::remove_file(self.mount.path(name)).map_err(|error| errno(&error))
+        fs::remove_file(self.path(name)).map_err(|error| errno(&error))
     }
 
     fn rename(&self, from: &str, to: &str, no_replace: bool) -> Outcome<()> {
         let flags = if no_replace { libc::RENAME_NOREPLACE } else { 0 };
-        let (from, to) = (self.mount.path(from), self.mount.path(to));
+        let (from, to) = (self.path(from), self.path(to));
         sys::rename_with(&from, &to, flags).map_err(|error| errno(&error))
     }
 
     fn list(&self) -> Outcome<Vec<String>> {
-        let entries = fs::read_dir(&self.mount.dir).map_err(|error| errno(&error))?;
+        let entries = fs::read_dir(&self.dir).map_err(|error| errno(&error))?;
         let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap()));
         let mut names = names.collect::<io::Result<Vec<String>>>().map_err(|error| errno(&error))?;
+        names.retain(|name| name != KEPT);
         names.sort();
         Ok(names)
     }
 
     fn read_as_another(&self, name: &str) -> Option<Vec<u8>> {
-        let out = Command::new("cat").arg(self.mount.path(name)).output().unwrap();
+        let out = Command::new("cat").arg(self.path(name)).output().unwrap();
         out.status.success().then_some(out.stdout)
     }
 

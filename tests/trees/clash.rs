@@ -56,6 +56,26 @@ fn a_file_becomes_a_directory_and_a_file_again() {
 }
 
 #[test]
+fn long_names_clash_too() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    for length in [100, 247, 248, 255, 256, 300] {
+        let part = "x".repeat(length);
+        elsewhere.set(&part, "1\n");
+        elsewhere.set(&format!("{part}/k"), "2\n");
+        super::common::wait_for(std::time::Duration::from_secs(10), || walk(&mount.dir).len() == 3);
+        let files: Vec<String> = walk(&mount.dir).into_iter().filter(|path| !path.contains('/')).collect();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        assert!(file.len() <= 255 && file.ends_with("%(value)"), "{file}");
+        assert_eq!(fs::read_to_string(mount.path(file)).unwrap(), "1\n");
+        fs::write(mount.path(file), "3\n").unwrap();
+        assert_eq!(elsewhere.get(&part).as_deref(), Some("3\n"));
+        elsewhere.delete(&part);
+        elsewhere.delete(&format!("{part}/k"));
+        super::common::wait_for(std::time::Duration::from_secs(10), || walk(&mount.dir).is_empty());
+    }
+}
+
+#[test]
 fn a_writer_of_a_key_that_becomes_a_directory_publishes_it() {
     use std::io::Write;
     let Some((mount, elsewhere)) = tree(&[]) else { return };
