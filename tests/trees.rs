@@ -47,7 +47,7 @@ fn walk(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_parts_of_a_key_are_the_directories_on_the_way_to_its_file() {
+fn rule_13_the_parts_of_a_key_are_the_directories_on_the_way_to_its_file() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("app/db/host", "\"db1\"\n");
     elsewhere.set("app/debug", "true\n");
@@ -69,7 +69,7 @@ fn the_parts_of_a_key_are_the_directories_on_the_way_to_its_file() {
 }
 
 #[test]
-fn a_directory_that_is_emptied_here_stays_until_it_is_removed() {
+fn rule_13_a_directory_that_is_emptied_here_stays_until_it_is_removed() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("a/b/k", "1\n");
     fs::remove_file(mount.path("a/b/k")).unwrap();
@@ -82,7 +82,7 @@ fn a_directory_that_is_emptied_here_stays_until_it_is_removed() {
 }
 
 #[test]
-fn directories_are_made_where_nothing_is_and_end_with_the_mount() {
+fn rule_13_directories_are_made_where_nothing_is_and_end_with_the_mount() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("file", "1\n");
     fs::create_dir(mount.path("new")).unwrap();
@@ -102,7 +102,7 @@ fn directories_are_made_where_nothing_is_and_end_with_the_mount() {
 }
 
 #[test]
-fn a_directory_is_renamed_with_all_that_is_in_it() {
+fn rule_13_a_directory_is_renamed_with_all_that_is_in_it() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     for number in 0..100 {
         elsewhere.set(&format!("old/deep/{number}"), &format!("{number}\n"));
@@ -127,7 +127,7 @@ fn a_directory_is_renamed_with_all_that_is_in_it() {
 }
 
 #[test]
-fn a_directory_is_renamed_onto_an_empty_one_only() {
+fn rule_13_a_directory_is_renamed_onto_an_empty_one_only() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("a/k", "1\n");
     elsewhere.set("full/k", "2\n");

@@ -6,7 +6,7 @@ use super::common::errno;
 use super::{tree, walk};
 
 #[test]
-fn a_key_that_is_also_a_directory_is_a_file_beside_it() {
+fn rule_13_a_key_that_is_also_a_directory_is_a_file_beside_it() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     for (key, text) in [("a", "1\n"), ("a/b", "2\n"), ("a/b/c", "3\n"), ("a!", "4\n")] {
         elsewhere.set(key, text);

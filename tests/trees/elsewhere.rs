@@ -9,7 +9,7 @@ use super::{tree, walk};
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_directory_that_was_looked_for_appears_with_its_first_key() {
+fn rule_13_a_directory_that_was_looked_for_appears_with_its_first_key() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     for path in ["a", "a/b", "a/b/k"] {
         assert_eq!(errno(fs::metadata(mount.path(path))), libc::ENOENT);
@@ -23,7 +23,7 @@ fn a_directory_that_was_looked_for_appears_with_its_first_key() {
 }
 
 #[test]
-fn a_directory_vanishes_with_its_last_key() {
+fn rule_13_a_directory_vanishes_with_its_last_key() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("a/b/k", "1\n");
     elsewhere.set("a/l", "1\n");
