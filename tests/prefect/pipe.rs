@@ -13,6 +13,7 @@ pub(super) struct Pipe {
     pub(super) address: String,
     open: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
+    behind: Arc<Mutex<String>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -22,15 +23,21 @@ impl Pipe {
         let address = listener.local_addr().unwrap().to_string();
         let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
         let held = Arc::new(AtomicBool::new(false));
-        let pipe = Self { address, open: open.clone(), held: held.clone(), streams: streams.clone() };
-        let behind = behind.to_owned();
+        let behind = Arc::new(Mutex::new(behind.to_owned()));
+        let pipe = Self {
+            address,
+            open: open.clone(),
+            held: held.clone(),
+            behind: behind.clone(),
+            streams: streams.clone(),
+        };
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.unwrap();
                 if !open.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(&behind) else { continue };
+                let Ok(server) = TcpStream::connect(&*behind.lock()) else { continue };
                 let mut streams = streams.lock();
                 streams.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 let (from_client, from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
@@ -55,6 +62,12 @@ impl Pipe {
     #[allow(dead_code, reason = "each test file uses its own part")]
     pub(super) fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
+    }
+
+    /// New connections lead to another server.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(super) fn lead_to(&self, behind: &str) {
+        behind.clone_into(&mut self.behind.lock());
     }
 
     pub(super) fn mend(&self) {
