@@ -41,6 +41,9 @@ Stores:
   (none)         the embedded store at $XDG_DATA_HOME/kvfs/kv.db (~/.local/share/kvfs/kv.db)
   sqlite:PATH    an embedded store elsewhere
   memory:        gone at unmount
+  etcd:HOST:PORT[,HOST:PORT...][/PREFIX]
+                 an etcd cluster, or its keys below a prefix; etcds: with TLS; user, password
+                 and certificates as etcdctl reads them from ETCDCTL_*
   prefect[:URL]  the Variables of Prefect 3; settings as Prefect 3 finds them
   prefect-cloud[:URL]
                  a server of the Prefect 1.x KV API; settings as the 1.x client finds them

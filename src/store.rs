@@ -5,6 +5,7 @@
 
 mod counted;
 mod error;
+mod etcd;
 mod guarded;
 mod http;
 pub mod json;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 
 pub use counted::{Call, Counted, Counters};
 pub use error::Error;
+pub use etcd::{Address as EtcdAddress, EtcdStore, Settings as EtcdSettings};
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
@@ -330,6 +332,7 @@ pub fn open(
         Location::PrefectCloud(url) => {
             Arc::new(PrefectCloudStore::open(&PrefectCloudSettings::find(url.as_deref())?, timeout)?)
         }
+        Location::Etcd(address) => Arc::new(EtcdStore::open(&EtcdSettings::find(address.clone())?, timeout)?),
     };
     let counters = Arc::new(Counters::default());
     let counted = Arc::new(Counted::new(store, counters.clone()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Certificate, Client, Identity, Response};
 pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
 use reqwest_websocket::{Message, Upgrade, WebSocket};
 
@@ -16,6 +16,8 @@ use super::{Error, Result};
 pub(super) const ENTRY_LIMIT: usize = 2 << 20;
 /// Largest answer with all keys and values that is read, in bytes.
 pub(super) const LISTING_LIMIT: usize = 64 << 20;
+/// How long an answer without end may take.
+const ENDLESS: Duration = Duration::from_hours(24 * 365);
 /// Longest first pause before a request is repeated; each next one may be twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,6 +39,19 @@ pub(super) struct Answer {
     pub(super) repeated: bool,
 }
 
+/// How a client talks to servers with TLS, or without.
+#[derive(Default)]
+pub(super) struct Tls<'a> {
+    /// Whether there is any.
+    pub(super) on: bool,
+    /// A file of certificates to trust, in PEM.
+    pub(super) certificates: Option<&'a Path>,
+    /// Those alone are trusted, not those that the machine trusts.
+    pub(super) only: bool,
+    /// Files of the certificate, and of its key, that prove who the client is, in PEM.
+    pub(super) identity: Option<(&'a Path, &'a Path)>,
+}
+
 impl Http {
     /// A client for the server at `url`, whose requests, repeated ones included, end within `timeout`. Trusts the
     /// `certificates` in PEM too, beside those that the machine trusts.
@@ -45,21 +60,35 @@ impl Http {
         certificates: Option<&Path>,
         timeout: Duration,
     ) -> std::result::Result<Self, String> {
-        let trusted = certificates.map(trusted).transpose()?;
+        let on = url.starts_with("https:");
+        Self::with(&Tls { on, certificates, ..Tls::default() }, timeout * 2 / 5, timeout)
+    }
+
+    /// As [`Http::new`]; a connection is there within `connecting`.
+    pub(super) fn with(
+        tls: &Tls<'_>,
+        connecting: Duration,
+        timeout: Duration,
+    ) -> std::result::Result<Self, String> {
+        let trusted = tls.certificates.map(trusted).transpose()?;
+        let identity = tls.identity.map(|(certificate, key)| identity(certificate, key)).transpose()?;
         let client = |kept: usize| {
             let mut builder = Client::builder();
-            if let Some(trusted) = &trusted {
-                builder = builder.tls_certs_merge(trusted.clone());
-            }
-            if !url.starts_with("https:") {
+            builder = match &trusted {
                 // Without TLS there need be no authorities on the machine.
-                builder = builder.tls_certs_only([]);
+                _ if !tls.on => builder.tls_certs_only([]),
+                Some(trusted) if tls.only => builder.tls_certs_only(trusted.clone()),
+                Some(trusted) => builder.tls_certs_merge(trusted.clone()),
+                None => builder,
+            };
+            if let Some(identity) = &identity {
+                builder = builder.identity(identity.clone());
             }
             let client = builder
                 .redirect(Policy::none())
                 .no_proxy()
                 .timeout(timeout)
-                .connect_timeout(timeout * 2 / 5)
+                .connect_timeout(connecting)
                 .pool_max_idle_per_host(kept)
                 .user_agent(concat!("kvfs/", env!("CARGO_PKG_VERSION")))
                 .build();
@@ -88,6 +117,39 @@ impl Http {
     /// As [`Http::send`], for what must not be carried out twice: only what the server has refused is sent again.
     pub(super) async fn send_once(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         self.attempt(request, limit, true).await
+    }
+
+    /// Sends `request` once and gives the answer whatever its status is. It is there `within` this time, or not at all.
+    pub(super) async fn ask(
+        &self,
+        request: RequestBuilder,
+        limit: usize,
+        within: Duration,
+    ) -> std::result::Result<Answer, Unanswered> {
+        let start = Instant::now();
+        let unanswered = |error: reqwest::Error| {
+            let timed_out = error.is_timeout();
+            match self.failed(error).error {
+                error @ (Error::Unreachable(_) | Error::Untrusted(_)) => Unanswered::NotSent(error),
+                _ if timed_out => Unanswered::Lost(Error::TimedOut(start.elapsed().as_millis())),
+                error => Unanswered::Lost(error),
+            }
+        };
+        let mut response = request.timeout(within).send().await.map_err(unanswered)?;
+        let (status, mut body) = (response.status(), Vec::new());
+        while let Some(piece) = response.chunk().await.map_err(unanswered)? {
+            if body.len() + piece.len() > limit {
+                return Err(Unanswered::TooLong);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { status, body, repeated: false })
+    }
+
+    /// Sends `request`, to which the answer is lines without end, of `limit` bytes at most.
+    pub(super) async fn lines(&self, request: RequestBuilder, limit: usize) -> Result<Lines> {
+        let response = request.timeout(ENDLESS).send().await.map_err(|error| self.failed(error).error)?;
+        Ok(Lines { response, read: Vec::new(), searched: 0, limit })
     }
 
     /// Opens a WebSocket that speaks `protocol`.
@@ -174,6 +236,56 @@ impl Http {
     }
 }
 
+/// Why [`Http::ask`] has no answer.
+pub(super) enum Unanswered {
+    /// The server was not reached.
+    NotSent(Error),
+    /// The request was sent, and may have been carried out.
+    Lost(Error),
+    /// The answer is over the limit.
+    TooLong,
+}
+
+/// An answer that goes on for ever, line by line.
+pub(super) struct Lines {
+    response: Response,
+    read: Vec<u8>,
+    /// So many bytes of `read` have no end of a line.
+    searched: usize,
+    limit: usize,
+}
+
+impl Lines {
+    /// The next line that is not empty; what comes without an end counts as the last. Nothing is lost if it is not waited
+    /// for to the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(end) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(self.searched + end + 1);
+                let line = std::mem::replace(&mut self.read, rest);
+                self.searched = 0;
+                if line.len() > 1 {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            self.searched = self.read.len();
+            if self.searched > self.limit {
+                return Err(Error::Other(format!("a line of the answer is over {} MiB", self.limit >> 20)));
+            }
+            match self.response.chunk().await {
+                Ok(Some(piece)) => self.read.extend_from_slice(&piece),
+                Ok(None) if self.read.is_empty() => return Ok(None),
+                Ok(None) => {
+                    self.searched = 0;
+                    return Ok(Some(std::mem::take(&mut self.read)));
+                }
+                Err(error) => return Err(Error::Unreachable(cause(&error.without_url()))),
+            }
+        }
+    }
+}
+
 /// A WebSocket of text messages.
 pub(super) struct Socket {
     socket: WebSocket,
@@ -219,6 +331,16 @@ fn trusted(file: &Path) -> std::result::Result<Vec<Certificate>, String> {
         std::fs::read(file).map_err(|error| format!("cannot read the certificates in {shown}: {error}"))?;
     let found = Certificate::from_pem_bundle(&text).map_err(|error| format!("{shown}: {}", cause(&error)))?;
     if found.is_empty() { Err(format!("{shown} holds no certificate in PEM")) } else { Ok(found) }
+}
+
+fn identity(certificate: &Path, key: &Path) -> std::result::Result<Identity, String> {
+    let read =
+        |file: &Path| std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
+    let text = [read(key)?, b"\n".to_vec(), read(certificate)?].concat();
+    let shown = (certificate.display(), key.display());
+    let unusable =
+        |error| format!("{} and {} are no certificate and key: {}", shown.0, shown.1, cause(&error));
+    Identity::from_pem(&text).map_err(unusable)
 }
 
 /// Why there is no client.

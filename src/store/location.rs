@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::etcd::Address as EtcdAddress;
+
 /// Which store to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
@@ -14,6 +16,8 @@ pub enum Location {
     Prefect(Option<String>),
     /// `prefect-cloud` or `prefect-cloud:URL`, the KV API of Prefect Cloud 1.
     PrefectCloud(Option<String>),
+    /// `etcd:HOST:PORT[,HOST:PORT...][/PREFIX]`, or `etcds:` with TLS: a cluster.
+    Etcd(EtcdAddress),
 }
 
 impl Location {
@@ -36,8 +40,10 @@ impl Location {
                     address,
                     "PREFECT__CLOUD__API_KEY or `prefect auth login`",
                 )?)),
+                (scheme @ ("etcd" | "etcds"), address) => EtcdAddress::parse(scheme, address).map(Self::Etcd),
                 _ => Err(format!(
-                    "{text:?} is not a store (stores: sqlite:PATH, memory:, prefect[:URL], prefect-cloud[:URL])"
+                    "{text:?} is not a store (stores: sqlite:PATH, memory:, etcd:HOST:PORT[/PREFIX], prefect[:URL], \
+                     prefect-cloud[:URL])"
                 )),
             },
         }
@@ -46,7 +52,7 @@ impl Location {
     /// Whether the store keeps any bytes, or JSON only.
     pub const fn keeps_bytes(&self) -> bool {
         match self {
-            Self::Memory | Self::Sqlite(_) => true,
+            Self::Memory | Self::Sqlite(_) | Self::Etcd(_) => true,
             Self::Prefect(_) | Self::PrefectCloud(_) => false,
         }
     }
@@ -60,7 +66,7 @@ impl Location {
 
     /// True if `text` can only be meant as a store.
     pub fn looks_like(text: &str) -> bool {
-        matches!(text, "kvfs" | "none" | "default" | "prefect" | "prefect-cloud")
+        matches!(text, "kvfs" | "none" | "default" | "prefect" | "prefect-cloud" | "etcd" | "etcds")
             || text.split_once(':').is_some_and(|(scheme, _)| {
                 !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
             })
@@ -93,6 +99,7 @@ impl fmt::Display for Location {
             Self::Prefect(Some(url)) => write!(f, "prefect:{url}"),
             Self::PrefectCloud(None) => f.write_str("prefect-cloud"),
             Self::PrefectCloud(Some(url)) => write!(f, "prefect-cloud:{url}"),
+            Self::Etcd(address) => address.fmt(f),
         }
     }
 }
@@ -116,6 +123,8 @@ mod tests {
         assert_eq!(server.to_string(), "prefect-cloud:http://127.0.0.1:4200");
         assert!(parse("prefect-cloud:https://user:secret@host").is_err_and(|why| !why.contains("secret")));
         assert!(parse("prefect-cloud:host").is_err());
+        assert_eq!(parse("etcds:a:1,b/app").unwrap().to_string(), "etcds:a:1,b:2379/app/");
+        assert!(Location::looks_like("etcd:h") && parse("etcd").unwrap_err().contains("HOST:PORT"));
         assert!(parse("redis:host").unwrap_err().contains("redis:host"));
     }
 }

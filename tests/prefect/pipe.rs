@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -11,6 +12,8 @@ use parking_lot::Mutex;
 pub(super) struct Pipe {
     pub(super) address: String,
     open: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
+    behind: Arc<Mutex<String>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -19,20 +22,28 @@ impl Pipe {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
-        let pipe = Self { address, open: open.clone(), streams: streams.clone() };
-        let behind = behind.to_owned();
+        let held = Arc::new(AtomicBool::new(false));
+        let behind = Arc::new(Mutex::new(behind.to_owned()));
+        let pipe = Self {
+            address,
+            open: open.clone(),
+            held: held.clone(),
+            behind: behind.clone(),
+            streams: streams.clone(),
+        };
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.unwrap();
                 if !open.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(&behind) else { continue };
+                let Ok(server) = TcpStream::connect(&*behind.lock()) else { continue };
                 let mut streams = streams.lock();
                 streams.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 let (from_client, from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || pass(from_client, server));
-                std::thread::spawn(move || pass(from_server, client));
+                let holds = (held.clone(), held.clone());
+                std::thread::spawn(move || pass(from_client, server, &holds.0));
+                std::thread::spawn(move || pass(from_server, client, &holds.1));
             }
         });
         pipe
@@ -47,15 +58,31 @@ impl Pipe {
         }
     }
 
+    /// Connections stay and are made, but nothing gets through, until it is mended.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::SeqCst);
+    }
+
+    /// New connections lead to another server.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(super) fn lead_to(&self, behind: &str) {
+        behind.clone_into(&mut self.behind.lock());
+    }
+
     pub(super) fn mend(&self) {
+        self.held.store(false, Ordering::SeqCst);
         self.open.store(true, Ordering::SeqCst);
     }
 }
 
 /// Passes bytes on until either end is gone.
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+fn pass(mut from: TcpStream, mut to: TcpStream, held: &AtomicBool) {
     let mut piece = [0; 1 << 12];
     while let Ok(size @ 1..) = from.read(&mut piece) {
+        while held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if to.write_all(&piece[..size]).is_err() {
             break;
         }

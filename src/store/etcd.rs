@@ -1,0 +1,214 @@
+//! `etcd:`, an etcd cluster through its JSON gateway. Every change is one transaction, sent once; every read is linearizable.
+//!
+//! A key is what follows the prefix. Its id is the revision at which it was made, so it does not outlive a rename. etcd keeps
+//! no times: they are those at which this process saw the revisions ([`clock`]).
+
+mod address;
+mod api;
+mod clock;
+mod members;
+mod refusal;
+mod settings;
+mod txn;
+mod view;
+mod watch;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use self::api::Api;
+use self::refusal::Failure;
+use self::txn::{Plan, exists, is_absent, is_at};
+use self::view::{View, too_big};
+use self::watch::Follower;
+use super::{
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+    VALUE_LIMIT,
+};
+
+pub use address::Address;
+pub use settings::Settings;
+
+/// Largest key in bytes; etcd itself limits the request only.
+const KEY_LIMIT: usize = 64 << 10;
+/// Renames in one transaction: each compares twice, of 128 comparisons that a server allows if it is not set up otherwise.
+const RENAMES: usize = 64;
+/// How often a rename is tried while others change its source.
+const ROUNDS: usize = 10;
+
+/// The keys of a cluster below a prefix.
+pub struct EtcdStore {
+    name: String,
+    view: Arc<View>,
+    /// Followers end with it.
+    open: tokio::sync::watch::Sender<()>,
+}
+
+impl EtcdStore {
+    /// The cluster of `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        let view = View::new(Api::new(settings, timeout)?, settings.address.prefix.clone());
+        Ok(Self {
+            name: settings.address.to_string(),
+            view: Arc::new(view),
+            open: tokio::sync::watch::Sender::new(()),
+        })
+    }
+
+    /// One try of a rename; `None` if the source has changed since it was read.
+    async fn rename_once(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Option<Meta>> {
+        let entry = self.get_key_value(from).await?;
+        at.check(Some(entry.meta.revision))?;
+        let mut plan = Plan::new(&self.view);
+        plan.expect(from, Expect::At(entry.meta.revision)).put(to, &entry.text);
+        if from == to {
+            expect.check(Some(entry.meta.revision))?;
+        } else {
+            plan.expect(to, expect).delete(from);
+        }
+        let done = plan.look(to).otherwise(from).otherwise(to).run().await;
+        let done = done.map_err(|failure| match failure {
+            Failure::TooBig => too_big(entry.text.len()),
+            failure => failure.into(),
+        })?;
+        if let Some(revision) = done.revision() {
+            return Ok(Some(done.meta(revision, entry.text.len())));
+        }
+        let [source, target] = [0, 1].map(|index| done.there(index));
+        match source {
+            None => return Err(Error::NotFound),
+            Some(revision) if revision == entry.meta.revision && from != to => expect.check(target)?,
+            Some(_) if at != Expect::Anything => return Err(Error::Changed),
+            Some(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// The values of the sources of renames, all at their revisions.
+    async fn sources(&self, renames: &[Rename]) -> Result<Vec<Text>> {
+        let mut plan = Plan::new(&self.view);
+        for rename in renames {
+            plan.read(&rename.from);
+        }
+        let found = plan.run().await?.entries();
+        let texts = found.into_iter().zip(renames).map(|(entry, rename)| {
+            let entry = entry.filter(|entry| entry.meta.revision == rename.at);
+            entry.map(|entry| entry.text).ok_or(Error::Changed)
+        });
+        texts.collect()
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::bytes(VALUE_LIMIT, KEY_LIMIT)
+    }
+
+    fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
+        self.limits().check(key, text)?;
+        let invalid = || Error::Invalid("etcd has no empty key".into());
+        if self.view.can_be(key) { Ok(()) } else { Err(invalid()) }
+    }
+
+    async fn list_keys(&self) -> Result<Listing> {
+        Ok(self.view.list().await?.0)
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        Ok(self.view.list().await?)
+    }
+
+    async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+        if !self.view.can_be(key) {
+            return Err(Error::NotFound);
+        }
+        self.view.get(key).await?.ok_or(Error::NotFound)
+    }
+
+    async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+        self.check(key, &text)?;
+        let mut plan = Plan::new(&self.view);
+        let done = plan.expect(key, expect).put(key, &text).look(key).run().await?;
+        match (done.revision(), expect) {
+            (Some(revision), _) => Ok(done.meta(revision, text.len())),
+            (None, Expect::Absent) => Err(Error::Exists),
+            (None, Expect::At(_) | Expect::Anything) => Err(Error::Changed),
+        }
+    }
+
+    async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+        if !self.view.can_be(key) {
+            return Err(Error::NotFound);
+        }
+        let mut plan = Plan::new(&self.view);
+        match expect {
+            Expect::Absent => plan.compare(is_absent(&self.view.sent(key))),
+            Expect::At(revision) => plan.compare(is_at(&self.view.sent(key), revision)).delete(key),
+            Expect::Anything => plan.compare(exists(&self.view.sent(key))).delete(key),
+        };
+        let done = plan.otherwise(key).run().await?;
+        match (done.revision(), expect) {
+            (Some(_), Expect::Absent) => Err(Error::NotFound),
+            (Some(revision), _) => Ok(revision),
+            (None, _) => match done.there(0) {
+                Some(revision) => expect.check(Some(revision)).and(Err(Error::Changed)),
+                None => Err(Error::NotFound),
+            },
+        }
+    }
+
+    async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        if !self.view.can_be(from) {
+            return Err(Error::NotFound);
+        }
+        self.check(to, &[])?;
+        for _ in 0..ROUNDS {
+            if let Some(meta) = self.rename_once(from, to, at, expect).await? {
+                return Ok(meta);
+            }
+        }
+        Err(Error::Busy("others change the key all the time".into()))
+    }
+
+    async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        Rename::check(renames)?;
+        renames.iter().try_for_each(|rename| self.check(&rename.to, &[]))?;
+        if renames.is_empty() {
+            return Ok(Vec::new());
+        }
+        if renames.len() > RENAMES {
+            return Err(Error::TooMany(RENAMES));
+        }
+        let texts = self.sources(renames).await?;
+        let mut plan = Plan::new(&self.view);
+        for (Rename { from, to, at }, text) in renames.iter().zip(&texts) {
+            plan.expect(from, Expect::At(*at)).expect(to, Expect::Absent);
+            plan.put(to, text).delete(from).otherwise(from);
+        }
+        let done = match plan.run().await {
+            Err(Failure::TooManyOps | Failure::TooBig) => return Err(Error::TooMany(1)),
+            done => done?,
+        };
+        if let Some(revision) = done.revision() {
+            // The keys were made by it.
+            return Ok(texts.iter().map(|text| done.made(revision, text.len())).collect());
+        }
+        let unchanged = |(index, rename): (usize, &Rename)| done.there(index) == Some(rename.at);
+        Err(if renames.iter().enumerate().all(unchanged) { Error::Exists } else { Error::Changed })
+    }
+
+    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        let (feed, changes) = mpsc::unbounded_channel();
+        tokio::spawn(Follower::new(self.view.clone(), feed).run(self.open.subscribe()));
+        Some(changes)
+    }
+}

@@ -1,0 +1,58 @@
+//! The members of a cluster, and which of them is asked first.
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Requests that are under way at one member at once; each change has a connection of its own.
+const LANES: usize = 64;
+
+/// A member by its place in the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member(usize);
+
+pub(super) struct Members {
+    urls: Vec<String>,
+    lanes: Vec<Semaphore>,
+    /// The one that answered last comes first, those that failed come last.
+    order: Mutex<Vec<Member>>,
+}
+
+impl Members {
+    pub(super) fn new(scheme: &str, addresses: &[String]) -> Self {
+        let urls: Vec<String> = addresses.iter().map(|address| format!("{scheme}://{address}")).collect();
+        let order = Mutex::new((0..urls.len()).map(Member).collect());
+        let lanes = urls.iter().map(|_| Semaphore::new(LANES)).collect();
+        Self { urls, lanes, order }
+    }
+
+    pub(super) fn url(&self, member: Member) -> &str {
+        &self.urls[member.0]
+    }
+
+    /// To be held while a request is under way.
+    pub(super) async fn lane(&self, member: Member) -> Option<SemaphorePermit<'_>> {
+        self.lanes[member.0].acquire().await.ok()
+    }
+
+    pub(super) fn in_order(&self) -> Vec<Member> {
+        self.order.lock().clone()
+    }
+
+    pub(super) fn first(&self) -> Member {
+        self.order.lock()[0]
+    }
+
+    pub(super) fn answered(&self, member: Member) {
+        let mut order = self.order.lock();
+        if order[0] != member {
+            order.retain(|other| *other != member);
+            order.insert(0, member);
+        }
+    }
+
+    pub(super) fn failed(&self, member: Member) {
+        let mut order = self.order.lock();
+        order.retain(|other| *other != member);
+        order.push(member);
+    }
+}

@@ -1,0 +1,142 @@
+//! What a member says when it does not do what it was asked to, by name.
+
+use serde::Deserialize;
+
+use crate::store::Error;
+
+/// An answer that is an error, as the JSON gateway gives it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Refusal {
+    /// The gRPC code.
+    #[serde(alias = "grpc_code")]
+    code: u32,
+    message: String,
+}
+
+/// What a request came to that was not answered.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// The revision that was asked for is no longer kept.
+    Compacted,
+    /// More than one transaction may have.
+    TooManyOps,
+    /// The request, or the answer to it, is larger than it may be.
+    TooBig,
+    /// Anything that callers hear of as it is.
+    Store(Error),
+}
+
+/// What to do after a refusal.
+pub(super) enum Verdict {
+    /// Every member would say so.
+    Final(Failure),
+    /// It was not carried out; the next member, or this one in a moment, may do it.
+    NotDone(Error),
+    /// It may have been carried out, or may yet be.
+    Unknown(Error),
+    /// It was not carried out, because the token is none that holds, or there was none.
+    Login,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Compacted => Self::Other("the cluster has compacted the revision that was read".into()),
+            Failure::TooManyOps => {
+                Self::Other("too many operations for one transaction (--max-txn-ops)".into())
+            }
+            Failure::TooBig => {
+                Self::Other("it is more than one request may hold (--max-request-bytes)".into())
+            }
+            Failure::Store(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Refusal {
+    /// An answer with an error status. What is none of the gateway's comes from something else on the way.
+    pub(super) fn read(status: u16, body: &[u8]) -> Self {
+        if let Ok(refusal) = serde_json::from_slice::<Self>(body)
+            && !refusal.message.is_empty()
+        {
+            return refusal;
+        }
+        let said = String::from_utf8_lossy(body);
+        let message = if said.contains("HTTP request to an HTTPS server") {
+            "the cluster speaks TLS; write etcds: in place of etcd:".to_owned()
+        } else if status == 404 {
+            "HTTP 404: there is no etcd of version 3.4 or later".to_owned()
+        } else {
+            format!("HTTP {status}")
+        };
+        // As the gateway translates codes.
+        Self { code: if status >= 500 { UNAVAILABLE } else { 0 }, message }
+    }
+
+    pub(super) fn message(&self) -> &str {
+        self.message.strip_prefix("etcdserver: ").unwrap_or(&self.message)
+    }
+
+    /// By the messages of etcd, which are the names of its errors; what is not known by name, by its code.
+    pub(super) fn verdict(&self) -> Verdict {
+        let said = || self.message().to_owned();
+        match self.message() {
+            "mvcc: required revision has been compacted" => Verdict::Final(Failure::Compacted),
+            "too many operations in txn request" => Verdict::Final(Failure::TooManyOps),
+            "request is too large" => Verdict::Final(Failure::TooBig),
+            "mvcc: database space exceeded" => Verdict::Final(Failure::Store(Error::Quota(
+                "the database of etcd has reached its quota; compact and defragment it, then `etcdctl alarm disarm`"
+                    .into(),
+            ))),
+            "key is not provided" => {
+                Verdict::Final(Failure::Store(Error::Invalid("etcd has no empty key".into())))
+            }
+            "invalid auth token" | "user name is empty" | "revision of auth store is old" => Verdict::Login,
+            "permission denied"
+            | "authentication failed, invalid user ID or password"
+            | "authentication is not enabled"
+            | "user name not found"
+            | "invalid auth management" => Verdict::Final(Failure::Store(Error::Denied(said()))),
+            "too many requests" => Verdict::NotDone(Error::Busy(said())),
+            "no leader" | "raft proposal dropped" | "rpc not supported for learner" | "not leader" => {
+                Verdict::NotDone(Error::Unreachable(said()))
+            }
+            "corrupt cluster" | "not capable" => Verdict::Final(Failure::Store(Error::Other(said()))),
+            "request timed out"
+            | "request timed out, possibly due to previous leader failure"
+            | "request timed out, possibly due to connection lost"
+            | "context deadline exceeded"
+            | "context canceled"
+            | "leader changed"
+            | "server stopped"
+            | "unhealthy cluster" => Verdict::Unknown(Error::Unreachable(said())),
+            _ => self.by_code(),
+        }
+    }
+
+    fn by_code(&self) -> Verdict {
+        let said = self.message().to_owned();
+        match self.code {
+            UNAUTHENTICATED => Verdict::Login,
+            PERMISSION_DENIED => Verdict::Final(Failure::Store(Error::Denied(said))),
+            RESOURCE_EXHAUSTED if said.contains("larger than max") => Verdict::Final(Failure::TooBig),
+            RESOURCE_EXHAUSTED => Verdict::NotDone(Error::Busy(said)),
+            UNAVAILABLE | CANCELLED | DEADLINE_EXCEEDED => Verdict::Unknown(Error::Unreachable(said)),
+            _ => Verdict::Final(Failure::Store(Error::Other(said))),
+        }
+    }
+}
+
+const CANCELLED: u32 = 1;
+const DEADLINE_EXCEEDED: u32 = 4;
+const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNAVAILABLE: u32 = 14;
+const UNAUTHENTICATED: u32 = 16;

@@ -1,0 +1,133 @@
+//! A transaction: what must hold, what is done then, and what is looked at otherwise.
+
+use serde_json::{Value, json};
+
+use super::api::Outcome;
+use super::view::{View, entry, meta, note};
+use super::wire::{Bytes, Pair, Txn};
+use crate::store::{Entry, Expect, Key, Meta, Revision};
+
+pub(super) struct Plan<'a> {
+    view: &'a View,
+    compare: Vec<Value>,
+    success: Vec<Value>,
+    failure: Vec<Value>,
+    changes: bool,
+}
+
+pub(super) fn is_absent(key: &Bytes) -> Value {
+    json!({"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"})
+}
+
+pub(super) fn exists(key: &Bytes) -> Value {
+    json!({"key": key, "target": "CREATE", "result": "GREATER", "create_revision": "0"})
+}
+
+/// No key that is there is at the revision 0, and one that is absent counts as being at it.
+pub(super) fn is_at(key: &Bytes, revision: Revision) -> Value {
+    let revision = match i64::try_from(revision.0) {
+        Ok(0) | Err(_) => i64::MAX,
+        Ok(revision) => revision,
+    };
+    json!({"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision.to_string()})
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(view: &'a View) -> Self {
+        Self { view, compare: Vec::new(), success: Vec::new(), failure: Vec::new(), changes: false }
+    }
+
+    pub(super) fn compare(&mut self, compare: Value) -> &mut Self {
+        self.compare.push(compare);
+        self
+    }
+
+    pub(super) fn expect(&mut self, key: &Key, expect: Expect) -> &mut Self {
+        let key = self.view.sent(key);
+        match expect {
+            Expect::Anything => self,
+            Expect::Absent => self.compare(is_absent(&key)),
+            Expect::At(revision) => self.compare(is_at(&key, revision)),
+        }
+    }
+
+    pub(super) fn put(&mut self, key: &Key, text: &[u8]) -> &mut Self {
+        let put = json!({"key": self.view.sent(key), "value": Bytes(text.to_vec())});
+        self.success.push(json!({"request_put": put}));
+        self.changes = true;
+        self
+    }
+
+    pub(super) fn delete(&mut self, key: &Key) -> &mut Self {
+        self.success.push(json!({"request_delete_range": {"key": self.view.sent(key)}}));
+        self.changes = true;
+        self
+    }
+
+    /// Asks for a key, value and all.
+    pub(super) fn read(&mut self, key: &Key) -> &mut Self {
+        self.success.push(json!({"request_range": {"key": self.view.sent(key)}}));
+        self
+    }
+
+    /// Asks for the key without its value, after the changes.
+    pub(super) fn look(&mut self, key: &Key) -> &mut Self {
+        self.success.push(look(&self.view.sent(key)));
+        self
+    }
+
+    /// Asks for the key without its value if nothing is changed.
+    pub(super) fn otherwise(&mut self, key: &Key) -> &mut Self {
+        self.failure.push(look(&self.view.sent(key)));
+        self
+    }
+
+    pub(super) async fn run(&self) -> Outcome<Done> {
+        let body = json!({"compare": self.compare, "success": self.success, "failure": self.failure});
+        let api = &self.view.api;
+        let txn: Txn =
+            if self.changes { api.write("kv/txn", &body).await? } else { api.read("kv/txn", &body).await? };
+        note(txn.header);
+        let (cluster, succeeded) = (txn.header.cluster, txn.succeeded);
+        Ok(Done { cluster, revision: Revision(txn.header.revision), succeeded, found: txn.found().collect() })
+    }
+}
+
+fn look(key: &Bytes) -> Value {
+    json!({"request_range": {"key": key, "keys_only": true}})
+}
+
+/// What a transaction came to.
+pub(super) struct Done {
+    cluster: u64,
+    revision: Revision,
+    succeeded: bool,
+    found: Vec<Option<Pair>>,
+}
+
+impl Done {
+    /// The revision that it made; `None` if something did not hold.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.succeeded.then_some(self.revision)
+    }
+
+    /// The revision of what was looked at.
+    pub(super) fn there(&self, index: usize) -> Option<Revision> {
+        Some(Revision(self.found.get(index)?.as_ref()?.changed))
+    }
+
+    /// The key that was set and looked at.
+    pub(super) fn meta(&self, revision: Revision, size: usize) -> Meta {
+        let made = self.found.iter().flatten().next().map_or(revision.0, |pair| pair.made);
+        meta(self.cluster, made, revision.0, size)
+    }
+
+    /// A key that was not there before.
+    pub(super) fn made(&self, revision: Revision, size: usize) -> Meta {
+        meta(self.cluster, revision.0, revision.0, size)
+    }
+
+    pub(super) fn entries(self) -> Vec<Option<Entry>> {
+        self.found.into_iter().map(|pair| pair.map(|pair| entry(self.cluster, pair))).collect()
+    }
+}

@@ -1,0 +1,176 @@
+//! The keys below the prefix, as a store shows them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::api::{Api, Outcome};
+use super::clock::Clock;
+use super::members::Member;
+use super::refusal::Failure;
+use super::wire::{Bytes, Header, Pair, Range};
+use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
+
+/// Keys asked for at once.
+const PAGE: u32 = 1_000;
+/// Bytes of values that a listing keeps.
+const TEXTS: usize = 64 << 20;
+/// How often a listing is begun anew because its revision is compacted meanwhile.
+const ROUNDS: usize = 3;
+
+pub(super) struct View {
+    pub(super) api: Api,
+    prefix: String,
+    /// How many keys were left out of the last listing.
+    strange: AtomicUsize,
+}
+
+/// A listing under way.
+#[derive(Default)]
+struct Listed {
+    listing: Listing,
+    texts: Vec<Text>,
+    bytes: usize,
+    strange: usize,
+}
+
+impl View {
+    pub(super) fn new(api: Api, prefix: String) -> Self {
+        Self { api, prefix, strange: AtomicUsize::new(0) }
+    }
+
+    /// Whether etcd can have the key: it has no empty one.
+    pub(super) fn can_be(&self, key: &Key) -> bool {
+        !(self.prefix.is_empty() && key.as_str().is_empty())
+    }
+
+    /// A key as it is sent.
+    pub(super) fn sent(&self, key: &Key) -> Bytes {
+        Bytes([self.prefix.as_bytes(), key.as_str().as_bytes()].concat())
+    }
+
+    /// The first key below the prefix, and the first one after all of them.
+    pub(super) fn ends(&self) -> (Bytes, Bytes) {
+        match self.prefix.strip_suffix('/') {
+            Some(before) => (Bytes(self.prefix.clone().into()), Bytes([before.as_bytes(), b"0"].concat())),
+            // Of all keys: the empty one stands for what cannot be asked for.
+            None => (Bytes(vec![0]), Bytes(vec![0])),
+        }
+    }
+
+    /// A key as it was told; `None` for one that is no text.
+    pub(super) fn key(&self, sent: &Bytes) -> Option<Key> {
+        let name = sent.0.strip_prefix(self.prefix.as_bytes())?;
+        std::str::from_utf8(name).ok().map(Key::from)
+    }
+
+    pub(super) async fn get(&self, key: &Key) -> Outcome<Option<Entry>> {
+        let range: Range = self.api.read("kv/range", &json!({"key": self.sent(key)})).await?;
+        note(range.header);
+        Ok(range.kvs.into_iter().next().map(|pair| entry(range.header.cluster, pair)))
+    }
+
+    /// The revision that the cluster has reached, as a majority of it says.
+    pub(super) async fn now(&self) -> Outcome<Header> {
+        let range: Range = self.api.read("kv/range", &self.cheap()).await?;
+        Ok(range.header)
+    }
+
+    /// As [`View::now`], asked of this member, which has reached it too then.
+    pub(super) async fn now_at(&self, member: Member) -> Outcome<Header> {
+        let range: Range = self.api.read_at(member, "kv/range", &self.cheap()).await?;
+        Ok(range.header)
+    }
+
+    /// A question about one key, of which only the header of the answer matters.
+    fn cheap(&self) -> Value {
+        json!({"key": self.ends().0, "count_only": true})
+    }
+
+    /// All keys and the values of the first ones, as they were at one revision.
+    pub(super) async fn list(&self) -> Outcome<(Listing, Vec<Text>)> {
+        let mut round = 1;
+        let listed = loop {
+            match self.list_once().await {
+                Err(Failure::Compacted) if round < ROUNDS => round += 1,
+                listed => break listed?,
+            }
+        };
+        if self.strange.swap(listed.strange, Ordering::Relaxed) != listed.strange && listed.strange > 0 {
+            tracing::warn!("{} keys of the cluster are not UTF-8 and are left out", listed.strange);
+        }
+        Ok((listed.listing, listed.texts))
+    }
+
+    async fn list_once(&self) -> Outcome<Listed> {
+        let (mut from, end) = self.ends();
+        let (mut listed, mut page, mut at) = (Listed::default(), PAGE, None);
+        loop {
+            let mut body = json!({"key": from, "range_end": end, "limit": page.to_string()});
+            if let Some(revision) = at {
+                body["revision"] = Value::from(format!("{revision}"));
+            }
+            let range: Range = match self.api.read("kv/range", &body).await {
+                Err(Failure::TooBig) if page > 1 => {
+                    page = (page / 8).max(1);
+                    continue;
+                }
+                range => range?,
+            };
+            note(range.header);
+            at.get_or_insert(range.header.revision);
+            let more = range.more;
+            for pair in range.kvs {
+                from = Bytes([&pair.key.0[..], b"\0"].concat());
+                self.take_in(&mut listed, range.header.cluster, pair);
+            }
+            if !more {
+                return Ok(listed);
+            }
+        }
+    }
+
+    fn take_in(&self, listed: &mut Listed, cluster: u64, pair: Pair) {
+        let Some(key) = self.key(&pair.key) else {
+            listed.strange += 1;
+            return;
+        };
+        let Entry { meta, text } = entry(cluster, pair);
+        listed.bytes += text.len();
+        if listed.bytes <= TEXTS {
+            listed.texts.push(text);
+        }
+        listed.listing.push((key, meta));
+    }
+}
+
+pub(super) fn meta(cluster: u64, made: u64, changed: u64, size: usize) -> Meta {
+    let clock = Clock::of(cluster);
+    let mut clock = clock.lock();
+    Meta {
+        id: Arc::from(made.to_string()),
+        revision: Revision(changed),
+        size: size as u64,
+        created: clock.at(made),
+        modified: clock.at(changed),
+    }
+}
+
+pub(super) fn entry(cluster: u64, pair: Pair) -> Entry {
+    let meta = meta(cluster, pair.made, pair.changed, pair.value.0.len());
+    Entry { meta, text: Arc::from(pair.value.0) }
+}
+
+/// What a cluster has just reached has the time of day.
+pub(super) fn note(header: Header) {
+    Clock::of(header.cluster).lock().at(header.revision);
+}
+
+/// A key with a value that would be too large to be one here can still be read; it can only not be written.
+pub(super) fn too_big(size: usize) -> Error {
+    Error::TooLarge { size, limit: REQUEST }
+}
+
+/// Largest request of a server that is not set up otherwise.
+const REQUEST: usize = 1_572_864;

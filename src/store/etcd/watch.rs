@@ -1,0 +1,272 @@
+//! The watch of a cluster as a feed of changes.
+//!
+//! A member that hangs, or that is cut off from the others, keeps its watch open and silent. So while nothing is told the
+//! cluster is asked for its revision every [`CHECK`]: what is cached is never older than that and the time of one call.
+//! Where the cluster is beyond what the watch has told, as it is too when keys outside the prefix were changed, the watch
+//! is opened again from there on, which misses nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::api::{Outcome, Stream};
+use super::clock::Clock;
+use super::members::Member;
+use super::refusal::Failure;
+use super::view::{View, meta, note};
+use super::wire::{Event, Header, Watched};
+use crate::store::{Change, Error, Revision};
+
+/// How long a watch may be silent before the cluster is asked what the watch should have told.
+const CHECK: Duration = Duration::from_secs(3);
+/// How long a watch that is behind may take to tell, before it is opened again.
+const GRACE: Duration = Duration::from_millis(500);
+/// A watch from an older revision on, at a member that has a newer one, has told all up to there once it is silent for so
+/// long: the member looks after such watches ten times a second.
+const QUIET: Duration = Duration::from_millis(400);
+/// The first pause before the watch is opened again; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows a cluster until nobody listens any more, or the store is dropped.
+pub(super) struct Follower {
+    view: Arc<View>,
+    feed: UnboundedSender<Change>,
+    /// Up to where everything was told, for certain: from there on a watch is opened again.
+    told: Option<Header>,
+    /// Whether the feed has said that changes are not told.
+    paused: bool,
+    pause: Duration,
+}
+
+/// An open watch.
+struct Session {
+    stream: Stream,
+    stage: Stage,
+    /// When the stage is over, if nothing is told until then.
+    due: Instant,
+    /// Up to where everything counts as told.
+    shown: u64,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Outcome<Header>> + Send>>;
+
+enum Stage {
+    /// Opened lately: what happened before, up to this revision, is yet to be told.
+    Catching(u64),
+    Idle,
+    /// The cluster is being asked for its revision.
+    Asking(Asked),
+    /// The cluster has this revision, which the watch has not shown.
+    Behind(u64),
+}
+
+impl Follower {
+    pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
+        Self { view, feed, told: None, paused: true, pause: FIRST_PAUSE }
+    }
+
+    pub(super) async fn run(mut self, mut open: tokio::sync::watch::Receiver<()>) {
+        self.tell(Change::Paused);
+        let feed = self.feed.clone();
+        tokio::select! {
+            () = feed.closed() => {}
+            // An error: the store is gone.
+            _ = open.changed() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        loop {
+            let member = self.view.api.likely();
+            let ended = self.session(member).await;
+            self.view.api.avoid(member);
+            let Err(failure) = ended else { continue };
+            if matches!(failure, Failure::Compacted) {
+                self.told = None;
+                continue;
+            }
+            if !std::mem::replace(&mut self.paused, true) {
+                self.tell(Change::Paused);
+                let error = Error::from(failure);
+                tracing::info!("the watch of the cluster ended: {error}; answers age until it is open again");
+            }
+            tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        // Nobody listens any more: the loop ends.
+        _ = self.feed.send(change);
+    }
+
+    /// From now on changes are told.
+    fn resume(&mut self, change: Change) {
+        self.paused = false;
+        self.pause = FIRST_PAUSE;
+        self.tell(change);
+    }
+
+    /// Follows one watch to its end; without an error if another member is to be watched at once.
+    async fn session(&mut self, member: Member) -> Outcome<()> {
+        // This member has reached it, too: what the watch tells from an earlier one on is complete up to there.
+        let now = self.view.now_at(member).await?;
+        if self.told.is_some_and(|told| is_another(told, now)) {
+            Clock::of(now.cluster).lock().restart();
+            self.told = None;
+        }
+        note(now);
+        let since = self.told.unwrap_or(now);
+        let mut session = self.open(member, since.revision, now.revision).await?;
+        if self.told.is_none() {
+            self.resume(Change::Everything);
+        }
+        self.told = Some(Header { term: now.term, ..since });
+        loop {
+            if session.is_complete() && self.paused {
+                self.resume(Change::Resumed);
+            }
+            let Session { stream, stage, due, .. } = &mut session;
+            tokio::select! {
+                biased;
+                message = stream.next() => {
+                    let shown = self.take_in(message?)?;
+                    session.heard(shown);
+                }
+                asked = answer(stage) => {
+                    let now = asked?;
+                    if is_another(Header { revision: session.shown, ..since }, now) {
+                        return Err(Error::Unreachable("the cluster is another one now".into()).into());
+                    }
+                    note(now);
+                    session.asked(now.revision);
+                }
+                () = tokio::time::sleep_until(*due), if !matches!(stage, Stage::Asking(_)) => match *stage {
+                    Stage::Catching(target) => {
+                        session.shown = session.shown.max(target);
+                        session.idle();
+                    }
+                    Stage::Idle => {
+                        // Silent for so long: whatever the member had to tell of what happened before it has told.
+                        self.settle(session.shown);
+                        let view = self.view.clone();
+                        session.stage = Stage::Asking(Box::pin(async move { view.now().await }));
+                    }
+                    Stage::Behind(_) => return Ok(()),
+                    Stage::Asking(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Opens a watch of what happened after the revision `since`, at a member that has reached `now`.
+    async fn open(&self, member: Member, since: u64, now: u64) -> Outcome<Session> {
+        let (key, range_end) = self.view.ends();
+        let from = (since + 1).to_string();
+        let create = json!({"key": key, "range_end": range_end, "start_revision": from, "fragment": true});
+        let mut stream = self.view.api.watch(member, &json!({"create_request": create})).await?;
+        let late = |_| Failure::Store(Error::Unreachable("the watch does not begin".into()));
+        let first = tokio::time::timeout(CHECK, stream.next()).await.map_err(late)??;
+        if !first.created || first.canceled {
+            return Err(refused(&first));
+        }
+        let stage = if since < now { Stage::Catching(now) } else { Stage::Idle };
+        let due = Instant::now() + if since < now { QUIET } else { CHECK };
+        Ok(Session { stream, stage, due, shown: since })
+    }
+
+    /// Tells what a message tells; the revision up to which everything was told then.
+    fn take_in(&mut self, message: Watched) -> Outcome<Option<u64>> {
+        if message.canceled {
+            return Err(refused(&message));
+        }
+        let Some(last) = message.events.last().map(|event| event.kv.changed) else { return Ok(None) };
+        note(Header { revision: last, ..message.header });
+        for event in message.events {
+            if let Some(change) = self.change(message.header.cluster, &event) {
+                self.tell(change);
+            }
+        }
+        let whole = if message.fragment { last.saturating_sub(1) } else { last };
+        self.settle(whole);
+        Ok(Some(whole))
+    }
+
+    /// `None` for a key that is no text.
+    fn change(&self, cluster: u64, event: &Event) -> Option<Change> {
+        let (key, pair) = (self.view.key(&event.kv.key)?, &event.kv);
+        Some(match event.what.as_str() {
+            "DELETE" => Change::Deleted(key, Revision(pair.changed)),
+            _ => Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())),
+        })
+    }
+
+    /// Everything up to this revision was told, for certain.
+    fn settle(&mut self, revision: u64) {
+        if let Some(told) = &mut self.told {
+            told.revision = told.revision.max(revision);
+        }
+    }
+}
+
+impl Session {
+    /// Whether all that happened before it was opened has been told.
+    fn is_complete(&self) -> bool {
+        !matches!(self.stage, Stage::Catching(_))
+    }
+
+    fn idle(&mut self) {
+        self.stage = Stage::Idle;
+        self.due = Instant::now() + CHECK;
+    }
+
+    /// A message came, and told everything up to this revision.
+    fn heard(&mut self, shown: Option<u64>) {
+        self.shown = self.shown.max(shown.unwrap_or(0));
+        match self.stage {
+            Stage::Catching(target) if self.shown < target => self.due = Instant::now() + QUIET,
+            Stage::Behind(target) if self.shown < target => {}
+            // Whatever the answer is going to be: the watch lives.
+            Stage::Asking(_) => {}
+            _ => self.idle(),
+        }
+    }
+
+    /// The cluster has this revision.
+    fn asked(&mut self, revision: u64) {
+        if revision > self.shown {
+            self.stage = Stage::Behind(revision);
+            self.due = Instant::now() + GRACE;
+        } else {
+            self.idle();
+        }
+    }
+}
+
+/// Whether what was true once is not the past of what is now: another cluster, or one restored from a backup.
+fn is_another(then: Header, now: Header) -> bool {
+    then.cluster != now.cluster || then.revision > now.revision || then.term > now.term
+}
+
+/// The answer that is waited for, if one is.
+async fn answer(stage: &mut Stage) -> Outcome<Header> {
+    match stage {
+        Stage::Asking(asked) => asked.await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// Why there is no watch any more.
+fn refused(message: &Watched) -> Failure {
+    if message.compact_revision > 0 {
+        return Failure::Compacted;
+    }
+    Error::Unreachable(format!("the watch was ended: {}", message.cancel_reason)).into()
+}

@@ -1,0 +1,64 @@
+//! The `etcd` store against real clusters of one and of three members.
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
+
+mod common;
+#[path = "etcd/failover.rs"]
+mod failover;
+#[path = "etcd/listing.rs"]
+mod listing;
+#[path = "prefect/pipe.rs"]
+mod pipe;
+#[path = "etcd/server.rs"]
+mod server;
+#[path = "etcd/settled.rs"]
+mod settled;
+#[macro_use]
+#[path = "store/suite.rs"]
+mod suite;
+#[path = "etcd/watching.rs"]
+mod watching;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvfs::store::{EtcdSettings, EtcdStore, Location, Store};
+use server::Shared;
+use settled::Settled;
+use suite::Fresh;
+
+/// Upper bound for whatever is waited for; generous, because nothing here measures time.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The store of this argument, without a login.
+fn store_within(argument: &str, timeout: Duration) -> Arc<dyn Store> {
+    let location = Location::parse(Some(argument), std::path::Path::new("/"));
+    let Ok(Location::Etcd(address)) = location else { panic!("{location:?}") };
+    Arc::new(EtcdStore::open(&EtcdSettings::plain(address), timeout).unwrap())
+}
+
+fn store(argument: &str) -> Arc<dyn Store> {
+    store_within(argument, PATIENCE)
+}
+
+fn fresh(cluster: Option<Shared>) -> Option<Fresh> {
+    let cluster = cluster?;
+    let store = Arc::new(Settled(store(&cluster.argument())));
+    let elsewhere = self::store(&cluster.argument());
+    Some(Fresh { store, elsewhere, home: Some(Box::new(cluster)) })
+}
+
+mod on_one {
+    fn fresh() -> Option<super::Fresh> {
+        super::fresh(super::Shared::one())
+    }
+
+    conformance!(fresh, bytes);
+}
+
+mod on_three {
+    fn fresh() -> Option<super::Fresh> {
+        super::fresh(super::Shared::three())
+    }
+
+    conformance!(fresh, bytes);
+}

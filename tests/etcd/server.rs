@@ -1,0 +1,257 @@
+//! Real etcd clusters, and what they are asked past kvfs.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::common::http::exchange;
+use super::common::wait_for;
+
+const START: Duration = Duration::from_mins(1);
+
+/// The one cluster of so many members that tests of a program share: each has keys of its own.
+pub(super) struct Shared(MutexGuard<'static, Option<Cluster>>, String);
+
+impl Shared {
+    /// One member; `None`, with a line that says why, where etcd is not installed.
+    pub(super) fn one() -> Option<Self> {
+        static ONE: Mutex<Option<Cluster>> = Mutex::new(None);
+        Self::of(&ONE, 1)
+    }
+
+    /// Three members.
+    pub(super) fn three() -> Option<Self> {
+        static THREE: Mutex<Option<Cluster>> = Mutex::new(None);
+        Self::of(&THREE, 3)
+    }
+
+    fn of(place: &'static Mutex<Option<Cluster>>, members: usize) -> Option<Self> {
+        static TESTS: AtomicUsize = AtomicUsize::new(0);
+        let mut cluster = place.lock();
+        if cluster.is_none() {
+            *cluster = Some(Cluster::start(members, &[])?);
+        }
+        Some(Self(cluster, format!("test-{}", TESTS.fetch_add(1, Ordering::SeqCst))))
+    }
+
+    /// The store argument, for keys of this test alone.
+    pub(super) fn argument(&self) -> String {
+        format!("etcd:{}/{}", self.addresses().join(","), self.1)
+    }
+
+    /// What the keys of this test begin with.
+    pub(super) fn prefix(&self) -> String {
+        format!("{}/", self.1)
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.0.as_ref().unwrap()
+    }
+}
+
+/// Members that know one another; ended when dropped, or with the program of the tests.
+pub(super) struct Cluster {
+    pub(super) members: Vec<Member>,
+}
+
+pub(super) struct Member {
+    pub(super) address: String,
+    scheme: &'static str,
+    command: Vec<String>,
+    home: TempDir,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    child: Child,
+    pid: i32,
+}
+
+impl Cluster {
+    /// `None`, with a line that says why, where etcd is not installed.
+    pub(super) fn start(members: usize, args: &[&str]) -> Option<Self> {
+        Self::start_with("http", members, args)
+    }
+
+    pub(super) fn start_with(scheme: &'static str, members: usize, args: &[&str]) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|dir| dir.join("etcd").is_file()) {
+            assert!(std::env::var_os("KVFS_REQUIRE_FUSE").is_none(), "etcd is missing: run scripts/setup");
+            eprintln!("skipped: etcd is missing: run scripts/setup");
+            return None;
+        }
+        // All at once, so that none is given twice.
+        let ports: Vec<TcpListener> =
+            (0..2 * members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<String> =
+            ports.iter().map(|port| port.local_addr().unwrap().to_string()).collect();
+        drop(ports);
+        let (clients, peers) = addresses.split_at(members);
+        let all: Vec<String> =
+            peers.iter().enumerate().map(|(index, peer)| format!("m{index}=http://{peer}")).collect();
+        let members = clients.iter().zip(peers).enumerate().map(|(index, (client, peer))| {
+            let mut command: Vec<String> = vec!["etcd".into(), "--name".into(), format!("m{index}")];
+            for (flag, value) in [
+                ("--listen-client-urls", format!("{scheme}://{client}")),
+                ("--advertise-client-urls", format!("{scheme}://{client}")),
+                ("--listen-peer-urls", format!("http://{peer}")),
+                ("--initial-advertise-peer-urls", format!("http://{peer}")),
+                ("--initial-cluster", all.join(",")),
+            ] {
+                command.extend([flag.to_owned(), value]);
+            }
+            command.extend(args.iter().map(|arg| (*arg).to_owned()));
+            Member {
+                address: client.clone(),
+                scheme,
+                command,
+                // In memory where that can be: nothing here tests a disk.
+                home: TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap(),
+                running: Mutex::default(),
+            }
+        });
+        let cluster = Self { members: members.collect() };
+        cluster.members.iter().for_each(Member::launch);
+        cluster.members.iter().for_each(Member::wait);
+        Some(cluster)
+    }
+
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.address.clone()).collect()
+    }
+
+    /// The member that leads, as one that runs says.
+    pub(super) fn leader(&self) -> usize {
+        let (mut found, ask) = (None, |member: &Member| member.ask("maintenance/status", &json!({})).1);
+        wait_for(START, || {
+            let running: Vec<Option<Value>> =
+                self.members.iter().map(|one| one.is_up().then(|| ask(one))).collect();
+            let leader =
+                running.iter().flatten().find_map(|status| status["leader"].as_str().filter(|id| *id != "0"));
+            found = running.iter().position(|status| {
+                status.as_ref().is_some_and(|status| status["header"]["member_id"].as_str() == leader)
+            });
+            found.is_some() && leader.is_some()
+        });
+        found.unwrap()
+    }
+
+    pub(super) fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> u64 {
+        self.members[0].put(key, value)
+    }
+}
+
+pub(super) fn base64(bytes: impl AsRef<[u8]>) -> String {
+    STANDARD.encode(bytes)
+}
+
+impl Member {
+    fn launch(&self) {
+        let mut command = Command::new("sh");
+        // Statics are not dropped: the end of standard input tells the end of the tests, a line that of the member.
+        command.args([
+            "-c",
+            r#""$@" >/dev/null 2>&1 </dev/null & member=$!; echo $member; read -r _ || over=1
+               kill -9 $member; wait $member; [ -z "$over" ] || rm -rf "$KVFS_DATA""#,
+            "sh",
+        ]);
+        command.args(&self.command).arg("--data-dir").arg(self.home.path().join("data"));
+        command.env("KVFS_DATA", self.home.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        *self.running.lock() = Some(Running { child, pid: line.trim().parse().unwrap() });
+    }
+
+    /// Until it answers with a majority of the others.
+    fn wait(&self) {
+        if self.scheme == "http" {
+            wait_for(START, || self.is_up() && self.ask("kv/range", &json!({"key": base64("x")})).0 != 503);
+        } else {
+            wait_for(START, || TcpStream::connect(&self.address).is_ok());
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.running.lock().is_some() && TcpStream::connect(&self.address).is_ok()
+    }
+
+    pub(super) fn kill(&self) {
+        let Some(mut running) = self.running.lock().take() else { return };
+        running.child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        running.child.wait().unwrap();
+    }
+
+    pub(super) fn start(&self) {
+        self.launch();
+        self.wait();
+    }
+
+    /// It hangs: its connections stay, and new ones are made.
+    pub(super) fn stop(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(super) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.running.lock().as_ref().unwrap().pid.to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    pub(super) fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_as(None, path, body)
+    }
+
+    pub(super) fn ask_as(&self, token: Option<&str>, path: &str, body: &Value) -> (u16, Value) {
+        let Ok(stream) = TcpStream::connect(&self.address) else { return (503, Value::Null) };
+        let login = token.map(|token| format!("\r\nAuthorization: {token}")).unwrap_or_default();
+        let head = format!("POST /v3/{path} HTTP/1.1{login}");
+        let (status, head, mut text) = exchange(stream, &head, body.to_string().as_bytes());
+        if head.contains("transfer-encoding: chunked") {
+            // One chunk holds all of an error.
+            text = text.split("\r\n").nth(1).unwrap_or_default().to_owned();
+        }
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Sets a key; the revision that it made.
+    pub(super) fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> u64 {
+        let (status, answer) = self.ask("kv/put", &json!({"key": base64(key), "value": base64(value)}));
+        assert_eq!(status, 200, "{answer}");
+        answer["header"]["revision"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(super) fn get(&self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        let (status, answer) = self.ask("kv/range", &json!({"key": base64(key)}));
+        assert_eq!(status, 200, "{answer}");
+        let pair = answer["kvs"].get(0)?;
+        Some(STANDARD.decode(pair["value"].as_str().unwrap_or_default()).unwrap())
+    }
+
+    pub(super) fn compact(&self, revision: u64) {
+        let (status, answer) = self.ask("kv/compaction", &json!({"revision": revision.to_string()}));
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
