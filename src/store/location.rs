@@ -60,6 +60,7 @@ impl Location {
     /// What is between the parts of keys that are shown as directories, unless it is asked for otherwise.
     pub const fn separator(&self) -> Option<&'static str> {
         match self {
+            Self::Etcd(_) => Some("/"),
             Self::Memory | Self::Sqlite(_) | Self::Prefect(_) | Self::PrefectCloud(_) => None,
         }
     }
