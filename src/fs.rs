@@ -119,8 +119,9 @@ pub struct Caller {
 /// What the kernel must drop from its caches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drop {
-    /// Pages and attributes of an inode.
-    Inode(Ino),
+    /// Pages and attributes of an inode. Where the kernel does not know it, the answer that tells of it may be on the way:
+    /// then the name in the directory that led to it must be dropped too, which waits for the answer, and then the inode.
+    Inode(Ino, Option<(Ino, String)>),
     /// A name in a directory, also one known to be absent.
     Entry(Ino, String),
     /// All names. Only for a kernel that [can](Kernel::drops_everything).
@@ -146,9 +147,9 @@ pub trait Kernel: Send + Sync {
     /// Passes notices on; the receiver resolves when the kernel has taken them in.
     fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()>;
 
-    /// Makes the kernel drop pages and attributes of an inode, on the caller's thread. The kernel waits for reads
-    /// of the inode that are under way, so this must not be the thread that answers them.
-    fn drop_inode(&self, ino: Ino);
+    /// Makes the kernel drop pages and attributes of an inode, on the caller's thread; false if it does not know it. The
+    /// kernel waits for reads of the inode that are under way, so this must not be the thread that answers them.
+    fn drop_inode(&self, ino: Ino) -> bool;
 }
 
 /// A directory of JSON files over a cache.
@@ -245,15 +246,11 @@ impl Fs {
     }
 
     /// Makes the kernel drop what it knows of these inodes, on this thread; false where that must be left to the
-    /// notifier: on fuser's own thread.
+    /// notifier: on fuser's own thread, and where the kernel does not know one yet.
     fn drop_at_once(&self, inodes: &[Ino]) -> bool {
         let may = tokio::task::try_id().is_some();
-        if let Some(kernel) = self.kernel.get().filter(|_| may) {
-            for ino in inodes {
-                kernel.drop_inode(*ino);
-            }
-        }
-        may
+        let all_known = |kernel: &dyn Kernel| inodes.iter().all(|ino| kernel.drop_inode(*ino));
+        may && self.kernel.get().is_none_or(|kernel| all_known(&**kernel))
     }
 
     /// As [`Fs::settle`], for a request during which the kernel may hold the directory's lock.

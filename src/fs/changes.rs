@@ -268,7 +268,9 @@ mod tests {
             oneshot::channel().1
         }
 
-        fn drop_inode(&self, _: Ino) {}
+        fn drop_inode(&self, _: Ino) -> bool {
+            true
+        }
     }
 
     fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Drop>>>) {
@@ -320,13 +322,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_kernel_that_can_drops_all_names_at_once() {
-        let all = vec![Drop::Everything, Drop::Inode(ROOT)];
+        let all = vec![Drop::Everything, Drop::Inode(ROOT, None)];
         assert_eq!(told(true).await, (all.clone(), all, FOREVER));
     }
 
     #[tokio::test]
     async fn a_kernel_that_cannot_is_told_of_each_name_and_forgets_absences_by_itself() {
-        let each = vec![Drop::Entry(ROOT, "k".into()), Drop::Inode(ROOT)];
+        let each = vec![Drop::Entry(ROOT, "k".into()), Drop::Inode(ROOT, None)];
         assert_eq!(told(false).await, (each.clone(), each, MAX_AGE));
     }
 

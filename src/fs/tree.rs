@@ -263,11 +263,20 @@ impl State {
     /// A notice in the kernel's terms, if the kernel may know what it is about.
     pub(super) fn addressed(&self, notice: Notice) -> Option<Drop> {
         Some(match notice {
-            Notice::Inode(ino) => Drop::Inode(ino),
+            Notice::Inode(ino) => Drop::Inode(ino, self.way_to(ino)),
             Notice::Entry(path) => Drop::Entry(self.folder_ino(parent(&path))?, base(&path).to_owned()),
-            Notice::Listing(path) => Drop::Inode(self.folder_ino(&path)?),
+            Notice::Listing(path) => {
+                let ino = self.folder_ino(&path)?;
+                Drop::Inode(ino, self.way_to(ino))
+            }
             Notice::Everything => Drop::Everything,
         })
+    }
+
+    /// The name by which the kernel comes to an inode.
+    fn way_to(&self, ino: Ino) -> Option<(Ino, String)> {
+        let inode = self.inodes.get(&ino).filter(|inode| inode.lookups > 0)?;
+        Some((self.folder_ino(parent(&inode.name))?, base(&inode.name).to_owned()))
     }
 
     /// The inode of the directory at `path`, which is there.

@@ -57,19 +57,36 @@ impl Kernel for Notifications {
         receiver
     }
 
-    fn drop_inode(&self, ino: Ino) {
-        if let Err(error) = self.notifier.inval_inode(INodeNo(ino.0), 0, 0) {
+    fn drop_inode(&self, ino: Ino) -> bool {
+        let done = self.notifier.inval_inode(INodeNo(ino.0), 0, 0);
+        if let Err(error) = &done {
             tracing::debug!("notice for inode {}: {error}", ino.0);
         }
+        !is_unknown(&done)
     }
 }
 
 fn send(notifier: &Notifier, device: &File, drop: &Drop) -> io::Result<()> {
     match drop {
-        Drop::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Drop::Inode(ino, way) => {
+            let done = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+            match way.as_ref().filter(|_| is_unknown(&done)) {
+                Some((within, name)) => {
+                    // An answer that leads there may be under way; the directory is locked until it has come.
+                    _ = notifier.inval_entry(INodeNo(within.0), OsStr::new(name));
+                    notifier.inval_inode(INodeNo(ino.0), 0, 0)
+                }
+                None => done,
+            }
+        }
         Drop::Entry(within, name) => notifier.inval_entry(INodeNo(within.0), OsStr::new(name)),
         Drop::Everything => drop_everything(device),
     }
+}
+
+/// Whether the kernel knows nothing of what a notice is about.
+fn is_unknown(done: &io::Result<()>) -> bool {
+    done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn drop_everything(mut device: impl Write) -> io::Result<()> {
