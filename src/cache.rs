@@ -1,6 +1,7 @@
 //! A store that remembers: values and absences in an LRU bounded by entries and bytes, one fetch per key in
 //! flight, the listing, and how long each answer stays good.
 
+mod journal;
 mod known;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+pub use journal::{Journal, Told};
 use known::{Flight, Inner, Known, Listed};
 
 use crate::store::{Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text};
@@ -52,6 +54,7 @@ pub struct Cache {
     settings: Settings,
     pushed: AtomicBool,
     inner: Mutex<Inner>,
+    journal: Journal,
 }
 
 impl Cache {
@@ -65,7 +68,13 @@ impl Cache {
             listing: None,
             listing_flight: None,
         };
-        Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner) }
+        let journal = Journal::new();
+        Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner), journal }
+    }
+
+    /// What changed of late: what was changed through this cache, and what it is told of others.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Name of the store behind.
@@ -247,6 +256,7 @@ impl Cache {
         let mut inner = self.inner.lock();
         let told = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
         inner.written(key, told, self.settings.bytes);
+        self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
         result
     }
 
@@ -256,6 +266,7 @@ impl Cache {
         let result = self.store.delete_key(key, expect).await;
         let mut inner = self.inner.lock();
         inner.written(key, result.as_ref().map(|revision| (*revision, None)), self.settings.bytes);
+        self.journal.made(result.as_ref().map(|revision| [Change::Deleted(key.clone(), *revision)]));
         result
     }
 
@@ -267,6 +278,10 @@ impl Cache {
             inner.forget(from);
             inner.forget(to);
         }
+        let renamed = |meta: &Meta| {
+            [Change::Deleted(from.clone(), meta.revision), Change::Set(to.clone(), meta.clone())]
+        };
+        self.journal.made(result.as_ref().map(renamed));
         result
     }
 

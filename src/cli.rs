@@ -26,7 +26,7 @@ use crate::{cache, fs, fuse, sys};
 #[derive(Parser)]
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs copy [OPTIONS] FROM TO"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -52,6 +52,15 @@ End a mount with `umount MOUNTPOINT` (as a user: `fusermount3 -u MOUNTPOINT`).
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store,
 5 FUSE not available, 6 unmounted, but some text could not be published and was set aside";
 
+const WATCH_HELP: &str = "\
+The event of a change is `set` (key, file, revision, time) or `deleted` (the same), or `missed`: changes may
+have been missed, look at everything.
+
+CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it
+runs, changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
+
+Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount ends.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Serve the Prefect 1.x KV API over a store
@@ -65,6 +74,15 @@ enum Command {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+    },
+    /// Tell of each change of a key, whoever makes it, as a line of JSON
+    #[command(after_help = WATCH_HELP)]
+    Watch {
+        /// Run this with `sh -c` for each change, one at a time, instead of printing it
+        #[arg(long, value_name = "CMD")]
+        exec: Option<String>,
+        /// Where kvfs has mounted
+        mountpoint: PathBuf,
     },
     /// Ends what a killed daemon leaves of its mount
     #[command(name = mount::guard::COMMAND, hide = true)]
@@ -195,6 +213,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
+        Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
         Some(Command::Guard { daemon, mountpoint }) => {
             mount::guard::watch(daemon, &mountpoint).map_err(|error| {
                 let shown = mountpoint.display();

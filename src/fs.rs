@@ -26,6 +26,7 @@ mod setattr;
 mod unlink;
 mod versions;
 mod waiting;
+mod watched;
 mod xattrs;
 
 use std::sync::{Arc, OnceLock};
@@ -151,6 +152,7 @@ pub struct Fs {
     /// Wakes those who wait for a lock.
     unlocked: tokio::sync::Notify,
     started: SystemTime,
+    looked: Arc<tokio::sync::Mutex<watched::Looked>>,
 }
 
 impl Fs {
@@ -166,6 +168,7 @@ impl Fs {
             last_error: Mutex::new(None),
             unlocked: tokio::sync::Notify::new(),
             started: SystemTime::now(),
+            looked: Arc::default(),
         })
     }
 

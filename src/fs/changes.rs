@@ -25,18 +25,25 @@ impl Fs {
     /// Takes pushed changes in until the feed ends; then answers age again.
     pub async fn follow_changes(self: Arc<Self>, mut feed: UnboundedReceiver<Change>) {
         while let Some(change) = feed.recv().await {
-            let mut notices = self.take_in(&change);
+            let mut changes = vec![change];
             // A burst is told to the kernel at once.
             while let Ok(change) = feed.try_recv() {
-                notices.extend(self.take_in(&change));
+                changes.push(change);
             }
-            self.settle(notices).await;
+            self.take_in_all(changes).await;
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
         );
         let notices = self.take_in(&Change::Paused);
         self.settle(notices).await;
+    }
+
+    /// Takes changes in; those who watch are told once the kernel shows them.
+    pub(super) async fn take_in_all(self: &Arc<Self>, changes: Vec<Change>) {
+        let notices = changes.iter().flat_map(|change| self.take_in(change)).collect();
+        self.settle(notices).await;
+        self.cache.journal().tell(changes);
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
