@@ -84,6 +84,14 @@ enum Command {
         /// Where kvfs has mounted
         mountpoint: PathBuf,
     },
+    /// Has the kernel tell of changes made elsewhere
+    #[command(name = mount::herald::COMMAND, hide = true)]
+    Herald {
+        /// Where kvfs has mounted
+        mountpoint: PathBuf,
+        /// The mount's device
+        device: u64,
+    },
     /// Ends what a killed daemon leaves of its mount
     #[command(name = mount::guard::COMMAND, hide = true)]
     Guard {
@@ -130,6 +138,9 @@ struct Mount {
     /// More names of scratch files, as globs; `none` turns scratch files off
     #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':')]
     scratch: Vec<String>,
+    /// Have inotify tell of changes made elsewhere, as of those made through this mount
+    #[arg(long, env = "KVFS_NOTIFY")]
+    notify: bool,
     /// Refuse all changes
     #[arg(long, short = 'r', env = "KVFS_READ_ONLY")]
     read_only: bool,
@@ -214,6 +225,8 @@ pub fn run() -> ExitCode {
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
         Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
+        Some(Command::Herald { mountpoint, device }) => mount::herald::run(&mountpoint, device)
+            .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
         Some(Command::Guard { daemon, mountpoint }) => {
             mount::guard::watch(daemon, &mountpoint).map_err(|error| {
                 let shown = mountpoint.display();
@@ -254,13 +267,15 @@ impl Mount {
         Ok(mount::Settings {
             fuse: fuse::Settings {
                 source: location.to_string(),
-                read_only: self.read_only,
+                // The kernel would not let the herald in.
+                read_only: self.read_only && !self.notify,
                 allow_other: self.allow_other,
             },
             location,
             mountpoint,
             foreground: self.foreground,
             nonempty: self.nonempty,
+            notify: self.notify,
             timeout: self.timeout,
             cache: cache::Settings {
                 entries: self.cache_entries,

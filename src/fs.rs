@@ -11,6 +11,7 @@ mod create;
 pub mod document;
 mod drafts;
 mod error;
+pub mod herald;
 mod inodes;
 mod listing;
 pub mod locks;
@@ -152,6 +153,7 @@ pub struct Fs {
     /// Wakes those who wait for a lock.
     unlocked: tokio::sync::Notify,
     started: SystemTime,
+    herald: herald::Herald,
     looked: Arc<tokio::sync::Mutex<watched::Looked>>,
 }
 
@@ -168,6 +170,7 @@ impl Fs {
             last_error: Mutex::new(None),
             unlocked: tokio::sync::Notify::new(),
             started: SystemTime::now(),
+            herald: herald::Herald::default(),
             looked: Arc::default(),
         })
     }

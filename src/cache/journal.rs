@@ -56,22 +56,20 @@ impl Journal {
         Self { epoch: fastrand::u64(..), ring: Mutex::new(ring) }
     }
 
-    /// Takes changes in. One that is known already is not told again.
-    pub fn tell(&self, changes: impl IntoIterator<Item = Change>) {
+    /// Takes changes in, and says of each whether it is news: one that is known already is not told again.
+    pub fn tell(&self, changes: &[Change]) -> Vec<bool> {
         let mut ring = self.ring.lock();
-        for change in changes {
-            ring.tell(change);
-        }
+        changes.iter().map(|change| ring.tell(change.clone())).collect()
     }
 
     /// Takes in what came of changes made here.
     pub(super) fn made<const N: usize>(&self, changes: Result<[Change; N], &Error>) {
-        match changes {
-            Ok(changes) => self.tell(changes),
+        _ = match changes {
+            Ok(changes) => self.tell(&changes),
             // Only the store knows.
-            Err(Error::TimedOut(_)) => self.tell([Change::Everything]),
-            Err(_) => {}
-        }
+            Err(Error::TimedOut(_)) => self.tell(&[Change::Everything]),
+            Err(_) => Vec::new(),
+        };
     }
 
     /// What changed after `cursor`; the empty one stands for now. [`Change::Everything`] if that is not known any more.
@@ -98,21 +96,25 @@ impl Journal {
 }
 
 impl Ring {
-    fn tell(&mut self, change: Change) {
+    fn tell(&mut self, change: Change) -> bool {
         let (key, revision, time) = match &change {
             Change::Set(key, meta) => (key, meta.revision, meta.modified),
             Change::Deleted(key, revision) => (key, *revision, SystemTime::now()),
-            Change::Everything => return self.push(change, SystemTime::now()),
-            Change::Paused | Change::Resumed => return,
+            Change::Everything => {
+                self.push(change, SystemTime::now());
+                return true;
+            }
+            Change::Paused | Change::Resumed => return false,
         };
         let deleted = matches!(change, Change::Deleted(..));
         let known = self.newest.get(key);
         if known.is_some_and(|(newest, gone)| *newest >= revision || *gone && deleted) {
-            return;
+            return false;
         }
         self.newest.insert(key.clone(), (revision, deleted));
         self.bytes += key.as_str().len();
         self.push(change, time);
+        true
     }
 
     fn push(&mut self, change: Change, time: SystemTime) {
@@ -173,9 +175,9 @@ mod tests {
         let journal = Journal::new();
         let mut cursor =
             all(&journal, &mut String::new()).is_empty().then(|| journal.read("").cursor(0)).unwrap();
-        journal.tell([set("a", 1), set("b", 2), set("a", 1), set("a", 4), set("a", 3), Change::Paused]);
+        journal.tell(&[set("a", 1), set("b", 2), set("a", 1), set("a", 4), set("a", 3), Change::Paused]);
         assert_eq!(all(&journal, &mut cursor), [set("a", 1), set("b", 2), set("a", 4)]);
-        journal.tell([
+        journal.tell(&[
             deleted("a", 5),
             deleted("a", 6),
             set("a", 4),
@@ -201,9 +203,9 @@ mod tests {
         let journal = Journal::new();
         let start = journal.read("").cursor(0);
         let told = |cursor: &str| all(&journal, &mut cursor.to_owned());
-        journal.tell((1..=MOST as u64).map(|number| set(&number.to_string(), number)));
+        journal.tell(&(1..=MOST as u64).map(|number| set(&number.to_string(), number)).collect::<Vec<_>>());
         assert_eq!(told(&start).len(), MOST);
-        journal.tell([set("one more", u64::MAX)]);
+        journal.tell(&[set("one more", u64::MAX)]);
         for cursor in [&start, &Journal::new().read("").cursor(0), "x", ".", "0.0", "0.99999999999999999999"]
         {
             assert_eq!(told(cursor), [Change::Everything], "{cursor}");
@@ -216,7 +218,7 @@ mod tests {
     fn long_keys_do_not_fill_the_memory() {
         let journal = Journal::new();
         let long = "k".repeat(1 << 20);
-        journal.tell((1..=40).map(|number| set(&format!("{number}{long}"), number)));
+        journal.tell(&(1..=40).map(|number| set(&format!("{number}{long}"), number)).collect::<Vec<_>>());
         assert!(journal.ring.lock().told.len() < 17 && journal.ring.lock().newest.len() < 17);
     }
 }

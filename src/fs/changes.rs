@@ -11,7 +11,7 @@ use super::names::Names;
 use super::unlink::unlinked;
 use super::versions::By;
 use super::{Fs, Notice};
-use crate::store::{Change, Error, Expect, Revision};
+use crate::store::{Change, Error, Expect, Key, Revision};
 
 /// How often backups and temporary files are looked after.
 const TEND: Duration = Duration::from_millis(250);
@@ -30,7 +30,7 @@ impl Fs {
             while let Ok(change) = feed.try_recv() {
                 changes.push(change);
             }
-            self.take_in_all(changes).await;
+            self.take_in_all(changes, |key| Some(self.peek_meta(key)?.value.is_some())).await;
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
@@ -39,11 +39,18 @@ impl Fs {
         self.settle(notices).await;
     }
 
-    /// Takes changes in; those who watch are told once the kernel shows them.
-    pub(super) async fn take_in_all(self: &Arc<Self>, changes: Vec<Change>) {
+    /// Takes changes in; those who watch are told once the kernel shows them. `was_there` tells which keys there were
+    /// before, if it is known.
+    pub(super) async fn take_in_all(
+        self: &Arc<Self>,
+        changes: Vec<Change>,
+        was_there: impl Fn(&Key) -> Option<bool>,
+    ) {
+        let before = self.before(&changes, was_there);
         let notices = changes.iter().flat_map(|change| self.take_in(change)).collect();
         self.settle(notices).await;
-        self.cache.journal().tell(changes);
+        let news = self.cache.journal().tell(&changes);
+        self.announce(changes, before, news);
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
@@ -224,7 +231,7 @@ mod tests {
     use super::super::{Caller, Kernel, Settings, document::Validate, scratch::Patterns};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
-    use crate::store::{Key, MemoryStore};
+    use crate::store::MemoryStore;
 
     const MAX_AGE: Duration = Duration::from_secs(3);
     const CALLER: Caller = Caller { thread: 0, uid: 0, gid: 0 };

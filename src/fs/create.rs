@@ -29,6 +29,9 @@ impl Fs {
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
+        if let Some(created) = self.herald_create(caller, &name) {
+            return created;
+        }
         self.writable()?;
         if name.len() > NAME_MAX {
             return Err(FsError::NameTooLong);

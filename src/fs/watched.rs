@@ -28,11 +28,7 @@ pub(super) struct Looked {
 impl Fs {
     /// A JSON document: the changes after `cursor`, and the cursor behind them.
     pub(super) async fn changes_after(self: &Arc<Self>, cursor: &str) -> String {
-        if !self.cache.is_pushed() {
-            self.look_if_due(cursor).await;
-        } else if let Ok(mut looked) = self.looked.try_lock() {
-            *looked = Looked::default();
-        }
+        self.look(cursor.is_empty()).await;
         let page = self.cache.journal().read(cursor);
         let (mut changes, mut size) = (Vec::new(), 0);
         for told in &page.changes {
@@ -62,20 +58,34 @@ impl Fs {
         }
     }
 
-    /// Looks at the keys of a store that does not tell of changes. Who begins to watch waits for that: what changes
-    /// from then on is told.
-    async fn look_if_due(self: &Arc<Self>, cursor: &str) {
-        if cursor.is_empty() {
-            let looked = self.looked.clone().lock_owned().await;
-            self.clone().look(looked).await;
-        } else if let Ok(looked) = self.looked.clone().try_lock_owned()
-            && looked.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST))
-        {
-            tokio::spawn(self.clone().look(looked));
+    /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
+    pub async fn keep_looking(self: Arc<Self>) {
+        self.look(true).await;
+        loop {
+            tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
+            self.look(false).await;
         }
     }
 
-    async fn look(self: Arc<Self>, mut looked: OwnedMutexGuard<Looked>) {
+    /// Looks at the keys of a store that does not tell of changes, if it is time. Who begins to watch waits for that:
+    /// what changes from then on is told.
+    async fn look(self: &Arc<Self>, begin: bool) {
+        if self.cache.is_pushed() {
+            // What is remembered will be old when the store tells of changes no more.
+            if let Ok(mut looked) = self.looked.try_lock() {
+                *looked = Looked::default();
+            }
+        } else if begin {
+            let looked = self.looked.clone().lock_owned().await;
+            self.clone().compare(looked).await;
+        } else if let Ok(looked) = self.looked.clone().try_lock_owned()
+            && looked.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST))
+        {
+            tokio::spawn(self.clone().compare(looked));
+        }
+    }
+
+    async fn compare(self: Arc<Self>, mut looked: OwnedMutexGuard<Looked>) {
         looked.at = Some(Instant::now());
         let listing = self.cache.list_keys().await.ok();
         // The last known one, while the store is down, is none of now.
@@ -84,23 +94,25 @@ impl Fs {
             looked.blind |= looked.listing.is_none();
             return;
         };
-        let changes = looked.listing.as_ref().map(|before| changes_between(before, &listing));
-        looked.listing = Some(listing);
-        match changes {
-            Some(changes) => self.take_in_all(changes).await,
-            None if looked.blind => self.cache.journal().tell([Change::Everything]),
+        match looked.listing.replace(listing.clone()) {
+            Some(before) => {
+                let changes = changes_between(&before, &listing);
+                self.take_in_all(changes, |key| Some(revision(&before, key).is_some())).await;
+            }
+            None if looked.blind => drop(self.cache.journal().tell(&[Change::Everything])),
             None => {}
         }
         looked.blind = false;
     }
 }
 
+fn revision(listing: &Listing, key: &Key) -> Option<Revision> {
+    let found = listing.binary_search_by(|(other, _)| other.cmp(key));
+    found.ok().map(|at| listing[at].1.revision)
+}
+
 /// What led from one listing to the next.
 fn changes_between(before: &Listing, now: &Listing) -> Vec<Change> {
-    let revision = |listing: &Listing, key: &Key| {
-        let found = listing.binary_search_by(|(other, _)| other.cmp(key));
-        found.ok().map(|at| listing[at].1.revision)
-    };
     let gone = before.iter().filter(|(key, _)| revision(now, key).is_none());
     let gone = gone.map(|(key, meta)| Change::Deleted(key.clone(), Revision(meta.revision.0 + 1)));
     let set = now.iter().filter(|(key, meta)| revision(before, key) != Some(meta.revision));
