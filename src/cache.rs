@@ -1,6 +1,7 @@
 //! A store that remembers: values and absences in an LRU bounded by entries and bytes, one fetch per key in
 //! flight, the listing, and how long each answer stays good.
 
+mod journal;
 mod keys;
 mod known;
 mod listing;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::Mutex;
 
+pub use journal::{Journal, Told};
 pub use keys::Keys;
 use known::{Flight, Inner, Known};
 use listing::{Listed, Listings};
@@ -59,6 +61,7 @@ pub struct Cache {
     settings: Settings,
     pushed: AtomicBool,
     inner: Mutex<Inner>,
+    journal: Journal,
 }
 
 impl Cache {
@@ -71,7 +74,13 @@ impl Cache {
             flights: HashMap::new(),
             listings: Listings::default(),
         };
-        Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner) }
+        let journal = Journal::new();
+        Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner), journal }
+    }
+
+    /// What changed of late: what was changed through this cache, and what it is told of others.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Name of the store behind.
@@ -268,6 +277,7 @@ impl Cache {
         let mut inner = self.inner.lock();
         let told = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
         inner.written(key, told, self.settings.bytes);
+        self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
         result
     }
 
@@ -277,6 +287,7 @@ impl Cache {
         let result = self.store.delete_key(key, expect).await;
         let mut inner = self.inner.lock();
         inner.written(key, result.as_ref().map(|revision| (*revision, None)), self.settings.bytes);
+        self.journal.made(result.as_ref().map(|revision| [Change::Deleted(key.clone(), *revision)]));
         result
     }
 
@@ -289,6 +300,7 @@ impl Cache {
             Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
             Err(_) => {}
         }
+        self.journal.made(result.as_ref().map(|meta| renamed(from, to, meta)));
         result
     }
 
@@ -302,6 +314,8 @@ impl Cache {
                 Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
                 Err(_) => {}
             }
+            let renamed = |metas: &Vec<Meta>| renamed(from, to, &metas[index]);
+            self.journal.made(result.as_ref().map(renamed));
         }
         result
     }
@@ -349,4 +363,9 @@ impl Cache {
             }
         }
     }
+}
+
+/// What others see of a rename.
+fn renamed(from: &Key, to: &Key, meta: &Meta) -> [Change; 2] {
+    [Change::Deleted(from.clone(), meta.revision), Change::Set(to.clone(), meta.clone())]
 }

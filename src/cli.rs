@@ -26,7 +26,7 @@ use crate::{cache, fs, fuse, sys};
 #[derive(Parser)]
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs copy [OPTIONS] FROM TO"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -55,6 +55,15 @@ End a mount with `umount MOUNTPOINT` (as a user: `fusermount3 -u MOUNTPOINT`).
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store,
 5 FUSE not available, 6 unmounted, but some text could not be published and was set aside";
 
+const WATCH_HELP: &str = "\
+The event of a change is `set` (key, file, revision, time) or `deleted` (the same), or `missed`: changes may
+have been missed, look at everything.
+
+CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it
+runs, changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
+
+Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount ends.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Serve the Prefect 1.x KV API over a store
@@ -68,6 +77,23 @@ enum Command {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+    },
+    /// Tell of each change of a key, whoever makes it, as a line of JSON
+    #[command(after_help = WATCH_HELP)]
+    Watch {
+        /// Run this with `sh -c` for each change, one at a time, instead of printing it
+        #[arg(long, value_name = "CMD")]
+        exec: Option<String>,
+        /// Where kvfs has mounted
+        mountpoint: PathBuf,
+    },
+    /// Has the kernel tell of changes made elsewhere
+    #[command(name = mount::herald::COMMAND, hide = true)]
+    Herald {
+        /// Where kvfs has mounted
+        mountpoint: PathBuf,
+        /// The mount's device
+        device: u64,
     },
     /// Ends what a killed daemon leaves of its mount
     #[command(name = mount::guard::COMMAND, hide = true)]
@@ -121,6 +147,9 @@ struct Mount {
     /// More names of scratch files, as globs; `none` turns scratch files off
     #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':')]
     scratch: Vec<String>,
+    /// Have inotify tell of changes made elsewhere, as of those made through this mount
+    #[arg(long, env = "KVFS_NOTIFY")]
+    notify: bool,
     /// Refuse all changes
     #[arg(long, short = 'r', env = "KVFS_READ_ONLY")]
     read_only: bool,
@@ -204,6 +233,9 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
+        Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
+        Some(Command::Herald { mountpoint, device }) => mount::herald::run(&mountpoint, device)
+            .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
         Some(Command::Guard { daemon, mountpoint }) => {
             mount::guard::watch(daemon, &mountpoint).map_err(|error| {
                 let shown = mountpoint.display();
@@ -242,13 +274,15 @@ impl Mount {
         Ok(mount::Settings {
             fuse: fuse::Settings {
                 source: location.to_string(),
-                read_only: self.read_only,
+                // The kernel would not let the herald in.
+                read_only: self.read_only && !self.notify,
                 allow_other: self.allow_other,
             },
             location,
             mountpoint,
             foreground: self.foreground,
             nonempty: self.nonempty,
+            notify: self.notify,
             timeout: self.timeout,
             cache: cache::Settings {
                 entries: self.cache_entries,

@@ -11,6 +11,7 @@ mod create;
 pub mod document;
 mod drafts;
 mod error;
+pub mod herald;
 mod inodes;
 mod listing;
 pub mod locks;
@@ -28,6 +29,7 @@ mod tree;
 mod unlink;
 mod versions;
 mod waiting;
+mod watched;
 mod xattrs;
 
 use std::sync::{Arc, OnceLock};
@@ -163,6 +165,8 @@ pub struct Fs {
     /// Wakes those who wait for a lock.
     unlocked: tokio::sync::Notify,
     started: SystemTime,
+    herald: herald::Herald,
+    looked: Arc<tokio::sync::Mutex<watched::Looked>>,
 }
 
 impl Fs {
@@ -178,6 +182,8 @@ impl Fs {
             last_error: Mutex::new(None),
             unlocked: tokio::sync::Notify::new(),
             started: SystemTime::now(),
+            herald: herald::Herald::default(),
+            looked: Arc::default(),
         })
     }
 

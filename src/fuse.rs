@@ -27,6 +27,10 @@ use crate::fs::Fs;
 /// Attribute of the mount's root that holds the status document, for `kvfs status`.
 pub const STATUS: &str = "user.kvfs.status";
 
+/// Attribute of the mount's root that holds the changes from now on, and a cursor; followed by a dot and a cursor, those
+/// after it. For `kvfs watch`.
+pub const CHANGES: &str = "user.kvfs.changes";
+
 /// Makes the status document.
 pub type Status = Box<dyn Fn() -> String + Send + Sync>;
 

@@ -21,3 +21,4 @@ pub mod serve;
 pub mod signals;
 pub mod store;
 pub mod sys;
+pub mod watch;

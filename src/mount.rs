@@ -2,9 +2,11 @@
 
 mod background;
 pub mod guard;
+pub mod herald;
 pub mod mounts;
 mod point;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub foreground: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
+    /// Have changes made elsewhere told by inotify.
+    pub notify: bool,
     /// Deadline of a store call.
     pub timeout: Duration,
     /// For the cache.
@@ -104,10 +108,14 @@ fn mount(
     let guard = Arc::new(Guard::default());
     obey_signals(runtime, &fs, &guard, mountpoint.clone())?;
     // The mount answers when this does.
-    std::fs::metadata(&mountpoint)
+    let root = std::fs::metadata(&mountpoint)
         .map_err(|error| Failure::Fuse(format!("the mount does not answer: {error}")))?;
     ready()?;
     guard.start(&mountpoint);
+    if settings.notify {
+        herald::start(fs.clone(), mountpoint, root.dev());
+        runtime.spawn(fs.clone().keep_looking());
+    }
     mounted.wait();
     guard.dismiss();
     finish(runtime, &fs, aside)

@@ -1,11 +1,11 @@
 //! The few system calls the standard library does not offer. The only room with `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
@@ -56,19 +56,28 @@ const END_OF_PARENT: libc::c_int = libc::SIGUSR1;
 /// Makes the process that `command` starts hear of the end of the thread that starts it, and of no other signal that
 /// can be blocked.
 pub fn signal_at_end_of_parent(command: &mut Command) {
-    let prepare = || {
+    at_end_of_parent(command, END_OF_PARENT);
+}
+
+fn at_end_of_parent(command: &mut Command, signal: libc::c_int) {
+    let prepare = move || {
         let mut all = MaybeUninit::uninit();
         // SAFETY: sigfillset initialises what it is given, and both other calls only read; all of them may be called
         // between fork and exec.
         let done = unsafe {
             libc::sigfillset(all.as_mut_ptr()) == 0
                 && libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) == 0
-                && libc::prctl(libc::PR_SET_PDEATHSIG, END_OF_PARENT) == 0
+                && libc::prctl(libc::PR_SET_PDEATHSIG, signal) == 0
         };
         if done { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
     // SAFETY: the closure allocates nothing and takes no locks.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Makes the process that `command` starts end with the thread that starts it, and by no signal that can be blocked.
+pub fn kill_at_end_of_parent(command: &mut Command) {
+    at_end_of_parent(command, libc::SIGKILL);
 }
 
 /// Returns once the parent's thread is gone, in a process started after [`signal_at_end_of_parent`].
@@ -147,6 +156,54 @@ pub fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
     value.truncate(size);
     Ok(value)
+}
+
+/// Opens a place without what is there.
+pub const PATH_ONLY: i32 = libc::O_PATH | libc::O_DIRECTORY;
+
+/// Opens the file `name` below `directory` for writing.
+pub fn open_at(directory: &File, name: &CStr) -> io::Result<File> {
+    open_with(directory, name, 0)
+}
+
+/// As [`open_at`], for a file that must not exist.
+pub fn create_at(directory: &File, name: &CStr) -> io::Result<File> {
+    open_with(directory, name, libc::O_CREAT | libc::O_EXCL)
+}
+
+fn open_with(directory: &File, name: &CStr, flags: i32) -> io::Result<File> {
+    let flags = flags | libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    let fd = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o666) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened, and nobody else has it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Removes the file `name` below `directory`.
+pub fn unlink_at(directory: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })
+}
+
+/// Renames the file `from` below `directory` to `to`.
+pub fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
+    let directory = directory.as_raw_fd();
+    // SAFETY: both names are NUL-terminated strings that outlive the call.
+    done(unsafe { libc::renameat(directory, from.as_ptr(), directory, to.as_ptr()) })
+}
+
+/// Makes the kernel say that `file` was modified: reserves a byte of space that a file has anyway, which changes neither
+/// size nor content.
+pub fn touch(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    done(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, 1) })
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether this process may create files in `directory`: by its permissions, and by the media it is on.

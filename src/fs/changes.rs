@@ -11,7 +11,7 @@ use super::names::{Names, parent};
 use super::unlink::unlinked;
 use super::versions::By;
 use super::{Fs, Notice};
-use crate::store::{Change, Error, Expect, Revision};
+use crate::store::{Change, Error, Expect, Key, Revision};
 
 /// How often backups and temporary files are looked after.
 const TEND: Duration = Duration::from_millis(250);
@@ -25,18 +25,32 @@ impl Fs {
     /// Takes pushed changes in until the feed ends; then answers age again.
     pub async fn follow_changes(self: Arc<Self>, mut feed: UnboundedReceiver<Change>) {
         while let Some(change) = feed.recv().await {
-            let mut notices = self.take_in(&change);
+            let mut changes = vec![change];
             // A burst is told to the kernel at once.
             while let Ok(change) = feed.try_recv() {
-                notices.extend(self.take_in(&change));
+                changes.push(change);
             }
-            self.settle(notices).await;
+            self.take_in_all(changes, |key| Some(self.peek_meta(key)?.value.is_some())).await;
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
         );
         let notices = self.take_in(&Change::Paused);
         self.settle(notices).await;
+    }
+
+    /// Takes changes in; those who watch are told once the kernel shows them. `was_there` tells which keys there were
+    /// before, if it is known.
+    pub(super) async fn take_in_all(
+        self: &Arc<Self>,
+        changes: Vec<Change>,
+        was_there: impl Fn(&Key) -> Option<bool>,
+    ) {
+        let before = self.before(&changes, was_there);
+        let notices = changes.iter().flat_map(|change| self.take_in(change)).collect();
+        self.settle(notices).await;
+        let news = self.cache.journal().tell(&changes);
+        self.announce(changes, before, news);
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
@@ -247,7 +261,7 @@ mod tests {
     use super::super::{Caller, Drop, Kernel, ROOT, Settings, document::Validate, scratch::Patterns};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
-    use crate::store::{Key, MemoryStore};
+    use crate::store::MemoryStore;
 
     const MAX_AGE: Duration = Duration::from_secs(3);
     const CALLER: Caller = Caller { thread: 0, uid: 0, gid: 0 };

@@ -31,12 +31,15 @@ impl Fs {
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
-        self.writable()?;
         let name = match self.known_place(within, name)? {
             Place::File(path) => path,
             Place::Directory(..) => return Err(FsError::IsDirectory),
             Place::Nothing(_) => return Err(FsError::BadName),
         };
+        if let Some(created) = self.herald_create(caller, &name) {
+            return created;
+        }
+        self.writable()?;
         let mut state = self.state.lock();
         if exclusive && state.names.contains_key(&name) {
             return Err(FsError::Exists);

@@ -34,6 +34,9 @@ impl Fs {
     }
 
     async fn lookup_file(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
+        if let Some(found) = self.herald_lookup(caller, &name) {
+            return Ok(found);
+        }
         if let Some(found) = self.lookup_known(caller, &name, None) {
             return Ok(found);
         }

@@ -33,10 +33,10 @@ impl Fs {
         (to_within, to): (Ino, String),
         no_replace: bool,
     ) -> FsResult<()> {
-        self.writable()?;
         let from = match self.place(from_within, &from).await? {
             Place::File(path) => path,
             Place::Directory(path, _) => {
+                self.writable()?;
                 return self.rename_directory(path, to_within, &to, no_replace).await;
             }
             Place::Nothing(_) => return Err(FsError::NotFound),
@@ -46,6 +46,10 @@ impl Fs {
             Place::Directory(..) => return Err(FsError::IsDirectory),
             Place::Nothing(_) => return Err(FsError::BadName),
         };
+        if let Some(done) = self.herald_rename(caller, &to) {
+            return done;
+        }
+        self.writable()?;
         for path in [&from, &to] {
             self.state.lock().keep_folder(parent(path));
         }

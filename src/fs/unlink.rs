@@ -10,8 +10,11 @@ use crate::store::Expect;
 impl Fs {
     /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
     pub async fn unlink(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<()> {
-        self.writable()?;
         let name = self.file(within, &name).await?;
+        if let Some(done) = self.herald_unlink(caller, &name) {
+            return done;
+        }
+        self.writable()?;
         // What it is in stays, so that it can be removed by who empties it.
         self.state.lock().keep_folder(parent(&name));
         let _no_publish = self.local_gate(&name).await;

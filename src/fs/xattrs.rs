@@ -27,6 +27,8 @@ const OF_KEY: [&str; 6] = ["id", "revision", "created", "age", "store", "last_er
 /// The one that can be set: a JSON array of strings.
 const TAGS: &str = "tags";
 const OF_ROOT: [&str; 2] = ["store", "last_error"];
+/// What changed from now on; followed by a dot and a cursor, what changed after it.
+const CHANGES: &str = "changes";
 
 impl Fs {
     /// Remembers why an operation on `name` failed.
@@ -73,6 +75,9 @@ impl Fs {
             // `ls -l` asks every file for its security label until it hears that there can be none.
             return Err(if name.starts_with("user.") { FsError::NoAttribute } else { FsError::NotSupported });
         };
+        if let Some(cursor) = name.strip_prefix(CHANGES).filter(|_| ino == ROOT) {
+            return Ok(self.changes_after(cursor.trim_start_matches('.')).await);
+        }
         let last_error = self.last_error();
         if ino == ROOT {
             return match name {

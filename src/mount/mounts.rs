@@ -24,6 +24,14 @@ pub fn ours() -> io::Result<Vec<PathBuf>> {
     Ok(table()?.into_iter().map(|mount| mount.path).collect())
 }
 
+/// The kvfs mount that `path` names, itself or by way of links.
+pub fn find(path: &Path) -> io::Result<Option<PathBuf>> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // A dead mount cannot be resolved, but is listed under its own name.
+    let resolved = absolute.canonicalize().ok();
+    Ok(ours()?.into_iter().find(|mount| *mount == absolute || Some(mount) == resolved.as_ref()))
+}
+
 /// The number of the connection to its daemon that the topmost kvfs mount at `path` has.
 pub(super) fn connection(path: &Path) -> io::Result<String> {
     let mount = table()?.into_iter().rfind(|mount| mount.path == path);
@@ -45,6 +53,13 @@ pub fn ask(path: &Path) -> io::Result<Vec<u8>> {
     // Nothing can call a thread back that waits in the kernel for a stuck daemon.
     std::thread::spawn(move || _ = sender.send(sys::get_xattr(&path, fuse::STATUS)));
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Asks the daemon of the mount at `path` what changed after `cursor`; the empty one stands for now.
+pub fn changes(path: &Path, cursor: &str) -> io::Result<Vec<u8>> {
+    let name =
+        if cursor.is_empty() { fuse::CHANGES.to_owned() } else { format!("{}.{cursor}", fuse::CHANGES) };
+    sys::get_xattr(path, &name)
 }
 
 /// Whether the topmost mount at `path` is of kvfs.

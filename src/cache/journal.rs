@@ -1,0 +1,224 @@
+//! What changed of late, for those who watch: a bounded ring of changes, and cursors into it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::store::{Change, Error, Key, Revision};
+
+/// Most changes kept.
+const MOST: usize = 1 << 16;
+/// Most bytes of keys kept.
+const MOST_BYTES: usize = 16 << 20;
+/// Most changes given out at once.
+const PAGE: usize = 512;
+
+/// A change of one key, or [`Change::Everything`]; and when the value was set, or else when the change was told.
+pub type Told = (Change, SystemTime);
+
+/// What changed of late, each change once, those of one key in order. A change that a newer one of the same key
+/// overtook is left out.
+pub struct Journal {
+    /// Another one for each daemon: a cursor from before a restart must not be taken for one of now.
+    epoch: u64,
+    ring: Mutex<Ring>,
+}
+
+struct Ring {
+    told: VecDeque<Told>,
+    /// The number that the next change gets.
+    next: u64,
+    /// Of the keys in the ring: the last revision told, and whether it is a deletion.
+    newest: HashMap<Key, (Revision, bool)>,
+    bytes: usize,
+}
+
+/// Changes that follow each other.
+pub struct Page {
+    /// The changes.
+    pub changes: Vec<Told>,
+    epoch: u64,
+    first: u64,
+}
+
+impl Page {
+    /// The cursor behind the first `count` changes.
+    pub fn cursor(&self, count: usize) -> String {
+        format!("{:016x}.{}", self.epoch, self.first + count as u64)
+    }
+}
+
+impl Journal {
+    /// An empty journal.
+    pub(super) fn new() -> Self {
+        let ring = Ring { told: VecDeque::new(), next: 1, newest: HashMap::new(), bytes: 0 };
+        Self { epoch: fastrand::u64(..), ring: Mutex::new(ring) }
+    }
+
+    /// Takes changes in, and says of each whether it is news: one that is known already is not told again.
+    pub fn tell(&self, changes: &[Change]) -> Vec<bool> {
+        let mut ring = self.ring.lock();
+        changes.iter().map(|change| ring.tell(change.clone())).collect()
+    }
+
+    /// Takes in what came of changes made here.
+    pub(super) fn made<const N: usize>(&self, changes: Result<[Change; N], &Error>) {
+        _ = match changes {
+            Ok(changes) => self.tell(&changes),
+            // Only the store knows.
+            Err(Error::TimedOut(_)) => self.tell(&[Change::Everything]),
+            Err(_) => Vec::new(),
+        };
+    }
+
+    /// What changed after `cursor`; the empty one stands for now. [`Change::Everything`] if that is not known any more.
+    pub fn read(&self, cursor: &str) -> Page {
+        let ring = self.ring.lock();
+        let page = |first, changes| Page { changes, epoch: self.epoch, first };
+        if cursor.is_empty() {
+            return page(ring.next, Vec::new());
+        }
+        let oldest = ring.next - ring.told.len() as u64;
+        let after = self.parse(cursor).filter(|after| (oldest..=ring.next).contains(after));
+        let Some(after) = after else {
+            return page(ring.next - 1, vec![(Change::Everything, SystemTime::now())]);
+        };
+        let skipped = usize::try_from(after - oldest).unwrap_or(usize::MAX);
+        page(after, ring.told.iter().skip(skipped).take(PAGE).cloned().collect())
+    }
+
+    fn parse(&self, cursor: &str) -> Option<u64> {
+        let (epoch, after) = cursor.split_once('.')?;
+        let epoch = u64::from_str_radix(epoch, 16).ok()?;
+        after.parse().ok().filter(|_| epoch == self.epoch)
+    }
+}
+
+impl Ring {
+    fn tell(&mut self, change: Change) -> bool {
+        let (key, revision, time) = match &change {
+            Change::Set(key, meta) => (key, meta.revision, meta.modified),
+            Change::Deleted(key, revision) => (key, *revision, SystemTime::now()),
+            Change::Everything => {
+                self.push(change, SystemTime::now());
+                return true;
+            }
+            Change::Paused | Change::Resumed => return false,
+        };
+        let deleted = matches!(change, Change::Deleted(..));
+        let known = self.newest.get(key);
+        if known.is_some_and(|(newest, gone)| *newest >= revision || *gone && deleted) {
+            return false;
+        }
+        self.newest.insert(key.clone(), (revision, deleted));
+        self.bytes += key.as_str().len();
+        self.push(change, time);
+        true
+    }
+
+    fn push(&mut self, change: Change, time: SystemTime) {
+        self.told.push_back((change, time));
+        self.next += 1;
+        while self.told.len() > MOST || self.bytes > MOST_BYTES {
+            let Some((old, _)) = self.told.pop_front() else { return };
+            if let Change::Set(key, _) | Change::Deleted(key, _) = &old {
+                self.bytes -= key.as_str().len();
+                if self.newest.get(key).is_some_and(|(newest, _)| *newest == revision(&old)) {
+                    self.newest.remove(key);
+                }
+            }
+        }
+    }
+}
+
+fn revision(change: &Change) -> Revision {
+    match change {
+        Change::Set(_, meta) => meta.revision,
+        Change::Deleted(_, revision) => *revision,
+        Change::Everything | Change::Paused | Change::Resumed => Revision::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Meta;
+
+    fn set(key: &str, revision: u64) -> Change {
+        let (id, time) = ("i".into(), SystemTime::UNIX_EPOCH);
+        Change::Set(
+            key.into(),
+            Meta { id, revision: Revision(revision), size: 1, created: time, modified: time },
+        )
+    }
+
+    fn deleted(key: &str, revision: u64) -> Change {
+        Change::Deleted(key.into(), Revision(revision))
+    }
+
+    /// All changes after `cursor`, which moves on.
+    fn all(journal: &Journal, cursor: &mut String) -> Vec<Change> {
+        let mut all = Vec::new();
+        loop {
+            let page = journal.read(cursor);
+            *cursor = page.cursor(page.changes.len());
+            if page.changes.is_empty() {
+                return all;
+            }
+            all.extend(page.changes.into_iter().map(|(change, _)| change));
+        }
+    }
+
+    #[test]
+    fn each_change_is_told_once_and_none_after_a_newer_one() {
+        let journal = Journal::new();
+        let mut cursor =
+            all(&journal, &mut String::new()).is_empty().then(|| journal.read("").cursor(0)).unwrap();
+        journal.tell(&[set("a", 1), set("b", 2), set("a", 1), set("a", 4), set("a", 3), Change::Paused]);
+        assert_eq!(all(&journal, &mut cursor), [set("a", 1), set("b", 2), set("a", 4)]);
+        journal.tell(&[
+            deleted("a", 5),
+            deleted("a", 6),
+            set("a", 4),
+            set("a", 7),
+            deleted("b", 1),
+            Change::Everything,
+        ]);
+        assert_eq!(all(&journal, &mut cursor), [deleted("a", 5), set("a", 7), Change::Everything]);
+    }
+
+    #[test]
+    fn what_was_made_is_told_and_what_is_uncertain_is_missed() {
+        let journal = Journal::new();
+        let mut cursor = journal.read("").cursor(0);
+        journal.made(Ok([deleted("a", 2), set("b", 2)]));
+        journal.made::<1>(Err(&Error::Changed));
+        journal.made::<1>(Err(&Error::TimedOut(5)));
+        assert_eq!(all(&journal, &mut cursor), [deleted("a", 2), set("b", 2), Change::Everything]);
+    }
+
+    #[test]
+    fn a_cursor_that_is_too_old_or_of_another_journal_has_missed_changes() {
+        let journal = Journal::new();
+        let start = journal.read("").cursor(0);
+        let told = |cursor: &str| all(&journal, &mut cursor.to_owned());
+        journal.tell(&(1..=MOST as u64).map(|number| set(&number.to_string(), number)).collect::<Vec<_>>());
+        assert_eq!(told(&start).len(), MOST);
+        journal.tell(&[set("one more", u64::MAX)]);
+        for cursor in [&start, &Journal::new().read("").cursor(0), "x", ".", "0.0", "0.99999999999999999999"]
+        {
+            assert_eq!(told(cursor), [Change::Everything], "{cursor}");
+        }
+        assert_eq!(journal.ring.lock().newest.len(), MOST);
+        assert!(journal.ring.lock().told.iter().all(|(change, _)| *change != set("1", 1)));
+    }
+
+    #[test]
+    fn long_keys_do_not_fill_the_memory() {
+        let journal = Journal::new();
+        let long = "k".repeat(1 << 20);
+        journal.tell(&(1..=40).map(|number| set(&format!("{number}{long}"), number)).collect::<Vec<_>>());
+        assert!(journal.ring.lock().told.len() < 17 && journal.ring.lock().newest.len() < 17);
+    }
+}

@@ -1,0 +1,297 @@
+//! Changes made elsewhere, for those who watch files by inotify (`--notify`).
+//!
+//! inotify is silent for what does not go through the mount. So a process of this mount, the herald, goes through it:
+//! it opens a file that was set, creates one that is new, renames one over another whose inode is kept by readers, and
+//! removes one that is gone. It is known by its process id, and nothing of what it asks for is done: it only learns
+//! that it was. So the store never hears of it, and a mistake costs an event, never a value.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::inodes::{Body, Fh, Ino, State};
+use super::{Caller, Found, Fs, FsError, FsResult, Notice, Opened};
+use crate::store::{Change, Key, Meta, Revision};
+
+/// The herald's handle on every file.
+pub(super) const HANDLE: Fh = Fh(u64::MAX);
+/// The name from which the herald renames; nobody else finds it.
+pub const TEMPORARY: &str = ".kvfs-herald";
+/// Most orders that wait.
+const MOST: usize = 16_384;
+
+/// What the herald shall make the kernel tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The file has a new value.
+    Set,
+    /// The file is new.
+    Created,
+    /// The file has a new value and a new inode: readers hold the old one.
+    Replaced,
+    /// The file is gone.
+    Deleted,
+}
+
+/// One event to be made.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Which.
+    pub kind: Kind,
+    /// The file name.
+    pub name: String,
+    key: Key,
+    meta: Meta,
+    /// The inode that the kernel knew under this name, which may be watched.
+    old: Option<Ino>,
+}
+
+/// The orders, and who carries them out.
+#[derive(Default)]
+pub struct Herald {
+    on: AtomicBool,
+    process: AtomicU32,
+    orders: Mutex<Orders>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Orders {
+    waiting: VecDeque<Order>,
+    names: HashSet<(Kind, String)>,
+    current: Option<Order>,
+    dropped: bool,
+}
+
+/// What was known of a file before a change of its key was taken in.
+pub(super) struct Before {
+    ino: Option<Ino>,
+    there: Option<bool>,
+}
+
+impl Herald {
+    /// From now on orders are taken.
+    pub fn start(&self) {
+        self.on.store(true, Ordering::Release);
+    }
+
+    /// Makes the process `id` the herald; 0 for none. To be called before it does anything, and after its end.
+    pub fn employ(&self, id: u32) {
+        self.orders.lock().current = None;
+        self.process.store(id, Ordering::Release);
+    }
+
+    /// Waits for the next order, which is carried out from now on.
+    pub fn next(&self) -> Order {
+        let mut orders = self.orders.lock();
+        orders.current = None;
+        loop {
+            if let Some(order) = orders.waiting.pop_front() {
+                orders.names.remove(&(order.kind, order.name.clone()));
+                orders.current = Some(order.clone());
+                return order;
+            }
+            orders.dropped = false;
+            self.wake.wait(&mut orders);
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
+    }
+
+    fn is(&self, caller: Caller) -> bool {
+        caller.thread != 0 && caller.thread == self.process.load(Ordering::Acquire)
+    }
+
+    fn current(&self) -> Option<Order> {
+        self.orders.lock().current.clone()
+    }
+
+    fn add(&self, mut order: Order) {
+        let mut orders = self.orders.lock();
+        let is_waiting = |kind, name: &str| orders.names.contains(&(kind, name.to_owned()));
+        if order.kind != Kind::Deleted && is_waiting(Kind::Deleted, &order.name) {
+            order.kind = Kind::Created;
+        }
+        // Each order is about how things are when it is carried out: one of a kind is enough.
+        if is_waiting(order.kind, &order.name) {
+            return;
+        }
+        if orders.waiting.len() >= MOST {
+            if !std::mem::replace(&mut orders.dropped, true) {
+                tracing::warn!("too many changes at once: programs that watch files are not told of some");
+            }
+            return;
+        }
+        orders.names.insert((order.kind, order.name.clone()));
+        orders.waiting.push_back(order);
+        self.wake.notify_one();
+    }
+}
+
+impl Fs {
+    /// Where those who watch files are told of changes made elsewhere.
+    pub fn herald(&self) -> &Herald {
+        &self.herald
+    }
+
+    /// Makes the kernel forget a name that must be new to it for the order to be carried out. Not to be called by the
+    /// threads that answer it.
+    pub fn prepare(&self, order: &Order) {
+        if matches!(order.kind, Kind::Created | Kind::Replaced)
+            && let Some(done) = self.notify(vec![Notice::Entry(order.name.clone())])
+        {
+            // An error means that the kernel is gone.
+            _ = done.blocking_recv();
+        }
+    }
+
+    /// What is known of files before `changes` are taken in; nothing if there is no herald.
+    pub(super) fn before(&self, changes: &[Change], was_there: impl Fn(&Key) -> Option<bool>) -> Vec<Before> {
+        if !self.herald.is_on() {
+            return Vec::new();
+        }
+        let keys = changes.iter().map(|change| match change {
+            Change::Set(key, _) | Change::Deleted(key, _) => Some(key),
+            Change::Everything | Change::Paused | Change::Resumed => None,
+        });
+        let state = self.state.lock();
+        let before = keys.map(|key| {
+            let named = key.and_then(|key| state.named(&self.settings.names.encode(key)));
+            let known = named.filter(|(_, inode)| inode.lookups > 0 && matches!(inode.body, Body::Key(_)));
+            Before { ino: known.map(|(ino, _)| ino), there: key.and_then(&was_there) }
+        });
+        before.collect()
+    }
+
+    /// Orders what follows from `changes`, those of them that are `news`.
+    pub(super) fn announce(self: &Arc<Self>, changes: Vec<Change>, before: Vec<Before>, news: Vec<bool>) {
+        for ((change, before), _) in changes.into_iter().zip(before).zip(news).filter(|(_, news)| *news) {
+            let (kind, key, meta) = match change {
+                Change::Set(key, meta) => (self.kind_of_set(&key, &meta, &before), key, meta),
+                Change::Deleted(key, _) => (Kind::Deleted, key, nobody()),
+                Change::Everything | Change::Paused | Change::Resumed => continue,
+            };
+            let name = self.settings.names.encode(&key);
+            self.herald.add(Order { kind, name, key, meta, old: before.ino });
+        }
+    }
+
+    fn kind_of_set(&self, key: &Key, meta: &Meta, before: &Before) -> Kind {
+        let name = self.settings.names.encode(key);
+        match before.ino {
+            // The first version, which somebody has looked at before it was told of.
+            _ if meta.created == meta.modified => Kind::Created,
+            Some(old) if self.state.lock().names.get(&name) == Some(&old) => Kind::Set,
+            Some(_) => Kind::Replaced,
+            None if before.there.unwrap_or(true) => Kind::Set,
+            None => Kind::Created,
+        }
+    }
+
+    /// What the herald shall find; `None` for others, and where it shall find what they find.
+    pub(super) fn herald_lookup(&self, caller: Caller, name: &str) -> Option<Found> {
+        let order = self.herald_order(caller)?;
+        let absent = Found { attr: None, ttl: Duration::ZERO };
+        let mut state = self.state.lock();
+        let ino = match order.kind {
+            Kind::Replaced if name.ends_with(TEMPORARY) => state.current_or_shadow(&order),
+            Kind::Replaced | Kind::Deleted if order.name == name => {
+                if order.kind == Kind::Deleted && self.is_there(&state, &order) {
+                    return Some(absent);
+                }
+                order.old.filter(|old| state.inodes.contains_key(old)).unwrap_or_else(|| state.shadow(&order))
+            }
+            Kind::Created if order.name == name => return Some(absent),
+            Kind::Set | Kind::Created | Kind::Replaced | Kind::Deleted => return None,
+        };
+        self.heralded(&mut state, ino).ok()
+    }
+
+    /// The herald opens whatever it found.
+    pub(super) fn herald_open(&self, caller: Caller) -> Option<Opened> {
+        self.herald.is(caller).then_some(Opened { fh: HANDLE, direct: false, quiet: true })
+    }
+
+    /// The herald creates the file of a key that exists.
+    pub(super) fn herald_create(&self, caller: Caller, name: &str) -> Option<FsResult<(Found, Opened)>> {
+        let opened = self.herald_open(caller)?;
+        let order = self.herald_order(caller);
+        let Some(order) = order.filter(|order| order.kind == Kind::Created && order.name == name) else {
+            return Some(Err(FsError::NotFound));
+        };
+        let mut state = self.state.lock();
+        let local = state.named(name).is_some_and(|(_, inode)| !matches!(inode.body, Body::Key(_)));
+        let gone = self.peek_meta(&order.key).is_some_and(|told| told.value.is_none());
+        if local || gone {
+            return Some(Err(if local { FsError::Exists } else { FsError::NotFound }));
+        }
+        let ino = state.current_or_shadow(&order);
+        Some(self.heralded(&mut state, ino).map(|found| (found, opened)))
+    }
+
+    /// The herald removes the file of a key that is gone.
+    pub(super) fn herald_unlink(&self, caller: Caller, name: &str) -> Option<FsResult<()>> {
+        self.herald.is(caller).then(|| {
+            let order = self.herald_order(caller).filter(|order| order.name == name);
+            let order = order.filter(|order| order.kind == Kind::Deleted).ok_or(FsError::NotFound)?;
+            if self.is_there(&self.state.lock(), &order) { Err(FsError::NotFound) } else { Ok(()) }
+        })
+    }
+
+    /// The herald renames the new inode of a key over the old one.
+    pub(super) fn herald_rename(&self, caller: Caller, to: &str) -> Option<FsResult<()>> {
+        self.herald.is(caller).then(|| {
+            let order = self.herald_order(caller).filter(|order| order.kind == Kind::Replaced);
+            order.filter(|order| order.name == to).map(drop).ok_or(FsError::NotFound)
+        })
+    }
+
+    fn herald_order(&self, caller: Caller) -> Option<Order> {
+        self.herald.is(caller).then(|| self.herald.current())?
+    }
+
+    /// Whether a file that was deleted is there again.
+    fn is_there(&self, state: &State, order: &Order) -> bool {
+        state.names.contains_key(&order.name)
+            || self.cache.peek(&order.key).is_some_and(|answer| answer.value.is_some())
+    }
+
+    fn heralded(&self, state: &mut State, ino: Ino) -> FsResult<Found> {
+        if let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+        let mut attr = self.attr_in(state, ino, None)?;
+        attr.links = 1;
+        Ok(Found { attr: Some(attr), ttl: Duration::ZERO })
+    }
+}
+
+impl State {
+    /// The inode of the name, or one that stands for it.
+    fn current_or_shadow(&mut self, order: &Order) -> Ino {
+        match self.named(&order.name) {
+            Some((ino, inode)) if matches!(inode.body, Body::Key(_)) => ino,
+            _ => self.shadow(order),
+        }
+    }
+
+    /// An inode that no name leads to, for as long as the kernel refers to it.
+    fn shadow(&mut self, order: &Order) -> Ino {
+        let ino = self.add_inode(&order.name, &order.key, Body::Key(order.meta.clone()));
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.unlinked = true;
+        }
+        ino
+    }
+}
+
+/// Of a key that is gone.
+fn nobody() -> Meta {
+    let time = std::time::SystemTime::now();
+    Meta { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
+}

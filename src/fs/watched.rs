@@ -1,0 +1,138 @@
+//! What `kvfs watch` is told: changes of keys as changes of files. It asks again and again, and no question waits: a
+//! process that waits inside of a mount keeps it from being unmounted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
+
+use super::Fs;
+use crate::cache::{Keys, Told};
+use crate::store::{Change, Key, Revision};
+
+/// Largest answer in bytes. An extended attribute has at most 64 KiB.
+const LARGEST: usize = 60 << 10;
+/// The shortest time between two looks at a store without a feed.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// The keys of a store that does not tell of changes, as they were at the last look.
+#[derive(Default)]
+pub(super) struct Looked {
+    listing: Option<Keys>,
+    /// The listing was asked for in vain before there was one.
+    blind: bool,
+    at: Option<Instant>,
+}
+
+impl Fs {
+    /// A JSON document: the changes after `cursor`, and the cursor behind them.
+    pub(super) async fn changes_after(self: &Arc<Self>, cursor: &str) -> String {
+        self.look(cursor.is_empty()).await;
+        let page = self.cache.journal().read(cursor);
+        let (mut changes, mut size) = (Vec::new(), 0);
+        for told in &page.changes {
+            let mut change = self.told(told);
+            if change.to_string().len() > LARGEST {
+                change = self.told(&(Change::Everything, told.1));
+            }
+            size += change.to_string().len() + 1;
+            if size > LARGEST && !changes.is_empty() {
+                break;
+            }
+            changes.push(change);
+        }
+        json!({"cursor": page.cursor(changes.len()), "changes": changes}).to_string()
+    }
+
+    fn told(&self, (change, time): &Told) -> Value {
+        let time = jiff::Timestamp::try_from(*time).map(|time| time.to_string()).unwrap_or_default();
+        let of_key = |event: &str, key: &Key, revision: Revision| {
+            let name = self.settings.names.encode(key);
+            json!({"event": event, "key": key.as_str(), "name": name, "revision": revision.0, "time": time})
+        };
+        match change {
+            Change::Set(key, meta) => of_key("set", key, meta.revision),
+            Change::Deleted(key, revision) => of_key("deleted", key, *revision),
+            Change::Everything | Change::Paused | Change::Resumed => json!({"event": "missed", "time": time}),
+        }
+    }
+
+    /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
+    pub async fn keep_looking(self: Arc<Self>) {
+        self.look(true).await;
+        loop {
+            tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
+            self.look(false).await;
+        }
+    }
+
+    /// Looks at the keys of a store that does not tell of changes, if it is time. Who begins to watch waits for that:
+    /// what changes from then on is told.
+    async fn look(self: &Arc<Self>, begin: bool) {
+        if self.cache.is_pushed() {
+            // What is remembered will be old when the store tells of changes no more.
+            if let Ok(mut looked) = self.looked.try_lock() {
+                *looked = Looked::default();
+            }
+        } else if begin {
+            let looked = self.looked.clone().lock_owned().await;
+            self.clone().compare(looked).await;
+        } else if let Ok(looked) = self.looked.clone().try_lock_owned()
+            && looked.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST))
+        {
+            tokio::spawn(self.clone().compare(looked));
+        }
+    }
+
+    async fn compare(self: Arc<Self>, mut looked: OwnedMutexGuard<Looked>) {
+        looked.at = Some(Instant::now());
+        let listing = self.cache.list_keys().await.ok();
+        // The last known one, while the store is down, is none of now.
+        let listing = listing.filter(|answer| answer.age <= self.cache.max_age()).map(|answer| answer.value);
+        let Some(listing) = listing else {
+            looked.blind |= looked.listing.is_none();
+            return;
+        };
+        match looked.listing.replace(listing.clone()) {
+            Some(before) => {
+                let changes = changes_between(&before, &listing);
+                self.take_in_all(changes, |key| Some(before.meta(key).is_some())).await;
+            }
+            None if looked.blind => drop(self.cache.journal().tell(&[Change::Everything])),
+            None => {}
+        }
+        looked.blind = false;
+    }
+}
+
+/// What led from one listing to the next.
+fn changes_between(before: &Keys, now: &Keys) -> Vec<Change> {
+    let revision = |keys: &Keys, key| keys.meta(key).map(|meta| meta.revision);
+    let gone = before.iter().filter(|(key, _)| now.meta(key).is_none());
+    let gone = gone.map(|(key, meta)| Change::Deleted(key.clone(), Revision(meta.revision.0 + 1)));
+    let set = now.iter().filter(|(key, meta)| revision(before, key) != Some(meta.revision));
+    gone.chain(set.map(|(key, meta)| Change::Set(key.clone(), meta.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::store::Meta;
+
+    #[test]
+    fn two_listings_tell_what_was_set_and_what_is_gone() {
+        let key = |key: &str, revision| {
+            let (revision, time) = (Revision(revision), SystemTime::UNIX_EPOCH);
+            (Key::from(key), Meta { id: "i".into(), revision, size: 1, created: time, modified: time })
+        };
+        let before = Keys::from(vec![key("a", 1), key("b", 2), key("c", 3)]);
+        let now = Keys::from(vec![key("b", 2), key("c", 5), key("d", 4)]);
+        let set = |(key, meta)| Change::Set(key, meta);
+        let told = [Change::Deleted("a".into(), Revision(2)), set(key("c", 5)), set(key("d", 4))];
+        assert_eq!(changes_between(&before, &now), told);
+        assert!(changes_between(&now, &now).is_empty());
+    }
+}

@@ -1,0 +1,413 @@
+//! `--notify`: inotify tells of what others change, through a real kernel.
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
+
+mod common;
+#[path = "serve/server.rs"]
+mod server;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{Elsewhere, Mount, can_mount, errno, is_running, wait_for};
+use serde_json::json;
+use server::{KEY, Server};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `inotifywait -m` on a file or directory.
+struct Watch {
+    child: Child,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watch {
+    fn new(path: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new("inotifywait")
+            .args(["-m", "--format", "%e %f"])
+            .args(args)
+            .arg(path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().starts_with("Watches established")));
+        let events: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (out, kept) = (BufReader::new(child.stdout.take().unwrap()), events.clone());
+        std::thread::spawn(move || {
+            for line in out.lines() {
+                kept.lock().unwrap().push(line.unwrap().trim().to_owned());
+            }
+        });
+        Self { child, events }
+    }
+
+    /// The events since this was last asked, once `last` is among them, without those of reading.
+    #[track_caller]
+    fn until(&self, last: &str) -> Vec<String> {
+        let start = Instant::now();
+        while !self.events.lock().unwrap().iter().any(|event| event == last) {
+            let events = self.events.lock().unwrap().clone();
+            assert!(start.elapsed() < PATIENCE, "no {last}: {events:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let events = std::mem::take(&mut *self.events.lock().unwrap());
+        let of_reading = ["OPEN", "ACCESS", "CLOSE_NOWRITE"];
+        events.into_iter().filter(|event| !of_reading.iter().any(|kind| event.starts_with(kind))).collect()
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.events.lock().unwrap().iter().filter(|other| *other == event).count()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// Ends the loops of other threads, also when this one panics.
+struct Busy<'a>(&'a AtomicBool);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The herald of a mount.
+fn herald(mount: &Mount) -> Option<i32> {
+    let children =
+        Command::new("pgrep").args(["-P", &mount.pid.to_string(), "-f", "__herald"]).output().unwrap();
+    String::from_utf8(children.stdout).unwrap().trim().parse().ok()
+}
+
+fn mounted() -> (Mount, Elsewhere) {
+    let mount = Mount::sqlite(&["--notify"]);
+    let elsewhere = Elsewhere::of(&mount);
+    wait_for(PATIENCE, || herald(&mount).is_some());
+    (mount, elsewhere)
+}
+
+#[test]
+fn set_create_and_delete_elsewhere_are_told_as_if_made_here() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    elsewhere.set("k", "1");
+    wait_for(PATIENCE, || mount.path("k").exists());
+    let (directory, file) = (Watch::new(&mount.dir, &[]), Watch::new(&mount.path("k"), &[]));
+    for value in ["22", "3"] {
+        elsewhere.set("k", value);
+        assert_eq!(directory.until("CLOSE_WRITE,CLOSE k"), ["MODIFY k", "CLOSE_WRITE,CLOSE k"]);
+        assert_eq!(file.until("CLOSE_WRITE,CLOSE"), ["MODIFY", "CLOSE_WRITE,CLOSE"]);
+        let size = fs::metadata(mount.path("k")).unwrap().len();
+        assert_eq!((text(mount.path("k")), size), (value.to_owned(), value.len() as u64));
+    }
+    assert!(!mount.path("new").exists());
+    for value in ["1", "2"] {
+        elsewhere.set("new", value);
+        let created = ["CREATE new", "MODIFY new", "CLOSE_WRITE,CLOSE new"];
+        assert_eq!(directory.until("CLOSE_WRITE,CLOSE new"), created);
+        assert_eq!(text(mount.path("new")), value);
+        assert_eq!(fs::metadata(mount.path("new")).unwrap().len(), 1);
+        elsewhere.delete("new");
+        assert_eq!(directory.until("DELETE new"), ["DELETE new"]);
+        assert_eq!(errno(fs::metadata(mount.path("new"))), libc::ENOENT);
+    }
+    elsewhere.delete("k");
+    assert_eq!(directory.until("DELETE k"), ["DELETE k"]);
+    assert!(file.until("DELETE_SELF").contains(&"DELETE_SELF".to_owned()));
+    for call in ["set_key_value", "delete_key", "rename_key"] {
+        assert_eq!(mount.calls(call), 0, "{call}");
+    }
+    let listed: Vec<PathBuf> = fs::read_dir(&mount.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(listed.is_empty(), "{listed:?}");
+}
+
+/// The masks of systemd's path units, src/core/path.c.
+#[test]
+fn what_systemd_watches_is_told() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    elsewhere.set("k", "1");
+    wait_for(PATIENCE, || mount.path("k").exists());
+    let mask = |events: &str| ["-e".to_owned(), events.to_owned()];
+    let changed = mask("delete_self,move_self,attrib,close_write,create,delete,moved_from,moved_to");
+    let parent = mask("move_self,delete_self,attrib,create,moved_to");
+    let watch = |path: &Path, mask: &[String; 2]| Watch::new(path, &[&mask[0], &mask[1]]);
+    let (changed, parent) = (watch(&mount.path("k"), &changed), watch(&mount.dir, &parent));
+    elsewhere.set("k", "2");
+    assert_eq!(changed.until("CLOSE_WRITE,CLOSE"), ["CLOSE_WRITE,CLOSE"]);
+    assert!(!mount.path("other").exists());
+    elsewhere.set("other", "1");
+    assert_eq!(parent.until("CREATE other"), ["CREATE other"]);
+    elsewhere.delete("k");
+    changed.until("DELETE_SELF");
+}
+
+#[test]
+fn changes_made_here_are_told_once() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    let watch = Watch::new(&mount.dir, &["-e", "create,close_write,delete,moved_to"]);
+    for round in 0..20 {
+        fs::write(mount.path("k"), round.to_string()).unwrap();
+        fs::rename(mount.path("k"), mount.path("l")).unwrap();
+        fs::remove_file(mount.path("l")).unwrap();
+    }
+    elsewhere.set("end", "1");
+    let told = watch.until("CLOSE_WRITE,CLOSE end");
+    let count = |event: &str| told.iter().filter(|told| *told == event).count();
+    for event in ["CREATE k", "CLOSE_WRITE,CLOSE k", "MOVED_TO l", "DELETE l"] {
+        assert_eq!(count(event), 20, "{event}");
+    }
+    assert_eq!(told.iter().filter(|event| !event.ends_with("end")).count(), 80, "{told:?}");
+}
+
+#[test]
+fn a_file_that_readers_hold_is_replaced_and_they_keep_their_version() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    elsewhere.set("k", "1");
+    wait_for(PATIENCE, || mount.path("k").exists());
+    let (directory, file) = (Watch::new(&mount.dir, &[]), Watch::new(&mount.path("k"), &[]));
+    let mut reader = fs::File::open(mount.path("k")).unwrap();
+    elsewhere.set("k", "22");
+    assert_eq!(directory.until("MOVED_TO k"), ["MOVED_FROM .kvfs-herald", "MOVED_TO k"]);
+    assert_eq!(file.until("DELETE_SELF"), ["ATTRIB", "DELETE_SELF"]);
+    let mut held = String::new();
+    reader.read_to_string(&mut held).unwrap();
+    assert_eq!((held, text(mount.path("k"))), ("1".into(), "22".into()));
+    drop(reader);
+    assert_eq!(errno(fs::metadata(mount.path(".kvfs-herald"))), libc::ENOENT);
+    elsewhere.set("k", "3");
+    directory.until("CLOSE_WRITE,CLOSE k");
+    assert_eq!(text(mount.path("k")), "3");
+}
+
+#[test]
+fn a_read_only_mount_tells_and_stays_read_only() {
+    if !can_mount() {
+        return;
+    }
+    let home = Mount::sqlite(&[]).unmount();
+    let store = format!("sqlite:{}", home.path().join("kv.db").display());
+    let mount = Mount::start_in(home, &store, &["--notify", "--read-only"]);
+    let elsewhere = Elsewhere::of(&mount);
+    let watch = Watch::new(&mount.dir, &[]);
+    elsewhere.set("k", "1");
+    watch.until("CLOSE_WRITE,CLOSE k");
+    assert_eq!(errno(fs::write(mount.path("k"), "2")), libc::EROFS);
+    assert_eq!(errno(fs::write(mount.path("new"), "2")), libc::EROFS);
+    assert_eq!(errno(fs::remove_file(mount.path("k"))), libc::EROFS);
+    assert_eq!(errno(fs::rename(mount.path("k"), mount.path("l"))), libc::EROFS);
+    assert_eq!(text(mount.path("k")), "1");
+}
+
+#[test]
+fn a_store_that_does_not_tell_of_changes_is_looked_at() {
+    if !can_mount() {
+        return;
+    }
+    let server = Server::memory();
+    let mount = Mount::prefect_cloud(&server.address, KEY, &["--notify", "--max-age", "200ms"]);
+    let watch = Watch::new(&mount.dir, &[]);
+    // The first look is under way when the mount answers.
+    let mut number = 0;
+    wait_for(PATIENCE, || {
+        number += 1;
+        server.set("first", json!(number));
+        watch.count("CLOSE_WRITE,CLOSE first") > 0
+    });
+    let of_k = || {
+        let mut events = watch.until("CLOSE_WRITE,CLOSE k");
+        events.retain(|event| event.ends_with('k'));
+        events
+    };
+    server.set("k", json!(1));
+    assert_eq!(of_k(), ["CREATE k", "MODIFY k", "CLOSE_WRITE,CLOSE k"]);
+    assert_eq!(text(mount.path("k")), "1\n");
+    server.set("k", json!(2));
+    assert_eq!(of_k(), ["MODIFY k", "CLOSE_WRITE,CLOSE k"]);
+    assert_eq!(text(mount.path("k")), "2\n");
+}
+
+#[test]
+fn without_the_flag_there_is_no_herald() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    let watch = Watch::new(&mount.dir, &[]);
+    elsewhere.set("k", "1");
+    wait_for(PATIENCE, || mount.path("k").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((watch.count("CREATE k"), herald(&mount)), (0, None));
+}
+
+#[test]
+fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    let watch = Watch::new(&mount.dir, &[]);
+    let first = herald(&mount).unwrap();
+    assert!(Command::new("kill").args(["-9", &first.to_string()]).status().unwrap().success());
+    let told = |name: &str| {
+        wait_for(PATIENCE, || {
+            elsewhere.set(name, "1");
+            watch.count(&format!("CLOSE_WRITE,CLOSE {name}")) > 0
+        });
+    };
+    told("a");
+    let second = herald(&mount).unwrap();
+    assert_ne!(first, second);
+    // Orders wait while the mount ends.
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let _busy = Busy(&busy);
+        scope.spawn(|| {
+            let mut number = 0;
+            while busy.load(Ordering::Relaxed) {
+                number += 1;
+                elsewhere.set(&format!("k{}", number % 50), &number.to_string());
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        wait_for(PATIENCE, || Command::new("umount").arg(&mount.dir).status().unwrap().success());
+        wait_for(PATIENCE, || !is_running(mount.pid) && !is_running(second));
+    });
+    assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 0, "what is below the mount point is left alone");
+    let (mount, elsewhere) = mounted();
+    let last = herald(&mount).unwrap();
+    elsewhere.set("k", "1");
+    assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
+    wait_for(PATIENCE, || !is_running(last));
+}
+
+#[test]
+fn a_storm_of_changes_delays_nobody_and_its_end_is_told() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
+    let slowest = AtomicU64::new(0);
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let _busy = Busy(&busy);
+        scope.spawn(|| {
+            while busy.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                fs::write(mount.path("own"), "1").unwrap();
+                assert_eq!(text(mount.path("own")), "1");
+                fs::read_dir(&mount.dir).unwrap().count();
+                slowest.fetch_max(start.elapsed().as_millis() as u64, Ordering::Relaxed);
+            }
+        });
+        std::thread::scope(|scope| {
+            for thread in 0..20 {
+                let elsewhere = &elsewhere;
+                scope.spawn(move || {
+                    for number in 0..500 {
+                        elsewhere.set(&format!("key{}", (thread * 500 + number) % 2_000), "1");
+                    }
+                });
+            }
+        });
+    });
+    elsewhere.set("end", "1");
+    watch.until("CLOSE_WRITE,CLOSE end");
+    let slowest = slowest.into_inner();
+    assert!(slowest < 5_000, "{slowest} ms");
+}
+
+#[test]
+fn readers_and_writers_and_remote_changes_never_stop_each_other() {
+    if !can_mount() {
+        return;
+    }
+    let seconds = std::env::var("KVFS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let (mount, elsewhere) = mounted();
+    for number in 0..8 {
+        elsewhere.set(&format!("k{number}"), "\"0\"");
+    }
+    let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
+    let busy = AtomicBool::new(true);
+    let (rounds, made) = (AtomicU64::new(0), AtomicU64::new(0));
+    let while_busy = |work: &dyn Fn(u64)| {
+        let mut round = 0;
+        while busy.load(Ordering::Relaxed) {
+            round += 1;
+            work(round);
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let _busy = Busy(&busy);
+        scope.spawn(|| {
+            while_busy(&|round| {
+                elsewhere.set(&format!("k{}", round % 8), &format!("\"{round}\""));
+                elsewhere.set("comes", "1");
+                elsewhere.delete("comes");
+                made.fetch_add(3, Ordering::Relaxed);
+            });
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while_busy(&|round| {
+                    let text = text(mount.path(format!("k{}", round % 8)));
+                    assert!(text.starts_with('"') && text.ends_with('"'), "{text}");
+                    _ = fs::read(mount.path("comes"));
+                });
+            });
+        }
+        scope.spawn(|| while_busy(&|_| assert!(fs::read_dir(&mount.dir).unwrap().count() >= 8)));
+        scope.spawn(|| {
+            while_busy(&|round| {
+                fs::write(mount.path("own"), round.to_string()).unwrap();
+                assert_eq!(text(mount.path("own")), round.to_string());
+                fs::rename(mount.path("own"), mount.path("moved")).unwrap();
+                fs::remove_file(mount.path("moved")).unwrap();
+                // One for the set, two for the rename, one for the removal.
+                made.fetch_add(4, Ordering::Relaxed);
+            });
+        });
+        for _ in 0..seconds {
+            let before = rounds.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_secs(1));
+            wait_for(PATIENCE, || rounds.load(Ordering::Relaxed) > before + 10);
+        }
+    });
+    elsewhere.set("end", "1");
+    watch.until("CLOSE_WRITE,CLOSE end");
+    for number in 0..8 {
+        let key = format!("k{number}");
+        assert_eq!(Some(text(mount.path(&key))), elsewhere.get(&key), "{key}");
+    }
+    let database = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
+    let revision: i64 = database.query_row("SELECT max(revision) FROM change", [], |row| row.get(0)).unwrap();
+    assert_eq!(revision.unsigned_abs(), 8 + made.into_inner() + 1, "the herald changes nothing in the store");
+}

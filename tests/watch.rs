@@ -1,0 +1,293 @@
+//! `kvfs watch`: every change is told once, whoever made it.
+#![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
+
+mod common;
+#[path = "serve/server.rs"]
+mod server;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Elsewhere, Mount, can_mount, wait_for};
+use serde_json::{Value, json};
+use server::{KEY, Server};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const DELETE: &str = "mutation($id: UUID!) { delete_key_value(input: {key_value_id: $id}) { success } }";
+/// A key that is set until the watcher tells of it.
+const READY: &str = "ready";
+
+struct Watcher {
+    child: Child,
+    lines: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Watcher {
+    /// Watches from now on.
+    fn start(mount: &Mount) -> Self {
+        let mut child = command(mount, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (out, kept) = (BufReader::new(child.stdout.take().unwrap()), lines.clone());
+        std::thread::spawn(move || {
+            for line in out.lines() {
+                kept.lock().unwrap().push(serde_json::from_str(&line.unwrap()).unwrap());
+            }
+        });
+        let watcher = Self { child, lines };
+        wait_for(PATIENCE, || {
+            fs::write(mount.path(READY), "1").unwrap();
+            !watcher.lines.lock().unwrap().is_empty()
+        });
+        watcher
+    }
+
+    /// The events told so far as (event, key), in order.
+    fn told(&self) -> Vec<(String, String)> {
+        let lines = self.lines.lock().unwrap();
+        let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        let all = lines.iter().map(|line| (text(line, "event"), text(line, "key")));
+        all.filter(|(_, key)| key != READY).collect()
+    }
+
+    /// Waits for the last of these events; then all must have been told, and nothing else.
+    #[track_caller]
+    fn tells(&self, expected: &[(&str, &str)]) {
+        let start = std::time::Instant::now();
+        while self.told().len() < expected.len() && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // One that is told twice would come soon after.
+        std::thread::sleep(Duration::from_millis(200));
+        let expected: Vec<_> =
+            expected.iter().map(|(event, key)| ((*event).to_owned(), (*key).to_owned())).collect();
+        assert_eq!(self.told(), expected);
+    }
+
+    /// Exit code and what was said on standard error.
+    fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.code(), said)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn command(mount: &Mount, args: &[&str]) -> Command {
+    let mut command = Mount::command(&mount.home);
+    command.arg("watch").args(args).arg(&mount.dir);
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn changes_through_this_mount_are_told_from_the_start_of_the_watch() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::memory(&[]);
+    fs::write(mount.path("early"), "1").unwrap();
+    let watcher = Watcher::start(&mount);
+    fs::write(mount.path("a"), "1").unwrap();
+    fs::write(mount.path("a"), "2").unwrap();
+    fs::rename(mount.path("a"), mount.path("b")).unwrap();
+    fs::write(mount.path(".a.swp"), "never a key").unwrap();
+    let late = Watcher::start(&mount);
+    fs::remove_file(mount.path("b")).unwrap();
+    watcher.tells(&[("set", "a"), ("set", "a"), ("deleted", "a"), ("set", "b"), ("deleted", "b")]);
+    late.tells(&[("deleted", "b")]);
+    let lines = watcher.lines.lock().unwrap();
+    let of_b = lines.iter().find(|line| line["key"] == "b").unwrap();
+    assert_eq!(of_b["file"], json!(mount.path("b").to_str()));
+    assert!(of_b["revision"].is_u64() && of_b["time"].as_str().unwrap().ends_with('Z'), "{of_b}");
+}
+
+#[test]
+fn changes_made_elsewhere_are_told_once_and_are_there_to_be_read() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    elsewhere.set("k", "0");
+    let watcher = Watcher::start(&mount);
+    for round in 1..=100 {
+        // The kernel remembers the value, and that there is no such file.
+        assert!(text(mount.path("k")).parse::<u32>().is_ok() && !mount.path("new").exists());
+        let seen = watcher.told().len();
+        elsewhere.set("k", &round.to_string());
+        elsewhere.set("new", "1");
+        wait_for(PATIENCE, || watcher.told().len() == seen + 2);
+        assert_eq!((text(mount.path("k")), text(mount.path("new"))), (round.to_string(), "1".into()));
+        elsewhere.delete("new");
+        wait_for(PATIENCE, || watcher.told().len() == seen + 3);
+        assert!(!mount.path("new").exists());
+    }
+    let told = watcher.told().len();
+    fs::write(mount.path("k"), "\"own\"").unwrap();
+    elsewhere.set("k", "\"theirs\"");
+    wait_for(PATIENCE, || watcher.told().len() >= told + 2);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(watcher.told().len(), told + 2);
+    let revisions: Vec<u64> =
+        watcher.lines.lock().unwrap().iter().map(|line| line["revision"].as_u64().unwrap()).collect();
+    assert!(revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
+}
+
+#[test]
+fn a_burst_of_changes_is_told_whole_and_in_order() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    let watcher = Watcher::start(&mount);
+    std::thread::scope(|scope| {
+        for thread in 0..20 {
+            let elsewhere = &elsewhere;
+            scope.spawn(move || {
+                for number in 0..500 {
+                    elsewhere.set(&format!("key{}", thread * 500 + number), "1");
+                }
+            });
+        }
+        for number in 1..=500 {
+            fs::write(mount.path("own"), number.to_string()).unwrap();
+        }
+    });
+    wait_for(PATIENCE, || watcher.told().len() >= 10_500);
+    std::thread::sleep(Duration::from_millis(200));
+    let mut told = HashMap::new();
+    for (event, key) in watcher.told() {
+        assert_eq!(event, "set");
+        *told.entry(key).or_insert(0) += 1;
+    }
+    assert_eq!(told.remove("own"), Some(500));
+    assert_eq!(told.len(), 10_000);
+    assert!(told.values().all(|times| *times == 1));
+}
+
+#[test]
+fn a_store_that_does_not_tell_is_looked_at_while_somebody_watches() {
+    if !can_mount() {
+        return;
+    }
+    let server = Server::memory();
+    server.set("k", json!(1));
+    let mount = Mount::prefect_cloud(&server.address, KEY, &["--max-age", "200ms"]);
+    let watcher = Watcher::start(&mount);
+    assert!(!mount.path("new").exists());
+    server.set("k", json!(2));
+    watcher.tells(&[("set", "k")]);
+    assert_eq!(text(mount.path("k")), "2\n");
+    let id = server.set("new", json!([1]));
+    watcher.tells(&[("set", "k"), ("set", "new")]);
+    assert_eq!(text(mount.path("new")), "[\n  1\n]\n");
+    fs::write(mount.path("own"), "1").unwrap();
+    fs::rename(mount.path("own"), mount.path("mine")).unwrap();
+    watcher.tells(&[("set", "k"), ("set", "new"), ("set", "own"), ("deleted", "own"), ("set", "mine")]);
+    server.data(DELETE, json!({"id": id}));
+    wait_for(PATIENCE, || {
+        watcher.told().last().is_some_and(|(event, key)| event == "deleted" && key == "new")
+    });
+    assert_eq!(watcher.told().len(), 6);
+    let calls = || mount.calls("list_keys");
+    let before = calls();
+    wait_for(PATIENCE, || calls() > before);
+    drop(watcher);
+    std::thread::sleep(Duration::from_millis(300));
+    let after = calls();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(calls(), after, "nobody watches any more");
+}
+
+#[test]
+fn a_command_gets_each_change_as_data_and_the_newest_of_a_key() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    let log = mount.home.path().join("log");
+    let script = "printf '%s|%s|%s|%s\\0' \"$KVFS_EVENT\" \"$KVFS_KEY\" \"$KVFS_FILE\" \"$KVFS_REVISION\" >> \"$LOG\"; \
+                  test -z \"$KVFS_KEY\" || cat \"$KVFS_FILE\" >> \"$LOG.values\"; sleep 0.3; exit 3";
+    let mut command = command(&mount, &["--exec", script]);
+    let child = command.env("LOG", &log).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut watcher = Watcher { child, lines: Arc::default() };
+    let lines = || fs::read_to_string(&log).unwrap_or_default();
+    wait_for(PATIENCE, || {
+        elsewhere.set(READY, "1");
+        lines().contains(READY)
+    });
+    for number in 0..50 {
+        elsewhere.set("k", &number.to_string());
+    }
+    let hostile =
+        ["$(touch pwned)", "`touch pwned`", "a\nb", "'; touch pwned; '", "\"q\"", "-n", "a/b", "nul\0nul"];
+    for key in hostile {
+        elsewhere.set(key, "true");
+    }
+    let of = |key: &str| lines().split('\0').filter(|line| line.starts_with(&format!("set|{key}|"))).count();
+    wait_for(PATIENCE, || hostile[..7].iter().all(|key| of(key) == 1) && lines().contains("set||"));
+    wait_for(PATIENCE, || {
+        fs::read_to_string(log.with_extension("values")).is_ok_and(|all| all.contains("49"))
+    });
+    assert!((1..10).contains(&of("k")), "{}", lines());
+    assert!(lines().contains(&format!("|{}|", mount.path("a%2Fb").display())), "{}", lines());
+    assert!(lines().contains(&format!("set||{}|", mount.path("nul%00nul").display())), "{}", lines());
+    assert!(!Path::new("pwned").exists());
+    signal(&watcher.child, "-TERM");
+    assert_eq!(watcher.child.wait().unwrap().code(), Some(0));
+    let (_, said) = watcher.ended();
+    assert!(said.contains("the command for set \"$(touch pwned)\" failed: exit status: 3"), "{said}");
+}
+
+#[test]
+fn a_watch_does_not_keep_the_mount_and_ends_with_it() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::memory(&[]);
+    let watchers: Vec<_> = (0..10).map(|_| Watcher::start(&mount)).collect();
+    signal(&watchers[0].child, "-INT");
+    let mut watchers = watchers.into_iter();
+    assert_eq!(watchers.next().unwrap().ended(), (Some(0), String::new()));
+    // A question may be under way at that very moment, but hardly ten times in turn.
+    wait_for(Duration::from_secs(2), || Command::new("umount").arg(&mount.dir).status().unwrap().success());
+    for watcher in watchers {
+        let (code, said) = watcher.ended();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with("kvfs: the mount at ") && said.lines().count() == 1, "{said}");
+    }
+    let mount = Mount::memory(&[]);
+    let watcher = Watcher::start(&mount);
+    assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
+    assert_eq!(watcher.ended().0, Some(0));
+}
+
+#[test]
+fn what_is_no_mount_cannot_be_watched() {
+    let home = tempfile::TempDir::new().unwrap();
+    let out = Mount::command(&home).arg("watch").arg(home.path()).output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!((out.status.code(), said.lines().count()), (Some(3), 1), "{said}");
+    assert!(said.starts_with("kvfs: nothing of kvfs is mounted at "), "{said}");
+}
