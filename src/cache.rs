@@ -314,8 +314,7 @@ impl Cache {
                 Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
                 Err(_) => {}
             }
-            let renamed = |metas: &Vec<Meta>| renamed(from, to, &metas[index]);
-            self.journal.made(result.as_ref().map(renamed));
+            self.journal.made(result.as_ref().map(|metas| renamed(from, to, &metas[index])));
         }
         result
     }
