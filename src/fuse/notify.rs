@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::fs::{Drop, Ino, Kernel};
 
+/// `FUSE_NOTIFY_INVAL_INODE`: pages and attributes of an inode. Not by way of fuser, which does not say whether the kernel
+/// knows the inode.
+const INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): all names must be looked up again.
 const INC_EPOCH: i32 = 8;
 
@@ -19,7 +22,7 @@ type Order = (Vec<Drop>, oneshot::Sender<()>);
 
 pub(super) struct Notifications {
     orders: Sender<Order>,
-    notifier: Notifier,
+    device: File,
     drops_everything: bool,
 }
 
@@ -27,8 +30,8 @@ impl Notifications {
     pub(super) fn start<FS: Filesystem>(session: &Session<FS>) -> io::Result<Self> {
         let (orders, queue) = channel::<Order>();
         let notifier = session.notifier();
-        let own = notifier.clone();
         let device = File::from(session.as_fd().try_clone_to_owned()?);
+        let own = device.try_clone()?;
         let drops_everything = drops_everything(&device);
         std::thread::Builder::new().name("kvfs-notifier".into()).spawn(move || {
             for (drops, done) in queue {
@@ -41,7 +44,7 @@ impl Notifications {
                 _ = done.send(());
             }
         })?;
-        Ok(Self { orders, notifier: own, drops_everything })
+        Ok(Self { orders, device: own, drops_everything })
     }
 }
 
@@ -58,7 +61,7 @@ impl Kernel for Notifications {
     }
 
     fn drop_inode(&self, ino: Ino) -> bool {
-        let done = self.notifier.inval_inode(INodeNo(ino.0), 0, 0);
+        let done = drop_inode(&self.device, ino);
         if let Err(error) = &done {
             tracing::debug!("notice for inode {}: {error}", ino.0);
         }
@@ -69,12 +72,12 @@ impl Kernel for Notifications {
 fn send(notifier: &Notifier, device: &File, drop: &Drop) -> io::Result<()> {
     match drop {
         Drop::Inode(ino, way) => {
-            let done = notifier.inval_inode(INodeNo(ino.0), 0, 0);
+            let done = drop_inode(device, *ino);
             match way.as_ref().filter(|_| is_unknown(&done)) {
                 Some((within, name)) => {
                     // An answer that leads there may be under way; the directory is locked until it has come.
                     _ = notifier.inval_entry(INodeNo(within.0), OsStr::new(name));
-                    notifier.inval_inode(INodeNo(ino.0), 0, 0)
+                    drop_inode(device, *ino)
                 }
                 None => done,
             }
@@ -89,10 +92,20 @@ fn is_unknown(done: &io::Result<()>) -> bool {
     done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-fn drop_everything(mut device: impl Write) -> io::Result<()> {
-    let mut message = [0; 16];
-    message[..4].copy_from_slice(&16_u32.to_ne_bytes());
-    message[4..8].copy_from_slice(&INC_EPOCH.to_ne_bytes());
+/// All pages, from offset 0 on, and the attributes.
+fn drop_inode(device: impl Write, ino: Ino) -> io::Result<()> {
+    notify(device, INVAL_INODE, &[ino.0, 0, 0])
+}
+
+fn drop_everything(device: impl Write) -> io::Result<()> {
+    notify(device, INC_EPOCH, &[])
+}
+
+/// Writes a notice as the kernel's `fuse_out_header` and what follows it.
+fn notify(mut device: impl Write, code: i32, body: &[u64]) -> io::Result<()> {
+    let size = (16 + 8 * body.len()) as u32;
+    let mut message = [size.to_ne_bytes(), code.to_ne_bytes(), [0; 4], [0; 4]].concat();
+    message.extend(body.iter().flat_map(|word| word.to_ne_bytes()));
     device.write_all(&message)
 }
 
