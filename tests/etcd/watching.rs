@@ -185,7 +185,7 @@ fn noticed(hang: impl Fn(&Member, &Pipe), heal: impl Fn(&Member, &Pipe)) {
         let start = Instant::now();
         let second = members[1].put("app/k", "2");
         assert_eq!(key(&mut feed).await, ("k".into(), second));
-        println!("told {} ms after it was set", start.elapsed().as_millis());
+        eprintln!("told {} ms after it was set", start.elapsed().as_millis());
         assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
         heal(members[0], &pipe);
         let third = members[1].put("app/k", "3");
@@ -214,7 +214,7 @@ fn when_the_only_way_swallows_all_the_feed_pauses_and_then_misses_nothing() {
         let start = Instant::now();
         let made = cluster.put(format!("{prefix}k"), "1");
         assert_eq!(next(&mut feed).await, Change::Paused);
-        println!("paused after {} ms", start.elapsed().as_millis());
+        eprintln!("paused after {} ms", start.elapsed().as_millis());
         pipe.mend();
         assert_eq!(key(&mut feed).await, ("k".into(), made));
         assert_eq!(next(&mut feed).await, Change::Resumed);
@@ -245,7 +245,7 @@ fn a_killed_leader_is_replaced_and_nothing_is_missed() {
     let Some(cluster) = Cluster::start(3, &[]) else { return };
     block_on(async {
         let (_store, mut feed) = follow(&cluster.addresses(), "app").await;
-        for round in 0..2 {
+        for _ in 0..2 {
             let leader = cluster.leader();
             let other = &cluster.members[(leader + 1) % 3];
             let before = other.put("app/a", "1");
@@ -264,7 +264,6 @@ fn a_killed_leader_is_replaced_and_nothing_is_missed() {
             };
             while key(&mut feed).await != ("b".into(), made) {}
             cluster.members[leader].start();
-            println!("round {round}");
         }
     });
 }
