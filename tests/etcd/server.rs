@@ -217,6 +217,22 @@ impl Member {
         self.wait();
     }
 
+    /// Starts it anew with the data that it has after `meanwhile` is undone.
+    pub(super) fn set_back(&self, meanwhile: impl FnOnce()) {
+        let copy = |from: &str, to: &str| {
+            let (from, to) = (self.home.path().join(from), self.home.path().join(to));
+            assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+        };
+        self.kill();
+        copy("data", "backup");
+        self.start();
+        meanwhile();
+        self.kill();
+        std::fs::remove_dir_all(self.home.path().join("data")).unwrap();
+        copy("backup", "data");
+        self.start();
+    }
+
     /// It hangs: its connections stay, and new ones are made.
     pub(super) fn stop(&self) {
         self.signal("-STOP");

@@ -67,6 +67,21 @@ fn a_watch_that_was_cut_goes_on_where_it_was() {
 }
 
 #[test]
+fn keys_that_are_no_text_and_those_of_others_are_not_told() {
+    let Some(cluster) = Shared::one() else { return };
+    let prefix = cluster.prefix();
+    block_on(async {
+        let (_store, mut feed) = follow(&cluster.addresses(), &prefix).await;
+        cluster.put([prefix.as_bytes(), b"\xff"].concat(), "1");
+        cluster.put(prefix.trim_end_matches('/'), "before");
+        cluster.put(format!("{}0", prefix.trim_end_matches('/')), "beyond");
+        let made = cluster.put(format!("{prefix}k"), "2");
+        let Change::Set(key, meta) = next(&mut feed).await else { panic!() };
+        assert_eq!((key.as_str(), meta.revision.0, meta.size), ("k", made, 1));
+    });
+}
+
+#[test]
 fn a_compaction_meanwhile_makes_everything_old() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let pipe = Pipe::before(&cluster.members[0].address);
@@ -102,6 +117,25 @@ fn another_cluster_in_its_place_makes_everything_old() {
         assert_eq!(next(&mut feed).await, Change::Everything);
         let after = other.put("app/c", "3");
         assert_eq!(key(&mut feed).await, ("c".into(), after));
+    });
+}
+
+#[test]
+fn a_cluster_restored_from_a_backup_makes_everything_old() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    let member = &cluster.members[0];
+    block_on(async {
+        let (store, mut feed) = follow(&cluster.addresses(), "app").await;
+        let first = member.put("app/a", "1");
+        assert_eq!(key(&mut feed).await, ("a".into(), first));
+        let undone = std::cell::Cell::new(0);
+        member.set_back(|| (0..10).for_each(|_| undone.set(member.put("app/a", "undone"))));
+        while key(&mut feed).await.1 < undone.get() {}
+        while next(&mut feed).await != Change::Everything {}
+        let again = member.put("app/a", "2");
+        assert!(again < undone.get());
+        assert_eq!(key(&mut feed).await, ("a".into(), again));
+        assert_eq!(store.get_key_value(&"a".into()).await.unwrap().text[..], *b"2");
     });
 }
 
