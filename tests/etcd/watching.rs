@@ -203,6 +203,34 @@ fn large_values_and_transactions_of_many_keys_are_told_whole() {
     });
 }
 
+#[test]
+fn where_others_change_keys_all_the_time_nothing_is_missed() {
+    let Some(cluster) = Cluster::start(3, &[]) else { return };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(order) {
+                cluster.put("elsewhere", "1");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        block_on(async {
+            let (_store, mut feed) = follow(&cluster.addresses(), "app").await;
+            // Longer than a check apart, so that the watch is opened again between them, or just then.
+            for pause in [3_400, 3_480, 3_500, 3_520, 3_600] {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                let made = [cluster.put("app/a", "1"), cluster.put("app/b", "2")];
+                for (name, made) in ["a", "b"].into_iter().zip(made) {
+                    let Change::Set(key, meta) = next(&mut feed).await else { panic!("the feed paused") };
+                    assert_eq!((key.as_str(), meta.revision.0), (name, made));
+                }
+            }
+        });
+        over.store(true, order);
+    });
+}
+
 /// A member that keeps its connections and says nothing any more is noticed by the checks.
 fn noticed(hang: impl Fn(&Member, &Pipe), heal: impl Fn(&Member, &Pipe)) {
     let Some(cluster) = Cluster::start(3, &[]) else { return };
