@@ -11,6 +11,9 @@ mod conflicts;
 mod directories;
 #[path = "behaviour/door.rs"]
 mod door;
+#[path = "etcd/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod etcd;
 #[path = "behaviour/in_process.rs"]
 mod in_process;
 #[path = "behaviour/kernel.rs"]
@@ -88,7 +91,7 @@ fn in_a_directory() -> Option<Mounted> {
 }
 
 fn on_prefect_cloud() -> Option<Mounted> {
-    Mounted::served(|| {
+    Mounted::served(false, || {
         let server = common::can_mount().then(server::Server::memory)?;
         let mount = Mount::prefect_cloud(&server.address, server::KEY, &[]);
         let settings = PrefectCloudSettings {
@@ -103,12 +106,23 @@ fn on_prefect_cloud() -> Option<Mounted> {
 }
 
 fn on_prefect() -> Option<Mounted> {
-    Mounted::served(|| {
+    Mounted::served(false, || {
         let server = common::can_mount().then(prefect::Server::fresh)??;
         let mount = Mount::prefect(&server.address, &prefect::PATIENT);
         let settings = PrefectSettings { url: server.url(), ..PrefectSettings::default() };
         let store: Arc<dyn Store> = Arc::new(PrefectStore::open(&settings, PATIENCE).unwrap());
         Some((server, mount, store))
+    })
+}
+
+fn on_etcd() -> Option<Mounted> {
+    Mounted::served(true, || {
+        let cluster = common::can_mount().then(etcd::Shared::one)??;
+        let store = cluster.argument();
+        let mount = Mount::start_in(tempfile::TempDir::new().unwrap(), &store, &prefect::PATIENT);
+        let location = kvfs::store::Location::parse(Some(&store), std::path::Path::new("/")).unwrap();
+        let (store, _) = kvfs::store::open(&location, PATIENCE).unwrap();
+        Some((cluster, mount, store))
     })
 }
 
@@ -283,5 +297,6 @@ every_case_and_any_name!(without_a_kernel);
 every_case!(on_memory);
 every_case_and_any_name!(on_sqlite);
 every_case_and_any_name!(in_a_directory);
+every_case_and_any_name!(on_etcd);
 every_case_and_any_name!(on_prefect_cloud);
 every_case_and_another_client!(on_prefect);

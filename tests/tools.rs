@@ -6,6 +6,9 @@ mod bench;
 mod common;
 #[path = "tools/editors.rs"]
 mod editors;
+#[path = "etcd/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod etcd;
 #[path = "tools/files.rs"]
 mod files;
 #[path = "tools/locks.rs"]
@@ -193,5 +196,6 @@ macro_rules! every_case_and_any_name {
 }
 
 every_case_and_any_name!(local Local);
+every_case_and_any_name!(on_etcd Etcd);
 every_case_and_any_name!(on_prefect_cloud PrefectCloud);
 every_case!(on_prefect Prefect);

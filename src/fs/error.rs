@@ -109,6 +109,7 @@ impl FsError {
                 | Self::IsDirectory
                 | Self::NotDirectory
                 | Self::NotEmpty
+                | Self::Store(store::Error::TooMany(_))
                 | Self::NoAttribute
                 | Self::NotSupported
                 | Self::WouldBlock

@@ -52,12 +52,15 @@ impl Mounted {
         Self::new(mount, Some(Client::new(store)), alone)
     }
 
-    /// A mount of what a server keeps as JSON, and another client of it; `None` if there is no such server.
-    pub(super) fn served<S: Any>(start: impl FnOnce() -> Option<(S, Mount, Arc<dyn Store>)>) -> Option<Self> {
+    /// A mount of what a server keeps, and another client of it; `None` if there is no such server.
+    pub(super) fn served<S: Any>(
+        keeps_bytes: bool,
+        start: impl FnOnce() -> Option<(S, Mount, Arc<dyn Store>)>,
+    ) -> Option<Self> {
         let alone = ONE_AT_A_TIME.lock();
         let (server, mount, store) = start()?;
         let mut client = Client::new(store);
-        client.keeps_bytes = false;
+        client.keeps_bytes = keeps_bytes;
         let mut mounted = Self::new(mount, Some(client), alone);
         mounted.server = Some(Box::new(server));
         Some(mounted)

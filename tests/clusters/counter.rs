@@ -53,7 +53,7 @@ fn a_counter_that_many_processes_count_up_on_two_mounts_is_exact() {
         tries += String::from_utf8(out.stdout).unwrap().trim().parse::<u64>().unwrap();
     }
     let expected = format!("{}\n", PROCESSES as u64 * rounds);
-    println!("{} increments in {tries} tries", PROCESSES as u64 * rounds);
+    eprintln!("{} increments in {tries} tries", PROCESSES as u64 * rounds);
     assert_eq!(fleet.cluster.members[0].get("app/counter").unwrap(), expected.as_bytes());
     for mount in &fleet.mounts {
         super::common::wait_for(super::PATIENCE, || {

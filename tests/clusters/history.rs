@@ -168,7 +168,7 @@ fn no_acknowledged_set_is_lost_and_no_reader_goes_back_in_time() {
         assert!(*acknowledged > 10, "w{writer}: {acknowledged} acknowledged");
     }
     let (reads, unread) = (run.reads.load(Ordering::SeqCst), run.unread.load(Ordering::SeqCst));
-    println!("acknowledged, begun, failed: {told:?}; reads: {reads}, without an answer: {unread}");
+    eprintln!("acknowledged, begun, failed: {told:?}; reads: {reads}, without an answer: {unread}");
     assert!(reads > 100 && run.same_mount.load(Ordering::SeqCst) > 50);
 }
 

@@ -52,16 +52,20 @@ fn a_leader_that_is_killed_or_hangs_is_replaced() {
             let leader: &Member = &cluster.members[cluster.leader()];
             at.set("k", round.to_string()).await;
             if hangs {
-                leader.stop()
+                leader.stop();
             } else {
-                leader.kill()
+                leader.kill();
             }
             let start = Instant::now();
             assert_eq!(at.text("k").await, round.to_string().as_bytes());
             assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
             set(&at, "k", "again").await;
             assert_eq!(at.text("k").await, b"again");
-            if hangs { leader.go_on() } else { leader.start() }
+            if hangs {
+                leader.go_on();
+            } else {
+                leader.start();
+            }
         }
     });
 }
@@ -117,7 +121,9 @@ fn without_a_majority_calls_fail_in_time_and_recover_by_themselves() {
             .filter(|(index, _)| *index != leader)
             .map(|(_, one)| one)
             .collect();
-        others.iter().for_each(|member| member.kill());
+        for member in &others {
+            member.kill();
+        }
         for _ in 0..2 {
             let start = Instant::now();
             let read = at.get("k").await;

@@ -51,6 +51,11 @@ impl Shared {
     pub(super) fn prefix(&self) -> String {
         format!("{}/", self.1)
     }
+
+    /// The keys of this test as they are in the cluster.
+    pub(super) fn keys(&self) -> Keys {
+        Keys { address: self.members[0].address.clone(), prefix: self.prefix() }
+    }
 }
 
 impl std::ops::Deref for Shared {
@@ -58,6 +63,18 @@ impl std::ops::Deref for Shared {
 
     fn deref(&self) -> &Cluster {
         self.0.as_ref().unwrap()
+    }
+}
+
+/// Keys below a prefix, asked for from any thread.
+pub(super) struct Keys {
+    address: String,
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        get(&self.address, format!("{}{key}", self.prefix))
     }
 }
 
@@ -200,6 +217,22 @@ impl Member {
         self.wait();
     }
 
+    /// Starts it anew with the data that it has after `meanwhile` is undone.
+    pub(super) fn set_back(&self, meanwhile: impl FnOnce()) {
+        let copy = |from: &str, to: &str| {
+            let (from, to) = (self.home.path().join(from), self.home.path().join(to));
+            assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+        };
+        self.kill();
+        copy("data", "backup");
+        self.start();
+        meanwhile();
+        self.kill();
+        std::fs::remove_dir_all(self.home.path().join("data")).unwrap();
+        copy("backup", "data");
+        self.start();
+    }
+
     /// It hangs: its connections stay, and new ones are made.
     pub(super) fn stop(&self) {
         self.signal("-STOP");
@@ -215,19 +248,7 @@ impl Member {
     }
 
     pub(super) fn ask(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.ask_as(None, path, body)
-    }
-
-    pub(super) fn ask_as(&self, token: Option<&str>, path: &str, body: &Value) -> (u16, Value) {
-        let Ok(stream) = TcpStream::connect(&self.address) else { return (503, Value::Null) };
-        let login = token.map(|token| format!("\r\nAuthorization: {token}")).unwrap_or_default();
-        let head = format!("POST /v3/{path} HTTP/1.1{login}");
-        let (status, head, mut text) = exchange(stream, &head, body.to_string().as_bytes());
-        if head.contains("transfer-encoding: chunked") {
-            // One chunk holds all of an error.
-            text = text.split("\r\n").nth(1).unwrap_or_default().to_owned();
-        }
-        (status, serde_json::from_str(&text).unwrap_or_default())
+        ask(&self.address, path, body)
     }
 
     /// Sets a key; the revision that it made.
@@ -238,16 +259,31 @@ impl Member {
     }
 
     pub(super) fn get(&self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        let (status, answer) = self.ask("kv/range", &json!({"key": base64(key)}));
-        assert_eq!(status, 200, "{answer}");
-        let pair = answer["kvs"].get(0)?;
-        Some(STANDARD.decode(pair["value"].as_str().unwrap_or_default()).unwrap())
+        get(&self.address, key)
     }
 
     pub(super) fn compact(&self, revision: u64) {
         let (status, answer) = self.ask("kv/compaction", &json!({"revision": revision.to_string()}));
         assert_eq!(status, 200, "{answer}");
     }
+}
+
+fn get(address: &str, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+    let (status, answer) = ask(address, "kv/range", &json!({"key": base64(key)}));
+    assert_eq!(status, 200, "{answer}");
+    let pair = answer["kvs"].get(0)?;
+    Some(STANDARD.decode(pair["value"].as_str().unwrap_or_default()).unwrap())
+}
+
+fn ask(address: &str, path: &str, body: &Value) -> (u16, Value) {
+    let Ok(stream) = TcpStream::connect(address) else { return (503, Value::Null) };
+    let head = format!("POST /v3/{path} HTTP/1.1");
+    let (status, head, mut text) = exchange(stream, &head, body.to_string().as_bytes());
+    if head.contains("transfer-encoding: chunked") {
+        // One chunk holds all of an error.
+        text = text.split("\r\n").nth(1).unwrap_or_default().to_owned();
+    }
+    (status, serde_json::from_str(&text).unwrap_or_default())
 }
 
 impl Drop for Member {

@@ -7,7 +7,7 @@ use kvfs::store::{Change, Store};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::pipe::Pipe;
-use super::server::{Cluster, Shared};
+use super::server::{Cluster, Member, Shared, base64};
 use super::suite::block_on;
 use super::{PATIENCE, store_within};
 
@@ -67,6 +67,21 @@ fn a_watch_that_was_cut_goes_on_where_it_was() {
 }
 
 #[test]
+fn keys_that_are_no_text_and_those_of_others_are_not_told() {
+    let Some(cluster) = Shared::one() else { return };
+    let prefix = cluster.prefix();
+    block_on(async {
+        let (_store, mut feed) = follow(&cluster.addresses(), &prefix).await;
+        cluster.put([prefix.as_bytes(), b"\xff"].concat(), "1");
+        cluster.put(prefix.trim_end_matches('/'), "before");
+        cluster.put(format!("{}0", prefix.trim_end_matches('/')), "beyond");
+        let made = cluster.put(format!("{prefix}k"), "2");
+        let Change::Set(key, meta) = next(&mut feed).await else { panic!() };
+        assert_eq!((key.as_str(), meta.revision.0, meta.size), ("k", made, 1));
+    });
+}
+
+#[test]
 fn a_compaction_meanwhile_makes_everything_old() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let pipe = Pipe::before(&cluster.members[0].address);
@@ -102,6 +117,25 @@ fn another_cluster_in_its_place_makes_everything_old() {
         assert_eq!(next(&mut feed).await, Change::Everything);
         let after = other.put("app/c", "3");
         assert_eq!(key(&mut feed).await, ("c".into(), after));
+    });
+}
+
+#[test]
+fn a_cluster_restored_from_a_backup_makes_everything_old() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    let member = &cluster.members[0];
+    block_on(async {
+        let (store, mut feed) = follow(&cluster.addresses(), "app").await;
+        let first = member.put("app/a", "1");
+        assert_eq!(key(&mut feed).await, ("a".into(), first));
+        let undone = std::cell::Cell::new(0);
+        member.set_back(|| (0..10).for_each(|_| undone.set(member.put("app/a", "undone"))));
+        while key(&mut feed).await.1 < undone.get() {}
+        while next(&mut feed).await != Change::Everything {}
+        let again = member.put("app/a", "2");
+        assert!(again < undone.get());
+        assert_eq!(key(&mut feed).await, ("a".into(), again));
+        assert_eq!(store.get_key_value(&"a".into()).await.unwrap().text[..], *b"2");
     });
 }
 
@@ -150,8 +184,8 @@ fn large_values_and_transactions_of_many_keys_are_told_whole() {
         }
         let puts: Vec<_> = (0..100)
             .map(|number| {
-                let key = super::server::base64(format!("{prefix}txn{number:02}"));
-                serde_json::json!({"request_put": {"key": key, "value": super::server::base64("1")}})
+                let key = base64(format!("{prefix}txn{number:02}"));
+                serde_json::json!({"request_put": {"key": key, "value": base64("1")}})
             })
             .collect();
         let (status, answer) = cluster.members[0].ask("kv/txn", &serde_json::json!({"success": puts}));
@@ -169,39 +203,56 @@ fn large_values_and_transactions_of_many_keys_are_told_whole() {
     });
 }
 
-/// A member that keeps its connections and says nothing any more is noticed by the checks.
-fn noticed(hang: impl Fn(&Cluster, &Pipe), heal: impl Fn(&Cluster, &Pipe)) {
+#[test]
+fn where_others_change_keys_all_the_time_nothing_is_missed() {
     let Some(cluster) = Cluster::start(3, &[]) else { return };
-    let watched = (cluster.leader() + 1) % 3;
-    cluster.members.rotate_to(watched, |members| {
-        let pipe = Pipe::before(&members[0].address);
-        let addresses = [pipe.address.clone(), members[1].address.clone(), members[2].address.clone()];
-        block_on(async {
-            let (_store, mut feed) = follow(&addresses, "app").await;
-            let first = members[1].put("app/k", "1");
-            assert_eq!(key(&mut feed).await, ("k".into(), first));
-            hang(&cluster, &pipe);
-            let start = Instant::now();
-            let second = members[1].put("app/k", "2");
-            assert_eq!(key(&mut feed).await, ("k".into(), second));
-            println!("told {} ms after it was set", start.elapsed().as_millis());
-            assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
-            heal(&cluster, &pipe);
-            let third = members[1].put("app/k", "3");
-            assert_eq!(key(&mut feed).await, ("k".into(), third));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(order) {
+                cluster.put("elsewhere", "1");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         });
+        block_on(async {
+            let (_store, mut feed) = follow(&cluster.addresses(), "app").await;
+            // Longer than a check apart, so that the watch is opened again between them, or just then.
+            for pause in [3_400, 3_480, 3_500, 3_520, 3_600] {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                let made = [cluster.put("app/a", "1"), cluster.put("app/b", "2")];
+                for (name, made) in ["a", "b"].into_iter().zip(made) {
+                    let Change::Set(key, meta) = next(&mut feed).await else { panic!("the feed paused") };
+                    assert_eq!((key.as_str(), meta.revision.0), (name, made));
+                }
+            }
+        });
+        over.store(true, order);
     });
 }
 
-trait RotateTo {
-    fn rotate_to(&self, first: usize, run: impl FnOnce(&[&super::server::Member]));
-}
-
-impl RotateTo for Vec<super::server::Member> {
-    fn rotate_to(&self, first: usize, run: impl FnOnce(&[&super::server::Member])) {
-        let members: Vec<_> = self.iter().cycle().skip(first).take(self.len()).collect();
-        run(&members);
-    }
+/// A member that keeps its connections and says nothing any more is noticed by the checks.
+fn noticed(hang: impl Fn(&Member, &Pipe), heal: impl Fn(&Member, &Pipe)) {
+    let Some(cluster) = Cluster::start(3, &[]) else { return };
+    // Not the leader, without which nothing could be set for a while.
+    let first = (cluster.leader() + 1) % 3;
+    let members: Vec<&Member> = cluster.members.iter().cycle().skip(first).take(3).collect();
+    let pipe = Pipe::before(&members[0].address);
+    let addresses = [pipe.address.clone(), members[1].address.clone(), members[2].address.clone()];
+    block_on(async {
+        let (_store, mut feed) = follow(&addresses, "app").await;
+        let first = members[1].put("app/k", "1");
+        assert_eq!(key(&mut feed).await, ("k".into(), first));
+        hang(members[0], &pipe);
+        let start = Instant::now();
+        let second = members[1].put("app/k", "2");
+        assert_eq!(key(&mut feed).await, ("k".into(), second));
+        eprintln!("told {} ms after it was set", start.elapsed().as_millis());
+        assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
+        heal(members[0], &pipe);
+        let third = members[1].put("app/k", "3");
+        assert_eq!(key(&mut feed).await, ("k".into(), third));
+    });
 }
 
 #[test]
@@ -211,15 +262,7 @@ fn a_way_to_a_member_that_swallows_all_is_noticed() {
 
 #[test]
 fn a_member_that_hangs_is_noticed() {
-    let hung = |cluster: &Cluster| (cluster.leader() + 1) % 3;
-    let watched = std::cell::Cell::new(0);
-    noticed(
-        |cluster, _| {
-            watched.set(hung(cluster));
-            cluster.members[watched.get()].stop();
-        },
-        |cluster, _| cluster.members[watched.get()].go_on(),
-    );
+    noticed(|member, _| member.stop(), |member, _| member.go_on());
 }
 
 #[test]
@@ -233,7 +276,7 @@ fn when_the_only_way_swallows_all_the_feed_pauses_and_then_misses_nothing() {
         let start = Instant::now();
         let made = cluster.put(format!("{prefix}k"), "1");
         assert_eq!(next(&mut feed).await, Change::Paused);
-        println!("paused after {} ms", start.elapsed().as_millis());
+        eprintln!("paused after {} ms", start.elapsed().as_millis());
         pipe.mend();
         assert_eq!(key(&mut feed).await, ("k".into(), made));
         assert_eq!(next(&mut feed).await, Change::Resumed);
@@ -264,7 +307,7 @@ fn a_killed_leader_is_replaced_and_nothing_is_missed() {
     let Some(cluster) = Cluster::start(3, &[]) else { return };
     block_on(async {
         let (_store, mut feed) = follow(&cluster.addresses(), "app").await;
-        for round in 0..2 {
+        for _ in 0..2 {
             let leader = cluster.leader();
             let other = &cluster.members[(leader + 1) % 3];
             let before = other.put("app/a", "1");
@@ -273,7 +316,7 @@ fn a_killed_leader_is_replaced_and_nothing_is_missed() {
             // Until there is another leader a change is refused, or its answer is late.
             let start = Instant::now();
             let made = loop {
-                let put = serde_json::json!({"key": super::server::base64("app/b"), "value": ""});
+                let put = serde_json::json!({"key": base64("app/b"), "value": ""});
                 let (status, answer) = other.ask("kv/put", &put);
                 if status == 200 {
                     break answer["header"]["revision"].as_str().unwrap().parse::<u64>().unwrap();
@@ -283,7 +326,6 @@ fn a_killed_leader_is_replaced_and_nothing_is_missed() {
             };
             while key(&mut feed).await != ("b".into(), made) {}
             cluster.members[leader].start();
-            println!("round {round}");
         }
     });
 }

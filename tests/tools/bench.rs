@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{Mount, can_mount, wait_for};
+use crate::etcd;
 use crate::prefect;
 use crate::server::{KEY, Server};
 
@@ -85,6 +86,8 @@ impl Ran {
 pub(super) enum On {
     /// A store of this machine, which keeps bytes.
     Local,
+    /// A real etcd, which keeps bytes.
+    Etcd,
     /// The API of Prefect Cloud 1 over another store, which keeps JSON: a value of which no text was written on the
     /// present mount is shown indented.
     PrefectCloud,
@@ -97,7 +100,7 @@ impl On {
     /// How often each of many processes changes a value; fewer times where one change takes long.
     pub(super) const fn rounds(self) -> usize {
         match self {
-            Self::Local | Self::PrefectCloud => 25,
+            Self::Local | Self::Etcd | Self::PrefectCloud => 25,
             Self::Prefect => 5,
         }
     }
@@ -121,6 +124,7 @@ impl On {
         let (home, behind) = ready(tools).then(local)?;
         let behind = match self {
             Self::Local => behind,
+            Self::Etcd => Behind::Etcd(etcd::Shared::one()?),
             Self::PrefectCloud => Behind::Server(Arc::new(Server::memory())),
             Self::Prefect => Behind::Prefect(prefect::Server::fresh()?),
         };
@@ -133,6 +137,7 @@ enum Behind {
     Memory,
     /// The embedded store's, in the home of the mount.
     Database,
+    Etcd(etcd::Shared),
     Server(Arc<Server>),
     Prefect(prefect::Server),
 }
@@ -140,6 +145,7 @@ enum Behind {
 /// A way to the store past the mount.
 pub(super) enum Past {
     Database(Connection),
+    Etcd(etcd::Keys),
     Server(Arc<Server>),
     Prefect(prefect::Api),
 }
@@ -153,6 +159,7 @@ impl Past {
                 let value: Option<Vec<u8>> = query.query_row([key], |row| row.get(0)).optional().unwrap();
                 value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             }
+            Self::Etcd(keys) => keys.get(key).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             Self::Server(server) => server.get(key).map(|value| value.to_string()),
             Self::Prefect(api) => api.get(key).map(|variable| variable["value"].to_string()),
         }
@@ -162,7 +169,7 @@ impl Past {
     #[allow(clippy::unnecessary_wraps, reason = "to be compared with")]
     pub(super) fn kept(&self, text: &str) -> Option<String> {
         match self {
-            Self::Database(_) => Some(text.to_owned()),
+            Self::Database(_) | Self::Etcd(_) => Some(text.to_owned()),
             Self::Server(_) | Self::Prefect(_) => {
                 Some(serde_json::from_str::<Value>(text).unwrap().to_string())
             }
@@ -185,6 +192,7 @@ impl Bench {
                 let store = format!("sqlite:{}", home.path().join("kv.db").display());
                 Mount::start_in(home, &store, &[])
             }
+            Behind::Etcd(cluster) => Mount::start_in(home, &cluster.argument(), &prefect::PATIENT),
             Behind::Server(server) => Mount::prefect_cloud_in(home, &server.address, KEY, &[]),
             Behind::Prefect(server) => Mount::prefect_in(home, &server.address, &prefect::PATIENT),
         };
@@ -205,6 +213,7 @@ impl Bench {
                 let path = self.mount.home.path().join("kv.db");
                 Past::Database(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap())
             }
+            Behind::Etcd(cluster) => Past::Etcd(cluster.keys()),
             Behind::Server(server) => Past::Server(server.clone()),
             Behind::Prefect(server) => Past::Prefect((*server).clone()),
         }

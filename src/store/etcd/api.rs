@@ -201,7 +201,11 @@ impl Api {
             }
             Err(Unanswered::Lost(error)) => {
                 self.members.failed(member);
-                return Err(Trouble::Unknown(error));
+                return Err(match explained(error) {
+                    // Of the handshake: nothing was asked.
+                    error @ Error::Denied(_) => Trouble::Final(error.into()),
+                    error => Trouble::Unknown(error),
+                });
             }
         };
         if answer.status == StatusCode::OK {
@@ -331,10 +335,22 @@ fn unsure(error: Error, start: Instant) -> Error {
 /// In the words of etcd.
 fn explained(error: Error) -> Error {
     match error {
+        // As a member with TLS does when it is spoken to without.
+        Error::Other(why) if why.contains("closed before message completed") => {
+            Error::Other(format!("{why}; if the cluster speaks TLS, write etcds: in place of etcd:"))
+        }
         Error::Untrusted(why) if why.contains("does not speak TLS") => Error::Untrusted(
             "it does not speak TLS; for a cluster without, write etcd: in place of etcds:".into(),
         ),
+        Error::Unreachable(why) if why.contains("handshake eof") => {
+            Error::Unreachable(format!("{why}; if the cluster has no TLS, write etcd: in place of etcds:"))
+        }
         Error::Untrusted(why) => Error::Untrusted(why.replace("SSL_CERT_FILE", "ETCDCTL_CACERT")),
+        Error::Other(why) | Error::Unreachable(why) if why.contains("received fatal alert") => {
+            Error::Denied(format!(
+                "the cluster wants a client certificate that it knows: set ETCDCTL_CERT and ETCDCTL_KEY ({why})"
+            ))
+        }
         error => error,
     }
 }

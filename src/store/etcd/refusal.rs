@@ -140,3 +140,48 @@ const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
 const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(code: u32, message: &str) -> String {
+        let body = serde_json::json!({"error": message, "code": code, "message": message}).to_string();
+        match Refusal::read(400, body.as_bytes()).verdict() {
+            Verdict::Final(failure) => format!("final {failure:?}"),
+            Verdict::NotDone(error) => format!("not done {error:?}"),
+            Verdict::Unknown(error) => format!("unknown {error:?}"),
+            Verdict::Login => "login".into(),
+        }
+    }
+
+    #[test]
+    fn errors_are_known_by_name_and_others_by_code() {
+        for (code, message, wanted) in [
+            (11, "etcdserver: mvcc: required revision has been compacted", "final Compacted"),
+            (3, "etcdserver: too many operations in txn request", "final TooManyOps"),
+            (3, "etcdserver: request is too large", "final TooBig"),
+            (8, "grpc: received message larger than max (9 vs. 4)", "final TooBig"),
+            (8, "etcdserver: mvcc: database space exceeded", "final Store(Quota"),
+            (8, "etcdserver: too many requests", "not done Busy"),
+            (14, "etcdserver: no leader", "not done Unreachable"),
+            (2, "raft proposal dropped", "not done Unreachable"),
+            (14, "etcdserver: request timed out", "unknown Unreachable"),
+            (2, "context deadline exceeded", "unknown Unreachable"),
+            (14, "transport is closing", "unknown Unreachable"),
+            (16, "etcdserver: invalid auth token", "login"),
+            (3, "etcdserver: user name is empty", "login"),
+            (3, "etcdserver: revision of auth store is old", "login"),
+            (7, "etcdserver: permission denied", "final Store(Denied"),
+            (3, "etcdserver: authentication failed, invalid user ID or password", "final Store(Denied"),
+            (13, "what nobody knows", "final Store(Other"),
+        ] {
+            let verdict = verdict(code, message);
+            assert!(verdict.starts_with(wanted), "{message}: {verdict}");
+        }
+        for (status, body, wanted) in [(404, "Not Found", "etcd of version 3.4"), (502, "<html>", "HTTP 502")]
+        {
+            assert!(Refusal::read(status, body.as_bytes()).message().contains(wanted), "{status}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Several mounts and servers over one cluster, as the machines of a fleet have them.
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use super::common::{Mount, can_mount, close, errno, wait_for};
+use super::pipe::Pipe;
+use super::serve::Server;
+use super::server::Shared;
+
+/// Nothing is seen by asking again.
+const NEVER: [&str; 2] = ["--max-age", "1h"];
+
+fn mount(store: &str) -> Mount {
+    let mount = Mount::start_in(TempDir::new().unwrap(), store, &NEVER);
+    wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
+    mount
+}
+
+fn text(mount: &Mount, name: &str) -> Option<String> {
+    fs::read_to_string(mount.path(name)).ok()
+}
+
+fn names(mount: &Mount) -> Vec<String> {
+    let entries = fs::read_dir(&mount.dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_one_mount_does_the_other_shows() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let (one, other) = (mount(&cluster.argument()), mount(&cluster.argument()));
+    assert_eq!(names(&other), [""; 0]);
+    assert_eq!(errno(fs::metadata(other.path("k"))), libc::ENOENT);
+    fs::write(one.path("k"), "[1]").unwrap();
+    wait_for(PATIENCE, || text(&other, "k").as_deref() == Some("[1]"));
+    wait_for(PATIENCE, || names(&other) == ["k"]);
+    fs::write(other.path("k"), "[1, 2]\n").unwrap();
+    wait_for(PATIENCE, || text(&one, "k").as_deref() == Some("[1, 2]\n"));
+    assert_eq!(fs::metadata(one.path("k")).unwrap().len(), 7);
+    fs::rename(one.path("k"), one.path("moved")).unwrap();
+    wait_for(PATIENCE, || names(&other) == ["moved"]);
+    wait_for(PATIENCE, || errno(fs::metadata(other.path("k"))) == libc::ENOENT);
+    assert_eq!(text(&other, "moved").as_deref(), Some("[1, 2]\n"));
+    fs::remove_file(other.path("moved")).unwrap();
+    wait_for(PATIENCE, || names(&one).is_empty());
+    // The others' JSON need be none.
+    cluster.put(format!("{}raw", cluster.prefix()), "no JSON");
+    wait_for(PATIENCE, || text(&one, "raw").as_deref() == Some("no JSON"));
+}
+
+#[test]
+fn what_is_known_is_not_asked_for_again() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let mount = mount(&cluster.argument());
+    fs::write(mount.path("k"), "1").unwrap();
+    assert_eq!(text(&mount, "k").as_deref(), Some("1"));
+    assert_eq!(names(&mount), ["k"]);
+    let before = mount.status()["calls"].clone();
+    for _ in 0..50 {
+        assert_eq!(text(&mount, "k").as_deref(), Some("1"));
+    }
+    assert_eq!(mount.status()["calls"], before);
+}
+
+#[test]
+fn while_the_way_is_cut_answers_age_and_afterwards_nothing_is_missed() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let pipe = Pipe::before(&cluster.members[0].address);
+    let prefix = cluster.prefix();
+    let store = format!("etcd:{}/{prefix}", pipe.address);
+    let mount = Mount::start_in(TempDir::new().unwrap(), &store, &["--max-age", "100ms", "--timeout", "1s"]);
+    wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
+    cluster.put(format!("{prefix}k"), "1");
+    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("1"));
+    pipe.cut();
+    wait_for(PATIENCE, || mount.status()["freshness"] == "bounded");
+    cluster.put(format!("{prefix}k"), "2");
+    cluster.put(format!("{prefix}new"), "3");
+    assert_eq!(text(&mount, "k").as_deref(), Some("1"));
+    let mut file = File::create(mount.path("k")).unwrap();
+    file.write_all(b"4").unwrap();
+    assert_ne!(close(file), 0);
+    pipe.mend();
+    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("2"));
+    wait_for(PATIENCE, || text(&mount, "new").as_deref() == Some("3"));
+    wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
+    fs::write(mount.path("k"), "5").unwrap();
+    assert_eq!(cluster.members[0].get(format!("{prefix}k")).unwrap(), b"5");
+}
+
+#[test]
+fn of_two_mounts_that_change_one_value_the_second_is_stale() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let (one, other) = (mount(&cluster.argument()), mount(&cluster.argument()));
+    fs::write(one.path("k"), "[1]").unwrap();
+    wait_for(PATIENCE, || text(&other, "k").as_deref() == Some("[1]"));
+    let open = |mount: &Mount| fs::OpenOptions::new().append(true).open(mount.path("k")).unwrap();
+    let (mut first, mut second) = (open(&one), open(&other));
+    first.write_all(b"\n").unwrap();
+    second.write_all(b" \n").unwrap();
+    assert_eq!(close(first), 0);
+    assert_eq!(close(second), libc::ESTALE);
+    assert_eq!(cluster.members[0].get(format!("{}k", cluster.prefix())).unwrap(), b"[1]\n");
+}
+
+#[test]
+fn what_is_set_through_one_server_is_read_through_another_at_once() {
+    let Some(cluster) = Shared::three() else { return };
+    let serve = || Server::start(TempDir::new().unwrap(), &[&cluster.argument()]);
+    let (one, other) = (serve(), serve());
+    for number in 0..20 {
+        one.set("k", json!({"number": number}));
+        assert_eq!(other.get("k").unwrap(), json!({"number": number}));
+        other.set("k", json!([number]));
+        assert_eq!(one.get("k").unwrap(), json!([number]));
+    }
+}

@@ -1,0 +1,117 @@
+//! Clusters behind TLS that want client certificates, made by an authority of our own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::common::{Mount, can_mount};
+use super::server::Cluster;
+
+/// An authority, and what it signs.
+pub(super) struct Authority {
+    dir: TempDir,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let authority = Self { dir: TempDir::new().unwrap() };
+        authority
+            .openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca");
+        authority
+    }
+
+    pub(super) fn openssl(&self, args: &str) {
+        let out =
+            Command::new("openssl").args(args.split(' ')).current_dir(self.dir.path()).output().unwrap();
+        assert!(out.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes `NAME.pem` and `NAME.key`, for a server on this machine or a client.
+    fn certify(&self, name: &str) {
+        let extensions = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
+        fs::write(self.path("ext"), extensions).unwrap();
+        self.openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
+        ));
+    }
+}
+
+/// A cluster that takes those clients only that `authority` knows.
+fn cluster(authority: &Authority) -> Option<Cluster> {
+    authority.certify("server");
+    let path = |name: &str| authority.path(name).display().to_string();
+    let (certificate, key, trusted) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let args = [
+        "--client-cert-auth",
+        "--cert-file",
+        &*certificate,
+        "--key-file",
+        &*key,
+        "--trusted-ca-file",
+        &*trusted,
+    ];
+    Cluster::start_with("https", 1, &args)
+}
+
+/// Mounts with these files; the exit code and what was said.
+fn mount(home: &TempDir, store: &str, files: &[(&str, &Path)]) -> (Option<i32>, String) {
+    let mut command = Mount::command(home);
+    command.envs(files.iter().copied()).arg(store).arg(home.path().join("mnt"));
+    let out = command.output().unwrap();
+    (out.status.code(), String::from_utf8(out.stderr).unwrap())
+}
+
+#[test]
+fn a_client_with_a_certificate_is_served_and_no_other() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let Some(tls) = can_mount().then(|| cluster(&ours)).flatten() else { return };
+    let Some(plain) = Cluster::start(1, &[]) else { return };
+    ours.certify("client");
+    theirs.certify("client");
+    let address = &tls.members[0].address;
+    let store = format!("etcds:{address}/app");
+    let (trusted, distrusted) = (ours.path("ca.pem"), theirs.path("ca.pem"));
+    let identity = |authority: &Authority| (authority.path("client.pem"), authority.path("client.key"));
+    let (known, unknown) = (identity(&ours), identity(&theirs));
+    let with = |trusted, identity: Option<&'_ (PathBuf, PathBuf)>| {
+        let mut files: Vec<(&str, PathBuf)> = vec![("ETCDCTL_CACERT", trusted)];
+        if let Some((certificate, key)) = identity {
+            files.extend([("ETCDCTL_CERT", certificate.clone()), ("ETCDCTL_KEY", key.clone())]);
+        }
+        files
+    };
+    for (store, files, why) in [
+        (&store, vec![], "ETCDCTL_CACERT"),
+        (&store, with(distrusted, Some(&known)), "ETCDCTL_CACERT"),
+        (&store, with(trusted.clone(), None), "ETCDCTL_CERT"),
+        (&store, with(trusted.clone(), Some(&unknown)), "ETCDCTL_CERT"),
+        (&store, with("/nowhere".into(), None), "/nowhere"),
+        (&store, with(trusted.clone(), Some(&(known.0.clone(), "/nowhere".into()))), "/nowhere"),
+        (&format!("etcd:{address}/app"), vec![], "write etcds: in place"),
+        (&format!("etcds:{}", plain.members[0].address), with(trusted.clone(), None), "write etcd: in place"),
+    ] {
+        let home = TempDir::new().unwrap();
+        let files: Vec<(&str, &Path)> = files.iter().map(|(name, file)| (*name, file.as_path())).collect();
+        let (code, said) = mount(&home, store, &files);
+        assert!(code == Some(4) && said.contains(why), "{files:?}: {code:?} {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let home = TempDir::new().unwrap();
+    let files = [("ETCDCTL_CACERT", &*trusted), ("ETCDCTL_CERT", &*known.0), ("ETCDCTL_KEY", &*known.1)];
+    assert_eq!(mount(&home, &store, &files), (Some(0), String::new()));
+    let dir = home.path().join("mnt");
+    let pid = i32::try_from(super::common::status_of(&dir)["pid"].as_i64().unwrap()).unwrap();
+    let mount = Mount { home, dir, pid };
+    fs::write(mount.path("k"), "{\"over\": \"tls\"}").unwrap();
+    super::common::wait_for(super::PATIENCE, || mount.status()["freshness"] == "pushed");
+    assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "{\"over\": \"tls\"}");
+}
