@@ -12,7 +12,7 @@ use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Handle, Ino, State};
 use super::versions::By;
 use super::{Caller, Fs, FsError, FsResult};
-use crate::store::{Entry, Expect, Revision, Text};
+use crate::store::{Change, Entry, Expect, Revision, Text};
 
 /// What an open asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,7 @@ impl Fs {
         if at_home.is_none() && !write && !retried {
             return Err(state.redirect(caller.thread, ino, None));
         }
+        let asked = fetched.is_some();
         let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| Fetched(answer.value)));
         let Some(Fetched(entry)) = known else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else {
@@ -125,17 +126,23 @@ impl Fs {
             state.end_redirect(caller.thread);
             return Err(FsError::NotFound);
         };
-        match at_home {
-            Some(revision) if entry.meta.revision > revision => Ok(Plan::Fetch),
-            Some(_) => {
-                state.end_redirect(caller.thread);
-                Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, false)))
+        match (at_home, meta) {
+            (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
+            // A listing told of a newer version than is remembered. The kernel must not keep the older one in its place.
+            (Some(revision), Some(meta)) if entry.meta.revision < revision && !asked => {
+                self.cache.apply(&Change::Set(inode.key.clone(), meta.clone()));
+                Ok(Plan::Fetch)
             }
-            None if retried => {
+            (Some(revision), _) => {
+                let direct = entry.meta.revision < revision;
+                state.end_redirect(caller.thread);
+                Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, direct)))
+            }
+            (None, _) if retried => {
                 state.end_redirect(caller.thread);
                 Ok(Plan::Done(self.open_direct(&mut state, caller, ino, entry, access)))
             }
-            None => Err(send_to_draft(&mut state, caller, ino, entry, access)),
+            (None, _) => Err(send_to_draft(&mut state, caller, ino, entry, access)),
         }
     }
 
@@ -243,4 +250,55 @@ pub(super) fn draft_of(entry: Entry, access: Access) -> Draft {
 
 pub(super) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
     Handle { ino, content, writable, append, opener: caller.thread, failed: None, refused: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Settings, scratch::Patterns};
+    use super::*;
+    use crate::cache::{self, Cache};
+    use crate::store::{Key, MemoryStore, Store};
+
+    #[tokio::test]
+    async fn a_listing_that_is_newer_than_the_remembered_value_is_never_read_as_that_value() {
+        let store = MemoryStore::new();
+        let elsewhere = store.another_door();
+        let bounds = cache::Settings {
+            entries: 100.try_into().unwrap(),
+            bytes: 1000,
+            max_age: Duration::ZERO,
+            max_stale: Duration::ZERO,
+        };
+        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
+        cache.set_pushed(true);
+        let settings = Settings {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            umask: 0,
+            validate: Validate::Json,
+            names: crate::fs::names::Names::default(),
+            scratch: Patterns::new(&[]).unwrap(),
+            aside: std::path::PathBuf::new(),
+        };
+        let fs = Fs::new(cache, settings);
+        let caller = Caller { thread: 1, uid: 0, gid: 0 };
+        let text = |text: &str| Text::from(text.as_bytes());
+        fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();
+        let ino = fs.clone().lookup(caller, "k".into()).await.unwrap().attr.unwrap().ino;
+        // The feed has not told of it yet.
+        elsewhere.set_key_value(&Key::from("k"), text("22"), Expect::Anything).await.unwrap();
+        let directory = fs.clone().open_directory(caller).await.unwrap();
+        let mut size = 0;
+        fs.read_directory_plus(&directory, 2, |_, attr, _| {
+            size = attr.size;
+            true
+        });
+        assert_eq!(size, 2);
+        let access = Access { write: false, append: false, truncate: false };
+        let opened = fs.clone().open(caller, ino, access).await.unwrap();
+        assert_eq!(fs.read(opened.fh, 0, 10, <[u8]>::to_vec).unwrap(), b"22");
+    }
 }
