@@ -2,6 +2,8 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 mod common;
+#[path = "notify/load.rs"]
+mod load;
 #[path = "serve/server.rs"]
 mod server;
 
@@ -9,7 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -101,14 +103,21 @@ fn mounted() -> (Mount, Elsewhere) {
     (mount, elsewhere)
 }
 
+/// There is a key `k`, and all events of that are over.
+fn told_of_k(mount: &Mount, elsewhere: &Elsewhere) {
+    let watch = Watch::new(&mount.dir, &[]);
+    elsewhere.set("k", "1");
+    watch.until("CLOSE_WRITE,CLOSE k");
+    assert_eq!(text(mount.path("k")), "1");
+}
+
 #[test]
 fn set_create_and_delete_elsewhere_are_told_as_if_made_here() {
     if !can_mount() {
         return;
     }
     let (mount, elsewhere) = mounted();
-    elsewhere.set("k", "1");
-    wait_for(PATIENCE, || mount.path("k").exists());
+    told_of_k(&mount, &elsewhere);
     let (directory, file) = (Watch::new(&mount.dir, &[]), Watch::new(&mount.path("k"), &[]));
     for value in ["22", "3"] {
         elsewhere.set("k", value);
@@ -145,8 +154,7 @@ fn what_systemd_watches_is_told() {
         return;
     }
     let (mount, elsewhere) = mounted();
-    elsewhere.set("k", "1");
-    wait_for(PATIENCE, || mount.path("k").exists());
+    told_of_k(&mount, &elsewhere);
     let mask = |events: &str| ["-e".to_owned(), events.to_owned()];
     let changed = mask("delete_self,move_self,attrib,close_write,create,delete,moved_from,moved_to");
     let parent = mask("move_self,delete_self,attrib,create,moved_to");
@@ -188,8 +196,7 @@ fn a_file_that_readers_hold_is_replaced_and_they_keep_their_version() {
         return;
     }
     let (mount, elsewhere) = mounted();
-    elsewhere.set("k", "1");
-    wait_for(PATIENCE, || mount.path("k").exists());
+    told_of_k(&mount, &elsewhere);
     let (directory, file) = (Watch::new(&mount.dir, &[]), Watch::new(&mount.path("k"), &[]));
     let mut reader = fs::File::open(mount.path("k")).unwrap();
     elsewhere.set("k", "22");
@@ -305,109 +312,4 @@ fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
     elsewhere.set("k", "1");
     assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
     wait_for(PATIENCE, || !is_running(last));
-}
-
-#[test]
-fn a_storm_of_changes_delays_nobody_and_its_end_is_told() {
-    if !can_mount() {
-        return;
-    }
-    let (mount, elsewhere) = mounted();
-    let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
-    let slowest = AtomicU64::new(0);
-    let busy = AtomicBool::new(true);
-    std::thread::scope(|scope| {
-        let _busy = Busy(&busy);
-        scope.spawn(|| {
-            while busy.load(Ordering::Relaxed) {
-                let start = Instant::now();
-                fs::write(mount.path("own"), "1").unwrap();
-                assert_eq!(text(mount.path("own")), "1");
-                fs::read_dir(&mount.dir).unwrap().count();
-                slowest.fetch_max(start.elapsed().as_millis() as u64, Ordering::Relaxed);
-            }
-        });
-        std::thread::scope(|scope| {
-            for thread in 0..20 {
-                let elsewhere = &elsewhere;
-                scope.spawn(move || {
-                    for number in 0..500 {
-                        elsewhere.set(&format!("key{}", (thread * 500 + number) % 2_000), "1");
-                    }
-                });
-            }
-        });
-    });
-    elsewhere.set("end", "1");
-    watch.until("CLOSE_WRITE,CLOSE end");
-    let slowest = slowest.into_inner();
-    assert!(slowest < 5_000, "{slowest} ms");
-}
-
-#[test]
-fn readers_and_writers_and_remote_changes_never_stop_each_other() {
-    if !can_mount() {
-        return;
-    }
-    let seconds = std::env::var("KVFS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    let (mount, elsewhere) = mounted();
-    for number in 0..8 {
-        elsewhere.set(&format!("k{number}"), "\"0\"");
-    }
-    let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
-    let busy = AtomicBool::new(true);
-    let (rounds, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    let while_busy = |work: &dyn Fn(u64)| {
-        let mut round = 0;
-        while busy.load(Ordering::Relaxed) {
-            round += 1;
-            work(round);
-            rounds.fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|scope| {
-        let _busy = Busy(&busy);
-        scope.spawn(|| {
-            while_busy(&|round| {
-                elsewhere.set(&format!("k{}", round % 8), &format!("\"{round}\""));
-                elsewhere.set("comes", "1");
-                elsewhere.delete("comes");
-                made.fetch_add(3, Ordering::Relaxed);
-            });
-        });
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while_busy(&|round| {
-                    let text = text(mount.path(format!("k{}", round % 8)));
-                    assert!(text.starts_with('"') && text.ends_with('"'), "{text}");
-                    _ = fs::read(mount.path("comes"));
-                });
-            });
-        }
-        scope.spawn(|| while_busy(&|_| assert!(fs::read_dir(&mount.dir).unwrap().count() >= 8)));
-        scope.spawn(|| {
-            while_busy(&|round| {
-                fs::write(mount.path("own"), round.to_string()).unwrap();
-                assert_eq!(text(mount.path("own")), round.to_string());
-                fs::rename(mount.path("own"), mount.path("moved")).unwrap();
-                fs::remove_file(mount.path("moved")).unwrap();
-                // One for the set, two for the rename, one for the removal.
-                made.fetch_add(4, Ordering::Relaxed);
-            });
-        });
-        for _ in 0..seconds {
-            let before = rounds.load(Ordering::Relaxed);
-            std::thread::sleep(Duration::from_secs(1));
-            wait_for(PATIENCE, || rounds.load(Ordering::Relaxed) > before + 10);
-        }
-    });
-    elsewhere.set("end", "1");
-    watch.until("CLOSE_WRITE,CLOSE end");
-    for number in 0..8 {
-        let key = format!("k{number}");
-        assert_eq!(Some(text(mount.path(&key))), elsewhere.get(&key), "{key}");
-    }
-    let database = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
-    let revision: i64 = database.query_row("SELECT max(revision) FROM change", [], |row| row.get(0)).unwrap();
-    assert_eq!(revision.unsigned_abs(), 8 + made.into_inner() + 1, "the herald changes nothing in the store");
 }

@@ -258,7 +258,7 @@ pub(super) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool,
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Settings, scratch::Patterns};
+    use super::super::{ROOT, Settings, scratch::Patterns};
     use super::*;
     use crate::cache::{self, Cache};
     use crate::store::{Key, MemoryStore, Store};
@@ -289,10 +289,10 @@ mod tests {
         let caller = Caller { thread: 1, uid: 0, gid: 0 };
         let text = |text: &str| Text::from(text.as_bytes());
         fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();
-        let ino = fs.clone().lookup(caller, super::super::ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+        let ino = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
         // The feed has not told of it yet.
         elsewhere.set_key_value(&Key::from("k"), text("22"), Expect::Anything).await.unwrap();
-        let directory = fs.clone().open_directory(caller, super::super::ROOT).await.unwrap();
+        let directory = fs.clone().open_directory(caller, ROOT).await.unwrap();
         let mut size = 0;
         fs.read_directory_plus(&directory, 2, |_, attr, _| {
             size = attr.size;
