@@ -341,13 +341,18 @@ impl Cache {
         match change {
             Change::Set(key, meta) => {
                 if inner.known.peek(key).is_none_or(|known| known.revision() < Some(meta.revision)) {
-                    inner.forget(key);
+                    let text = inner.known.peek(key).and_then(|_| self.store.take_told(key, meta.revision));
+                    inner.doubt_key(key);
+                    if let Some(text) = text {
+                        let entry = Entry { meta: meta.clone(), text };
+                        inner.remember(key, Known::new(Some(entry)), self.settings.bytes);
+                    }
                 }
             }
             Change::Deleted(key, revision) => {
                 let older = |known: &Known| known.revision().is_some_and(|old| old < *revision);
                 if inner.known.peek(key).is_none_or(older) {
-                    inner.forget(key);
+                    inner.doubt_key(key);
                 }
             }
             Change::Paused => {

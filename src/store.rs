@@ -310,6 +310,11 @@ pub trait Store: Send + Sync {
         Err(Error::Other("keys of this store have no tags".into()))
     }
 
+    /// The value of a version that the feed has told of, if the store still has it at hand. To be asked for once.
+    fn take_told(&self, _key: &Key, _revision: Revision) -> Option<Text> {
+        None
+    }
+
     /// Starts the change feed, if the store has one: all changes after this call, in order per key. Those made
     /// through this very value may be left out.
     ///

@@ -117,7 +117,7 @@ fn on_prefect() -> Option<Mounted> {
 
 fn on_etcd() -> Option<Mounted> {
     Mounted::served(true, || {
-        let cluster = common::can_mount().then(etcd::Shared::one)??;
+        let cluster = common::can_mount().then(etcd::Shared::usual)??;
         let store = cluster.argument();
         let mount = Mount::start_in(tempfile::TempDir::new().unwrap(), &store, &prefect::PATIENT);
         let location = kvfs::store::Location::parse(Some(&store), std::path::Path::new("/")).unwrap();

@@ -1,4 +1,5 @@
 //! Keys with parts as directories, on a real mount.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

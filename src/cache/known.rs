@@ -14,7 +14,7 @@ use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision};
 pub(super) struct Known {
     pub(super) value: Option<Entry>,
     pub(super) at: Instant,
-    /// Changes were missed: it may only stand in while the store is down.
+    /// It may be old: it may only stand in while the store is down.
     pub(super) doubted: bool,
 }
 
@@ -79,7 +79,7 @@ impl Inner {
             }
             // Another call or the store told of a newer version before this answer came.
             Ok(_) if known < newest => {
-                self.forget(key);
+                self.doubt_key(key);
                 self.listings.forget();
             }
             Err(error) if error.may_have_changed() => {
@@ -135,6 +135,14 @@ impl Inner {
         self.forget(from);
         self.forget(to);
         self.listings.forget();
+    }
+
+    /// The value of `key` is another one, or may be: what is known may only stand in while the store is down.
+    pub(super) fn doubt_key(&mut self, key: &Key) {
+        self.outdate(key);
+        if let Some(known) = self.known.peek_mut(key) {
+            known.doubted = true;
+        }
     }
 
     /// An answer in flight may be from before a change of `key`.

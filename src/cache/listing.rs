@@ -30,7 +30,7 @@ pub(super) struct Flight {
 pub(super) struct Remembered {
     pub(super) keys: Keys,
     pub(super) at: Instant,
-    /// Changes were missed: it may only stand in while the store is down.
+    /// It may be old: it may only stand in while the store is down.
     pub(super) doubted: bool,
 }
 
@@ -100,9 +100,8 @@ impl Listings {
                 self.outdate();
             }
         }
-        if let Some(mut remembered) = self.remembered.take()
-            && (remembered.doubted || self.apply(&mut remembered.keys, change))
-        {
+        if let Some(mut remembered) = self.remembered.take() {
+            remembered.doubted |= !self.apply(&mut remembered.keys, change);
             self.remembered = Some(remembered);
         }
     }
@@ -110,17 +109,16 @@ impl Listings {
     /// It is not known what has become of some key.
     pub(super) fn forget(&mut self) {
         self.outdate();
-        self.remembered = None;
+        if let Some(remembered) = &mut self.remembered {
+            remembered.doubted = true;
+        }
     }
 
     /// Changes were missed.
     pub(super) fn doubt(&mut self) {
-        self.outdate();
+        self.forget();
         self.deleted.clear();
         self.forgotten = Revision::default();
-        if let Some(remembered) = &mut self.remembered {
-            remembered.doubted = true;
-        }
     }
 
     /// It was right until now.

@@ -31,11 +31,7 @@ impl Fs {
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
-        let name = match self.known_place(within, name)? {
-            Place::File(path) => path,
-            Place::Directory(..) => return Err(FsError::IsDirectory),
-            Place::Nothing(_) => return Err(FsError::BadName),
-        };
+        let name = self.place_of_new(within, name)?;
         if let Some(created) = self.herald_create(caller, &name) {
             return created;
         }
@@ -85,6 +81,14 @@ impl Fs {
         }
         let attr = self.attr_in(&state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, quiet: false }))
+    }
+
+    fn place_of_new(&self, within: Ino, name: &str) -> FsResult<String> {
+        match self.known_place(within, name)? {
+            Place::File(path) => Ok(path),
+            Place::Directory(..) => Err(FsError::IsDirectory),
+            Place::Nothing(_) => Err(FsError::BadName),
+        }
     }
 
     /// The attributes of what `caller` makes with `mode`, where the mode of all others is `usual` less the umask.

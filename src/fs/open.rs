@@ -104,10 +104,7 @@ impl Fs {
             Body::Directory => return Err(FsError::IsDirectory),
             Body::Draft(_) => None,
         };
-        if write && let Some(error) = self.cache.outage() {
-            // Said at once: most shells do not look at what close(2) says.
-            return Err(error.into());
-        }
+        self.check_outage(write)?;
         let version = meta.map(|meta| meta.revision).unwrap_or_default();
         if inode.stale > 0 && settled != Some(version) {
             return Ok(Plan::Settle(version));
@@ -146,6 +143,11 @@ impl Fs {
             }
             (None, _) => Err(send_to_draft(&mut state, caller, ino, entry, access)),
         }
+    }
+
+    /// Says at once that a file cannot be written: most shells do not look at what close(2) says.
+    fn check_outage(&self, write: bool) -> FsResult<()> {
+        self.cache.outage().filter(|_| write).map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Serves an open that has no name to look up.

@@ -128,6 +128,10 @@ impl Store for Counted {
         self.inner.set_tags(key, tags).await
     }
 
+    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.inner.take_told(key, revision)
+    }
+
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         self.inner.changes()
     }

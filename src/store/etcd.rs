@@ -206,6 +206,10 @@ impl Store for EtcdStore {
         Err(if renames.iter().enumerate().all(unchanged) { Error::Exists } else { Error::Changed })
     }
 
+    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.view.take(key, revision)
+    }
+
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         let (feed, changes) = mpsc::unbounded_channel();
         tokio::spawn(Follower::new(self.view.clone(), feed).run(self.open.subscribe()));

@@ -203,6 +203,10 @@ impl Store for Guarded {
         self.write(Box::pin(async move { inner.set_tags(&key, &tags).await })).await
     }
 
+    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.inner.take_told(key, revision)
+    }
+
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         self.inner.changes()
     }

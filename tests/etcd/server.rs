@@ -33,6 +33,15 @@ impl Shared {
         Self::of(&THREE, 3)
     }
 
+    /// As many members as `KVFS_ETCD_MEMBERS` says, 1 or 3; else one.
+    pub(super) fn usual() -> Option<Self> {
+        if std::env::var("KVFS_ETCD_MEMBERS").is_ok_and(|members| members == "3") {
+            Self::three()
+        } else {
+            Self::one()
+        }
+    }
+
     fn of(place: &'static Mutex<Option<Cluster>>, members: usize) -> Option<Self> {
         static TESTS: AtomicUsize = AtomicUsize::new(0);
         let mut cluster = place.lock();

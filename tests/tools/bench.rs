@@ -124,7 +124,7 @@ impl On {
         let (home, behind) = ready(tools).then(local)?;
         let behind = match self {
             Self::Local => behind,
-            Self::Etcd => Behind::Etcd(etcd::Shared::one()?),
+            Self::Etcd => Behind::Etcd(etcd::Shared::usual()?),
             Self::PrefectCloud => Behind::Server(Arc::new(Server::memory())),
             Self::Prefect => Behind::Prefect(prefect::Server::fresh()?),
         };

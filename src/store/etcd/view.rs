@@ -1,8 +1,11 @@
 //! The keys below the prefix, as a store shows them.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::api::{Api, Outcome};
@@ -16,6 +19,9 @@ use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
 const PAGE: u32 = 1_000;
 /// Bytes of values that a listing keeps.
 const TEXTS: usize = 64 << 20;
+/// Most values of the watch that are kept until they are taken, and the largest one in bytes.
+const TOLD: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
+const TOLD_BYTES: usize = 16 << 10;
 /// How often a listing is begun anew because its revision is compacted meanwhile.
 const ROUNDS: usize = 3;
 
@@ -24,6 +30,8 @@ pub(super) struct View {
     prefix: String,
     /// How many keys were left out of the last listing.
     strange: AtomicUsize,
+    /// Values that the watch brought of late.
+    told: Mutex<LruCache<Key, (Revision, Text)>>,
 }
 
 /// A listing under way.
@@ -37,7 +45,7 @@ struct Listed {
 
 impl View {
     pub(super) fn new(api: Api, prefix: String) -> Self {
-        Self { api, prefix, strange: AtomicUsize::new(0) }
+        Self { api, prefix, strange: AtomicUsize::new(0), told: Mutex::new(LruCache::new(TOLD)) }
     }
 
     /// Whether etcd can have the key: it has no empty one.
@@ -63,6 +71,19 @@ impl View {
     pub(super) fn key(&self, sent: &Bytes) -> Option<Key> {
         let name = sent.0.strip_prefix(self.prefix.as_bytes())?;
         std::str::from_utf8(name).ok().map(Key::from)
+    }
+
+    /// Keeps a value that the watch has brought.
+    pub(super) fn keep(&self, key: &Key, revision: Revision, value: &[u8]) {
+        if value.len() <= TOLD_BYTES {
+            self.told.lock().put(key.clone(), (revision, value.into()));
+        }
+    }
+
+    /// The value that the watch has brought of this version.
+    pub(super) fn take(&self, key: &Key, revision: Revision) -> Option<Text> {
+        let (kept, text) = self.told.lock().pop(key)?;
+        (kept == revision).then_some(text)
     }
 
     pub(super) async fn get(&self, key: &Key) -> Outcome<Option<Entry>> {

@@ -202,10 +202,12 @@ impl Follower {
     /// `None` for a key that is no text.
     fn change(&self, cluster: u64, event: &Event) -> Option<Change> {
         let (key, pair) = (self.view.key(&event.kv.key)?, &event.kv);
-        Some(match event.what.as_str() {
-            "DELETE" => Change::Deleted(key, Revision(pair.changed)),
-            _ => Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())),
-        })
+        let revision = Revision(pair.changed);
+        if event.what == "DELETE" {
+            return Some(Change::Deleted(key, revision));
+        }
+        self.view.keep(&key, revision, &pair.value.0);
+        Some(Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())))
     }
 
     /// Everything up to this revision was told, for certain.
