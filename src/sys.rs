@@ -188,6 +188,18 @@ pub fn unlink_at(directory: &File, name: &CStr) -> io::Result<()> {
     done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })
 }
 
+/// Makes a directory below `directory`.
+pub fn make_directory_at(directory: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    done(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), 0o777) })
+}
+
+/// Removes an empty directory below `directory`.
+pub fn remove_directory_at(directory: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) })
+}
+
 /// Renames the file `from` below `directory` to `to`.
 pub fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let directory = directory.as_raw_fd();

@@ -97,7 +97,8 @@ fn herald(mount: &Mount) -> Option<i32> {
 }
 
 fn mounted() -> (Mount, Elsewhere) {
-    let mount = Mount::sqlite(&["--notify"]);
+    // A deadline that does not depend on how busy the disk is.
+    let mount = Mount::sqlite(&["--notify", "--timeout", "60s"]);
     let elsewhere = Elsewhere::of(&mount);
     wait_for(PATIENCE, || herald(&mount).is_some());
     (mount, elsewhere)

@@ -34,6 +34,10 @@ pub enum Kind {
     Replaced,
     /// The file is gone.
     Deleted,
+    /// The directory is new.
+    DirectoryMade,
+    /// The directory is gone.
+    DirectoryRemoved,
 }
 
 /// One event to be made.
@@ -70,6 +74,8 @@ struct Orders {
 pub(super) struct Before {
     ino: Option<Ino>,
     there: Option<bool>,
+    /// The directories on the way to it, outermost first: whether they are there, and their inodes.
+    directories: Vec<(String, bool, Option<Ino>)>,
 }
 
 impl Herald {
@@ -114,7 +120,7 @@ impl Herald {
     fn add(&self, mut order: Order) {
         let mut orders = self.orders.lock();
         let is_waiting = |kind, name: &str| orders.names.contains(&(kind, name.to_owned()));
-        if order.kind != Kind::Deleted && is_waiting(Kind::Deleted, &order.name) {
+        if matches!(order.kind, Kind::Set | Kind::Replaced) && is_waiting(Kind::Deleted, &order.name) {
             order.kind = Kind::Created;
         }
         // Each order is about how things are when it is carried out: one of a kind is enough.
@@ -142,7 +148,7 @@ impl Fs {
     /// Makes the kernel forget a name that must be new to it for the order to be carried out. Not to be called by the
     /// threads that answer it.
     pub fn prepare(&self, order: &Order) {
-        if matches!(order.kind, Kind::Created | Kind::Replaced)
+        if matches!(order.kind, Kind::Created | Kind::Replaced | Kind::DirectoryMade)
             && let Some(done) = self.notify(vec![Notice::Entry(order.name.clone())])
         {
             // An error means that the kernel is gone.
@@ -163,9 +169,23 @@ impl Fs {
         let before = keys.map(|key| {
             let named = key.and_then(|key| state.named(&self.settings.names.encode(key)));
             let known = named.filter(|(_, inode)| inode.lookups > 0 && matches!(inode.body, Body::Key(_)));
-            Before { ino: known.map(|(ino, _)| ino), there: key.and_then(&was_there) }
+            let directories = key.map(|key| self.directories_of(&state, key)).unwrap_or_default();
+            Before { ino: known.map(|(ino, _)| ino), there: key.and_then(&was_there), directories }
         });
         before.collect()
+    }
+
+    fn directories_of(&self, state: &State, key: &Key) -> Vec<(String, bool, Option<Ino>)> {
+        let Some(keys) = self.cache.peek_keys().filter(|_| self.settings.names.has_directories()) else {
+            return Vec::new();
+        };
+        let path = self.settings.names.encode(key);
+        let ways = path.match_indices('/').map(|(end, _)| &path[..end]);
+        let known = ways.map(|way| {
+            let there = state.keeps(way) || self.has_keys(way, &keys.value);
+            (way.to_owned(), there, state.folder_ino(way))
+        });
+        known.collect()
     }
 
     /// Orders what follows from `changes`, those of them that are `news`.
@@ -177,8 +197,33 @@ impl Fs {
                 Change::Everything | Change::Paused | Change::Resumed => continue,
             };
             let name = self.settings.names.encode(&key);
+            let directories = before.directories;
+            if kind != Kind::Deleted {
+                directories
+                    .iter()
+                    .filter(|(_, there, _)| !there)
+                    .for_each(|new| self.announce_directory(new));
+            }
             self.herald.add(Order { kind, name, key, meta, old: before.ino });
+            if kind == Kind::Deleted {
+                directories
+                    .iter()
+                    .filter(|(_, there, _)| *there)
+                    .rev()
+                    .for_each(|old| self.announce_directory(old));
+            }
         }
+    }
+
+    /// Orders what is to be told of a directory that was there, or was not, before a change.
+    fn announce_directory(&self, (path, was_there, old): &(String, bool, Option<Ino>)) {
+        let Some(keys) = self.cache.peek_keys() else { return };
+        let kind = match (was_there, self.is_directory(path, &keys.value)) {
+            (false, true) => Kind::DirectoryMade,
+            (true, false) => Kind::DirectoryRemoved,
+            (true, true) | (false, false) => return,
+        };
+        self.herald.add(Order { kind, name: path.clone(), key: Key::from(""), meta: nobody(), old: *old });
     }
 
     fn kind_of_set(&self, key: &Key, meta: &Meta, before: &Before) -> Kind {
@@ -206,10 +251,29 @@ impl Fs {
                 }
                 order.old.filter(|old| state.inodes.contains_key(old)).unwrap_or_else(|| state.shadow(&order))
             }
+            Kind::DirectoryRemoved if order.name == name => order
+                .old
+                .filter(|old| state.inodes.contains_key(old))
+                .unwrap_or_else(|| state.shadow_folder(name)),
             Kind::Created if order.name == name => return Some(absent),
-            Kind::Set | Kind::Created | Kind::Replaced | Kind::Deleted => return None,
+            _ => return None,
         };
         self.heralded(&mut state, ino).ok()
+    }
+
+    /// Whether a directory shall be new to the herald.
+    pub(super) fn is_new_to_herald(&self, caller: Caller, path: &str) -> bool {
+        let order = self.herald_order(caller);
+        order.is_some_and(|order| order.kind == Kind::DirectoryMade && order.name == path)
+    }
+
+    /// The herald makes a directory that exists, or removes one that is gone.
+    pub(super) fn herald_directory(&self, caller: Caller, path: &str) -> Option<FsResult<()>> {
+        self.herald.is(caller).then(|| {
+            let order = self.herald_order(caller).filter(|order| order.name == path);
+            let known = |order: &Order| matches!(order.kind, Kind::DirectoryMade | Kind::DirectoryRemoved);
+            order.filter(known).map(drop).ok_or(FsError::NotFound)
+        })
     }
 
     /// The herald opens whatever it found.
@@ -266,7 +330,7 @@ impl Fs {
             inode.lookups += 1;
         }
         let mut attr = self.attr_in(state, ino, None)?;
-        attr.links = 1;
+        attr.links = if attr.directory { 2 } else { 1 };
         Ok(Found { attr: Some(attr), ttl: Duration::ZERO })
     }
 }
@@ -278,6 +342,15 @@ impl State {
             Some((ino, inode)) if matches!(inode.body, Body::Key(_)) => ino,
             _ => self.shadow(order),
         }
+    }
+
+    /// As [`State::shadow`], of a directory.
+    fn shadow_folder(&mut self, path: &str) -> Ino {
+        let ino = self.add_inode(path, &Key::from(""), Body::Directory);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.unlinked = true;
+        }
+        ino
     }
 
     /// An inode that no name leads to, for as long as the kernel refers to it.

@@ -27,6 +27,9 @@ impl Fs {
     /// Finds `name` in the directory `within` and counts one reference to its inode.
     pub async fn lookup(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
         match self.place(within, &name).await? {
+            Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
+                Ok(Found { attr: None, ttl: Duration::ZERO })
+            }
             Place::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
             Place::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
             Place::File(path) => self.lookup_file(caller, path).await,

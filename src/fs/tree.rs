@@ -132,15 +132,21 @@ impl Fs {
         name: String,
         mode: u32,
     ) -> FsResult<Found> {
-        self.writable()?;
         if !self.settings.names.has_directories() {
             return Err(FsError::Flat);
         }
         let path = match self.place(within, &name).await? {
+            Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
+                return Ok(self.found_directory(&mut self.state.lock(), &path, Duration::ZERO));
+            }
+            Place::File(path) if self.herald_directory(caller, &path).is_some() => {
+                return Err(FsError::NotFound);
+            }
             Place::File(path) if base(&path) == name => path,
             Place::File(_) | Place::Directory(..) => return Err(FsError::Exists),
             Place::Nothing(_) => return Err(FsError::BadName),
         };
+        self.writable()?;
         self.check_directory(&path)?;
         let keys = self.keys().await?;
         let key = self.key_of(&path).await?;
@@ -167,16 +173,27 @@ impl Fs {
     }
 
     /// rmdir(2): of a directory without keys, files and directories.
-    pub async fn remove_directory(self: Arc<Self>, within: Ino, name: String) -> FsResult<()> {
-        self.writable()?;
+    pub async fn remove_directory(
+        self: Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: String,
+    ) -> FsResult<()> {
         let path = match self.place(within, &name).await? {
+            Place::Directory(path, _) if self.herald_directory(caller, &path).is_some() => {
+                return Err(FsError::NotEmpty);
+            }
             Place::Directory(path, _) => path,
             Place::File(path) => {
+                if let Some(done) = self.herald_directory(caller, &path) {
+                    return done;
+                }
                 let there = self.state.lock().names.contains_key(&path);
                 return Err(if there { FsError::NotDirectory } else { FsError::NotFound });
             }
             Place::Nothing(_) => return Err(FsError::NotFound),
         };
+        self.writable()?;
         let keys = self.keys().await?.value;
         let has_keys = self.has_keys(&path, &keys);
         let mut state = self.state.lock();

@@ -139,9 +139,9 @@ impl Filesystem for Adapter {
         reply.error(self.answers.refuse(Op::Link, parent, name));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
-        let done = self.fs.clone().remove_directory(Ino(parent.0), name.clone());
+        let done = self.fs.clone().remove_directory(caller(request), Ino(parent.0), name.clone());
         self.answers.give(Op::RmDir, (parent, name), done, |result| answer_empty(reply, result));
     }
 

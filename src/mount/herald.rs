@@ -67,6 +67,8 @@ fn give_next(fs: &Fs, child: &mut Child) -> io::Result<()> {
         herald::Kind::Created => b'c',
         herald::Kind::Replaced => b'r',
         herald::Kind::Deleted => b'd',
+        herald::Kind::DirectoryMade => b'm',
+        herald::Kind::DirectoryRemoved => b'x',
     };
     let mut line = vec![kind];
     line.extend(order.name.bytes());
@@ -101,6 +103,8 @@ pub fn run(mountpoint: &Path, device: u64) -> io::Result<()> {
 fn carry_out(root: &File, kind: u8, name: &CString) -> io::Result<()> {
     match kind {
         b'd' => sys::unlink_at(root, name),
+        b'm' => sys::make_directory_at(root, name),
+        b'x' => sys::remove_directory_at(root, name),
         b'r' => {
             let temporary = Path::new(&*name.to_string_lossy()).with_file_name(herald::TEMPORARY);
             let temporary = CString::new(temporary.to_string_lossy().into_owned())?;

@@ -150,13 +150,18 @@ fn no_acknowledged_set_is_lost_and_no_reader_goes_back_in_time() {
         let _over = Over(&run.over);
         disturb(&fleet, &pipes, &run.over, Duration::from_secs(extent("KVFS_CLUSTER_SECONDS", 15)));
     });
+    check_end(&fleet, &paths, run);
+}
+
+/// What was acknowledged is what all have in the end, or what was begun after it.
+fn check_end(fleet: &Fleet, paths: &[PathBuf], run: &Run) {
     let told: Vec<[u64; 3]> = run
         .told
         .iter()
         .map(|told| [&told.acknowledged, &told.begun, &told.failed].map(|count| count.load(Ordering::SeqCst)))
         .collect();
     for (writer, [acknowledged, begun, _]) in told.iter().enumerate() {
-        for path in &paths {
+        for path in paths {
             wait_for(PATIENCE, || {
                 let text = fs::read_to_string(path.join(format!("w{writer}")));
                 text.is_ok_and(|text| (*acknowledged..=*begun).contains(&count_of(&text)))

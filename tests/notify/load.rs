@@ -1,10 +1,11 @@
 //! Many changes at once, while the mount is used.
 
 use std::fs;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::common::{Mount, can_mount, wait_for};
+use super::common::{Mount, can_mount, close, wait_for};
 use super::{Busy, PATIENCE, Watch, mounted, text};
 
 #[test]
@@ -109,7 +110,10 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
 }
 
 fn save_and_remove(mount: &Mount, round: u64) {
-    fs::write(mount.path("own"), round.to_string()).unwrap();
+    // Unlike `fs::write`, which does not look at what close(2) says.
+    let mut own = fs::File::create(mount.path("own")).unwrap();
+    own.write_all(round.to_string().as_bytes()).unwrap();
+    assert_eq!(close(own), 0);
     assert_eq!(text(mount.path("own")), round.to_string());
     fs::rename(mount.path("own"), mount.path("moved")).unwrap();
     fs::remove_file(mount.path("moved")).unwrap();

@@ -112,6 +112,40 @@ fn rule_03_readers_see_one_version_whole() {
     assert_eq!(again, old);
 }
 
+/// The kernel hears of sizes, contents and changes by ways of their own, in any order.
+#[test]
+fn rule_03_a_value_is_never_cut_at_the_length_of_another_one() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--timeout", "60s"]);
+    let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+    let other = Mount::start_in(tempfile::TempDir::new().unwrap(), &store, &["--timeout", "60s"]);
+    let text = |number: usize| format!("[{number},\"{}\",{number}]\n", "x".repeat(number));
+    let save = |number: usize| {
+        let mut file = File::create(mount.path("k")).unwrap();
+        file.write_all(text(number).as_bytes()).unwrap();
+        assert_eq!(close(file), 0);
+    };
+    save(0);
+    wait_for(Duration::from_secs(30), || other.path("k").exists());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for path in [mount.path("k"), other.path("k"), mount.path("k"), other.path("k")] {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let seen = fs::read_to_string(&path).unwrap();
+                    let number = seen[1..].split(',').next().unwrap().parse().unwrap();
+                    assert_eq!(seen, text(number));
+                }
+            });
+        }
+        (1..400).for_each(save);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
     if !can_mount() {
