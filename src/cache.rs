@@ -137,6 +137,13 @@ impl Cache {
         self.good_listing(&self.inner.lock())
     }
 
+    /// All keys as they were last known.
+    pub fn last_keys(&self) -> Option<Answer<Keys>> {
+        let inner = self.inner.lock();
+        let listing = inner.listings.last()?;
+        Some(Answer { value: listing.keys.clone(), ttl: Duration::ZERO, age: listing.at.elapsed() })
+    }
+
     fn good_listing(&self, inner: &Inner) -> Option<Answer<Keys>> {
         let listing = inner.listings.known()?;
         let ttl = self.ttl(listing.at);

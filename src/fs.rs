@@ -2,7 +2,7 @@
 //!
 //! An inode is one version of a key, and immutable from outside while somebody holds it open; a writer gets an
 //! inode of its own (`docs/semantics.md`, rules 3 and 4). So readers never see a draft, and the kernel may cache
-//! whatever it was told. All tables are in [`inodes::State`] behind one mutex. Lock order: a draft's gate, then
+//! whatever it was told. All tables are in [`inodes::State`] behind one mutex. Lock order: `moving`, a draft's gate, then
 //! the state, then the cache's own lock; the state is never held across an await.
 
 pub mod aside;
@@ -11,6 +11,7 @@ mod create;
 pub mod document;
 mod drafts;
 mod error;
+mod folders;
 pub mod herald;
 mod inodes;
 mod listing;
@@ -164,6 +165,9 @@ pub struct Fs {
     last_error: Mutex<Option<LastError>>,
     /// Wakes those who wait for a lock.
     unlocked: tokio::sync::Notify,
+    /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
+    /// the gates.
+    moving: tokio::sync::RwLock<()>,
     started: SystemTime,
     herald: herald::Herald,
     looked: Arc<tokio::sync::Mutex<watched::Looked>>,
@@ -181,6 +185,7 @@ impl Fs {
             aside,
             last_error: Mutex::new(None),
             unlocked: tokio::sync::Notify::new(),
+            moving: tokio::sync::RwLock::default(),
             started: SystemTime::now(),
             herald: herald::Herald::default(),
             looked: Arc::default(),
@@ -207,7 +212,8 @@ impl Fs {
         let kernel = self.kernel.get()?;
         let drops: Vec<Drop> = {
             let state = self.state.lock();
-            notices.into_iter().filter_map(|notice| state.addressed(notice)).collect()
+            let may_clash = self.settings.names.may_clash();
+            notices.into_iter().flat_map(|notice| state.addressed(notice, may_clash)).collect()
         };
         (!drops.is_empty()).then(|| kernel.tell(drops))
     }

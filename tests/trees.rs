@@ -227,3 +227,60 @@ fn a_separator_and_a_flat_view_contradict_each_other() {
     let (code, said) = run(&["--separator", ""]);
     assert!(code == Some(2) && said.contains("separator"), "{said}");
 }
+
+#[test]
+fn what_is_written_while_a_directory_is_renamed_is_in_it_afterwards() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    for number in 0..200 {
+        elsewhere.set(&format!("r0/old{number}"), "1\n");
+    }
+    let inside = fs::File::open(mount.path("r0")).unwrap();
+    let within = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&inside));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut written = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut file = fs::File::create(format!("{within}/new{written}")).unwrap();
+                std::io::Write::write_all(&mut file, b"2\n").unwrap();
+                assert_eq!(common::close(file), 0);
+                written += 1;
+            }
+            written
+        });
+        for round in 0..10 {
+            let (from, to) = (format!("r{round}"), format!("r{}", round + 1));
+            fs::rename(mount.path(from), mount.path(to)).unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        writing.join().unwrap()
+    });
+    let found = walk(&mount.dir);
+    assert!(found.iter().all(|path| path.starts_with("r10/")), "{found:?}");
+    assert_eq!(found.len(), 1 + 200 + written);
+}
+
+#[test]
+fn a_directory_that_is_renamed_while_it_is_listed_is_listed_to_its_end() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    for number in 0..500 {
+        elsewhere.set(&format!("p/{number}-{}", "y".repeat(200)), "1\n");
+    }
+    elsewhere.set("p/z/k", "2\n");
+    let entries = fs::read_dir(mount.path("p")).unwrap();
+    fs::rename(mount.path("p"), mount.path("q")).unwrap();
+    assert_eq!(entries.count(), 501);
+    assert_eq!(fs::read_to_string(mount.path("q/z/k")).unwrap(), "2\n");
+}
+
+#[test]
+fn a_deletion_that_waits_for_a_successor_goes_along_with_its_directory() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    elsewhere.set("h/k", "1\n");
+    elsewhere.set("h/l", "1\n");
+    fs::rename(mount.path("h/k"), mount.path("h/k~")).unwrap();
+    fs::rename(mount.path("h"), mount.path("i")).unwrap();
+    common::wait_for(std::time::Duration::from_secs(10), || {
+        walk(&mount.dir) == ["i/", "i/k~", "i/l"] && elsewhere.get("i/k").is_none()
+    });
+}

@@ -54,15 +54,15 @@ impl Fs {
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
-        let turns = self.turns_listing(change);
+        let taken = self.takes_away(change);
         let known = self.is_known(change);
         self.cache.apply(change);
-        self.show(change, known, turns)
+        self.show(change, known, taken)
     }
 
     /// Shows a change that the cache has taken in already; before that its key was `known` at this version.
-    /// Whether it `turns` a name up or takes it away.
-    fn show(&self, change: &Change, known: bool, turns: bool) -> Vec<Notice> {
+    /// Whether it is known to take a name away (`taken`).
+    fn show(&self, change: &Change, known: bool, taken: bool) -> Vec<Notice> {
         let mut state = self.state.lock();
         if known && state.shows(change, &self.settings.names) || state.hides(change, &self.settings.names) {
             return Vec::new();
@@ -70,7 +70,7 @@ impl Fs {
         if let Change::Set(key, _) | Change::Deleted(key, _) = change
             && let Some(held) = state.held.get_mut(&self.settings.names.encode(key))
         {
-            held.news.push((change.clone(), turns));
+            held.news.push((change.clone(), taken));
             return Vec::new();
         }
         match change {
@@ -79,10 +79,8 @@ impl Fs {
                 // Somebody else's successor counts too.
                 state.hidden.remove(&name);
                 let mut notices = state.adopt(&name, meta, By::Others);
-                if turns {
-                    drop(state);
-                    notices.extend(self.directories_after(change, &name));
-                }
+                drop(state);
+                notices.extend(self.directories_after(change, &name, taken));
                 notices
             }
             Change::Deleted(key, revision) => {
@@ -95,10 +93,8 @@ impl Fs {
                     unlinked_elsewhere(&mut state, &name);
                     notices = vec![Notice::Entry(name.clone()), Notice::Listing(parent(&name).to_owned())];
                 }
-                if turns {
-                    drop(state);
-                    notices.extend(self.directories_after(change, &name));
-                }
+                drop(state);
+                notices.extend(self.directories_after(change, &name, taken));
                 notices
             }
             Change::Paused => state.all_changed(self.drops_everything()),
@@ -139,19 +135,15 @@ impl Fs {
             Change::Deleted(_, revision) => *revision > own,
             Change::Everything | Change::Paused | Change::Resumed => true,
         });
-        let shown = newer.flat_map(|(change, turns)| self.show(change, self.is_known(change), *turns));
+        let shown = newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken));
         self.settle_later(shown.collect());
     }
 
-    /// Whether a change that is yet to be taken in brings or takes a name, as far as is known.
-    fn turns_listing(&self, change: &Change) -> bool {
-        let listed = |key| Some(self.cache.peek_listing(key)?.value.is_some());
-        self.settings.names.has_directories()
-            && match change {
-                Change::Set(key, _) => listed(key) != Some(true),
-                Change::Deleted(key, _) => listed(key) != Some(false),
-                Change::Everything | Change::Paused | Change::Resumed => false,
-            }
+    /// Whether a change that is yet to be taken in deletes a key that is there for all that is known: then it was not made
+    /// here.
+    fn takes_away(&self, change: &Change) -> bool {
+        let Change::Deleted(key, _) = change else { return false };
+        self.cache.peek_listing(key).is_some_and(|answer| answer.value.is_some())
     }
 
     /// Whether this mount made the change itself, or has read past it.
@@ -199,6 +191,7 @@ impl Fs {
 
     /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
     async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) {
+        let staying = self.moving.read().await;
         let entry = self.cache.get_key_value(&hidden.key).await.ok().and_then(|answer| answer.value);
         self.hold_changes(name);
         let deleted = self.cache.delete_key(&hidden.key, Expect::At(hidden.meta.revision)).await;
@@ -211,6 +204,7 @@ impl Fs {
             state.touch(name);
         }
         self.release_changes(name, deleted.clone().unwrap_or_default());
+        drop(staying);
         match (deleted, entry) {
             (Ok(_), Some(entry)) => self.aside.keep_deleted(name, entry.text),
             (Err(error), _) if !over => self.note(name, &format!("renamed, but not deleted yet: {error}")),

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use parking_lot::MutexGuard;
+
 use super::drafts::{Draft, Purpose};
-use super::inodes::{Body, Content, Ino, Overrides};
+use super::inodes::{Body, Content, Ino, Overrides, State};
 use super::names::{Decoded, base, parent};
 use super::open::{draft_of, handle};
 use super::scratch::Class;
@@ -31,12 +33,11 @@ impl Fs {
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
-        let name = self.place_of_new(within, name)?;
-        if let Some(created) = self.herald_create(caller, &name) {
+        if let Some(created) = self.herald_create(caller, &self.path_of(within, name)) {
             return created;
         }
         self.writable()?;
-        let mut state = self.state.lock();
+        let (name, mut state) = self.place_of_new(within, name)?;
         if exclusive && state.names.contains_key(&name) {
             return Err(FsError::Exists);
         }
@@ -83,11 +84,18 @@ impl Fs {
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, quiet: false }))
     }
 
-    fn place_of_new(&self, within: Ino, name: &str) -> FsResult<String> {
-        match self.known_place(within, name)? {
-            Place::File(path) => Ok(path),
-            Place::Directory(..) => Err(FsError::IsDirectory),
-            Place::Nothing(_) => Err(FsError::BadName),
+    /// The path of a new file, and the tables, in which its directory is where it was.
+    fn place_of_new(&self, within: Ino, name: &str) -> FsResult<(String, MutexGuard<'_, State>)> {
+        loop {
+            let path = match self.known_place(within, name)? {
+                Place::File(path) => path,
+                Place::Directory(..) => return Err(FsError::IsDirectory),
+                Place::Nothing(_) => return Err(FsError::BadName),
+            };
+            let state = self.state.lock();
+            if state.directory(within)? == parent(&path) {
+                return Ok((path, state));
+            }
         }
     }
 
@@ -110,6 +118,9 @@ impl Fs {
                 Ok(()) => return Ok(Some(key)),
                 Err(error) => error.into(),
             },
+            Decoded::Foreign if self.settings.names.decode_directory(name) == Decoded::Foreign => {
+                FsError::BadName
+            }
             Decoded::Foreign => FsError::NoExtension(self.settings.names.extension().to_owned()),
             Decoded::Alias | Decoded::Impossible => return Err(FsError::BadName),
         };

@@ -169,7 +169,7 @@ pub(super) struct Overrides {
 pub(super) struct Held {
     /// How many changes of ours are under way.
     pub(super) operations: u32,
-    /// What was told meanwhile, and whether it brought or took a name.
+    /// What was told meanwhile, and whether it is known to take a name away.
     pub(super) news: Vec<(Change, bool)>,
 }
 

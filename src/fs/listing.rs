@@ -102,7 +102,7 @@ impl Fs {
             let rest = &key.as_str()[prefix.len()..];
             if let Some(end) = rest.find(separator) {
                 children.push((Kind::Directory, position));
-                directories.insert(rest[..end].to_owned());
+                directories.insert(self.settings.names.directory(&rest[..end]));
                 let inside = &key.as_str()[..prefix.len() + end + separator.len()];
                 position = keys.first(position, |key| !key.starts_with(inside));
             } else {
@@ -110,13 +110,15 @@ impl Fs {
                 position += 1;
             }
         }
-        if self.settings.names.may_clash() {
+        {
             let state = self.state.lock();
-            let taken = |part: &str| {
-                directories.contains(part) || state.keeps(&join(path, &self.settings.names.directory(part)))
-            };
+            let made = state.folders.iter().filter(|(other, folder)| folder.kept && parent(other) == path);
+            directories.extend(made.map(|(other, _)| base(other).to_owned()));
+        }
+        if !directories.is_empty() {
+            let taken = |key: &Key| directories.contains(base(&self.settings.names.encode(key)));
             for (kind, position) in children.iter_mut().filter(|(kind, _)| *kind == Kind::File) {
-                if keys.at(*position).is_some_and(|(key, _)| taken(&key.as_str()[prefix.len()..])) {
+                if keys.at(*position).is_some_and(|(key, _)| taken(key)) {
                     *kind = Kind::Value;
                 }
             }
@@ -132,7 +134,11 @@ impl Fs {
         directory: Arc<Directory>,
         offset: u64,
     ) -> FsResult<Arc<Directory>> {
-        if offset > 0 || !directory.begun.swap(true, Ordering::Relaxed) {
+        let begins = offset == 0 && directory.begun.swap(true, Ordering::Relaxed);
+        // In a directory that was renamed the same names are in the same order.
+        let moved = self.state.lock().directory(directory.ino).is_ok_and(|path| path != directory.path);
+        directory.begun.store(true, Ordering::Relaxed);
+        if !begins && !moved {
             return Ok(directory);
         }
         let directory = self.open_directory(caller, directory.ino).await?;
@@ -202,7 +208,12 @@ impl Fs {
         item: &Item,
         notices: &mut Vec<Notice>,
     ) -> Option<(Ino, Duration)> {
-        let lasting = if self.cache.is_pushed() { FOREVER } else { directory.ttl };
+        let lasting = match self.moving.try_read() {
+            Ok(_) if self.cache.is_pushed() => FOREVER,
+            Ok(_) => directory.ttl,
+            // While a directory is renamed it is not certain for long where things are.
+            Err(_) => Duration::ZERO,
+        };
         let shown = join(&directory.path, &item.name);
         if item.directory {
             let changed = state.changed_since(&shown, directory.since);

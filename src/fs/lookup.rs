@@ -26,6 +26,13 @@ type Told = Answer<Option<Meta>>;
 impl Fs {
     /// Finds `name` in the directory `within` and counts one reference to its inode.
     pub async fn lookup(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
+        // While a directory is renamed it is not certain for long where things are.
+        let staying = self.moving.try_read().ok();
+        let found = self.clone().lookup_now(caller, within, name).await?;
+        Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
+    }
+
+    async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
         match self.place(within, &name).await? {
             Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
                 Ok(Found { attr: None, ttl: Duration::ZERO })

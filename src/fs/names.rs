@@ -53,7 +53,7 @@ pub enum Decoded {
     Key(Key),
     /// The alias of a long key: only a listing tells which.
     Alias,
-    /// No key has this name, for it lacks the extension; a scratch file may.
+    /// No key has this name, for it lacks the extension, or holds the separator; a scratch file may.
     Foreign,
     /// No file has this name, and none can be created with it.
     Impossible,
@@ -108,7 +108,7 @@ impl Names {
 
     /// Whether a file and a directory may want the same name.
     pub(super) fn may_clash(&self) -> bool {
-        self.has_directories() && self.extension.is_empty()
+        self.has_directories()
     }
 
     /// What every name ends in; may be empty.
@@ -150,14 +150,29 @@ impl Names {
         }
         let texts: Vec<String> = parts.into_iter().map(text_of).collect();
         let key = Key::from(texts.join(&self.separator));
-        if self.encode(&key) == name { Decoded::Key(key) } else { Decoded::Impossible }
+        match self.encode(&key) == name {
+            true => Decoded::Key(key),
+            // Without the separator in it, it could be one.
+            false if self.has_directories() && self.would_be_key(base(name)) => Decoded::Foreign,
+            false => Decoded::Impossible,
+        }
+    }
+
+    fn would_be_key(&self, name: &str) -> bool {
+        let flat = Self { separator: String::new(), extension: self.extension.clone() };
+        name.contains(&self.separator) && matches!(flat.decode(name.as_ref()), Decoded::Key(_))
     }
 
     /// What all keys in the directory at `path` start with, or that only a listing tells it.
     pub(super) fn decode_directory(&self, path: &str) -> Decoded {
         let plain = Self { extension: String::new(), ..self.clone() };
         match plain.decode(path.as_ref()) {
-            Decoded::Key(key) => Decoded::Key(Key::from(key.as_str().to_owned() + &self.separator)),
+            Decoded::Key(key) => {
+                let prefix = key.as_str().to_owned() + &self.separator;
+                // A separator may begin before the end of the key, as in `a_` + `__`.
+                let leads_back = plain.encode(&Key::from(prefix.clone() + "x")) == format!("{path}/x");
+                if leads_back { Decoded::Key(Key::from(prefix)) } else { Decoded::Impossible }
+            }
             other => other,
         }
     }
@@ -284,10 +299,13 @@ mod tests {
             assert_eq!(tree(separator).encode(&Key::from(key)), path);
             assert_eq!(tree(separator).decode(OsStr::new(path)), Decoded::Key(Key::from(key)));
         }
-        for (separator, path) in
-            [(".", "a.b"), ("/", "a%2Fb"), ("/", "a%(value)"), ("/", "a//b"), ("/", "a/..")]
-        {
+        for (separator, path) in [("/", "a%2Fb"), ("/", "a%(value)"), ("/", "a//b"), ("/", "a/..")] {
             assert_eq!(tree(separator).decode(OsStr::new(path)), Decoded::Impossible, "{path}");
+        }
+        // A scratch file may be called so.
+        assert_eq!(tree(".").decode(OsStr::new(".a.swp")), Decoded::Foreign);
+        for (separator, path) in [("__", "a_"), ("aa", "a"), ("/", "a//b")] {
+            assert_eq!(tree(separator).decode_directory(path), Decoded::Impossible, "{path}");
         }
         let names = Names::with_extension(".json").unwrap().in_directories("/").unwrap();
         assert_eq!(names.encode(&Key::from("a/b")), "a/b.json");
@@ -330,7 +348,7 @@ mod tests {
         }
 
         #[test]
-        fn every_name_stands_for_at_most_one_key(name in texts(), separator in "[/.%]|%2") {
+        fn every_name_stands_for_at_most_one_key(name in texts(), separator in "[/.%_a]|%2|__|aa|::") {
             if let Decoded::Key(key) = decoded(&name) {
                 prop_assert_eq!(encode(&key), name.clone());
             }
@@ -340,7 +358,7 @@ mod tests {
         }
 
         #[test]
-        fn every_key_has_one_path_that_leads_back(text in texts(), separator in "[/.%]|%2") {
+        fn every_key_has_one_path_that_leads_back(text in texts(), separator in "[/.%_a]|%2|__|aa|::") {
             let (names, key) = (tree(&separator), Key::from(text));
             let path = names.encode(&key);
             for part in path.split('/') {

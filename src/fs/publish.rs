@@ -107,6 +107,7 @@ impl Fs {
 
     /// Sets the key to the draft. Returns once the store has it durably and the kernel shows it.
     pub(super) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId) -> FsResult<()> {
+        let staying = self.moving.read().await;
         let gate = self.state.lock().drafts.get(&id).ok_or(FsError::BadHandle)?.gate.clone();
         let one_at_a_time = gate.lock().await;
         let (name, key, text, expect, generation) = {
@@ -130,6 +131,7 @@ impl Fs {
                 self.release_changes(&name, meta.revision);
                 // Who waits for the gate may hold the directory's lock, for which a notice waits.
                 drop(one_at_a_time);
+                drop(staying);
                 self.settle(notices).await;
                 Ok(())
             }
@@ -170,6 +172,9 @@ impl Fs {
     ) -> Vec<Notice> {
         state.hidden.remove(name);
         state.published_draft(ino, id, name, meta, generation);
-        state.adopt(name, meta, By::Writer)
+        let mut notices = state.adopt(name, meta, By::Writer);
+        // Others may have emptied the directory that the file is in.
+        notices.extend(state.appeared(name));
+        notices
     }
 }

@@ -50,10 +50,14 @@ impl Fs {
             return done;
         }
         self.writable()?;
-        for path in [&from, &to] {
-            self.state.lock().keep_folder(parent(path));
+        let _staying = self.moving.read().await;
+        let parents = [parent(&from).to_owned(), parent(&to).to_owned()];
+        self.clone().rename_file(caller, from, to, no_replace).await?;
+        let mut state = self.state.lock();
+        for path in &parents {
+            state.keep_folder(path);
         }
-        self.rename_file(caller, from, to, no_replace).await
+        Ok(())
     }
 
     async fn rename_file(

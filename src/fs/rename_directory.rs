@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::folders::taken_or_given_back;
 use super::inodes::{Body, Ino, State};
 use super::names::{Decoded, parent};
 use super::rename::RENAME_TRIES;
@@ -24,23 +25,14 @@ impl Fs {
             return Ok(());
         }
         self.check_directory(&to)?;
-        let gates: Vec<String> = {
-            let state = self.state.lock();
-            state.locals().map(|(path, _)| path.to_owned()).filter(|path| is_inside(path, &from)).collect()
-        };
-        let mut no_publish = Vec::new();
-        for path in &gates {
-            no_publish.push(self.local_gate(path).await);
-        }
+        // Nothing in it is published, removed or renamed meanwhile.
+        let _moving = self.moving.write().await;
         let mut tries = 0;
         loop {
             let keys = self.keys().await?.value;
             let renames = self.renames(&from, &to, &keys)?;
-            match self.rename_all(&renames).await {
-                Ok(metas) => {
-                    self.moved(&from, &to, &renames, &metas);
-                    return Ok(());
-                }
+            match self.rename_all(&from, &to, &renames).await {
+                Ok(()) => return Ok(()),
                 // Set by somebody else since; the new value is renamed then.
                 Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
                 // Somebody else has set a key in the directory that was not there.
@@ -95,20 +87,20 @@ impl Fs {
             .collect()
     }
 
-    async fn rename_all(self: &Arc<Self>, renames: &[Rename]) -> store::Result<Vec<Meta>> {
-        if renames.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
         let names = |rename: &Rename| [&rename.from, &rename.to].map(|key| self.settings.names.encode(key));
         for name in renames.iter().flat_map(names) {
             self.hold_changes(&name);
         }
-        let result = self.cache.rename_keys(renames).await;
+        let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
+        if let Ok(metas) = &result {
+            self.moved(from, to, renames, metas);
+        }
         let newest = result.as_ref().ok().and_then(|metas| metas.iter().map(|meta| meta.revision).max());
         for name in renames.iter().flat_map(names) {
             self.release_changes(&name, newest.unwrap_or_default());
         }
-        result
+        result.map(drop)
     }
 
     /// Takes in that all that was in `from` is in `to`.
@@ -117,11 +109,19 @@ impl Fs {
         let mut state = self.state.lock();
         state.remove_folder(to);
         state.move_folder(from, to);
-        let mut notices = Vec::new();
+        let mut notices = [taken_or_given_back(from), taken_or_given_back(to)].concat();
         for (rename, meta) in renames.iter().zip(metas) {
             let (old, new) = (names.encode(&rename.from), names.encode(&rename.to));
-            state.hidden.remove(&old);
+            let hidden = state.hidden.remove(&old);
             notices.extend(state.renamed_key(&old, &new, &rename.to, rename.at, meta));
+            if let Some(mut hidden) = hidden {
+                // Its backup goes along, and so does what is to become of it.
+                if is_inside(&hidden.backup, from) {
+                    hidden.backup.replace_range(..from.len(), to);
+                }
+                (hidden.key, hidden.meta, hidden.shown) = (rename.to.clone(), meta.clone(), None);
+                state.hidden.insert(new, hidden);
+            }
         }
         let inside = |(path, ino): (&str, Ino)| is_inside(path, from).then(|| (path.to_owned(), ino));
         let locals: Vec<_> = state.locals().filter_map(inside).collect();
@@ -157,12 +157,16 @@ impl State {
                 debug_assert!(matches!(inode.body, Body::Directory));
                 inode.name.clone_from(&new);
             }
-            if let Some(set) = self.overrides.remove(&(path.clone() + "/")) {
-                self.overrides.insert(new.clone() + "/", set);
-            }
             self.note_change(&path);
             self.note_change(&new);
             self.folders.insert(new, folder);
+        }
+        // Those of directories that the kernel has forgotten, too.
+        let modes: Vec<String> = self.overrides.keys().filter(|path| path.ends_with('/')).cloned().collect();
+        for path in modes.into_iter().filter(|path| is_inside(path, from)) {
+            if let Some(set) = self.overrides.remove(&path) {
+                self.overrides.insert(format!("{to}{}", &path[from.len()..]), set);
+            }
         }
         self.touch(from);
         self.touch(to);

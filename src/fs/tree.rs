@@ -5,12 +5,13 @@
 //! own file is `…%(value)` beside it, and nowhere else: the tables know it by its path all the same.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::inodes::{Body, Folder, Ino, ROOT, State};
+use super::folders::taken_or_given_back;
+use super::inodes::{Ino, ROOT, State};
 use super::lookup::Found;
 use super::names::{Decoded, NAME_MAX, base, is_alias, join, parent, value_name};
-use super::{Attr, Caller, Drop, Fs, FsError, FsResult, Notice};
+use super::{Attr, Caller, Fs, FsError, FsResult, Notice};
 use crate::cache::{Answer, Keys};
 use crate::store::{Change, Key};
 
@@ -35,10 +36,10 @@ impl Fs {
         Ok(self.place_among(path, &keys))
     }
 
-    /// As [`Fs::place`] by what is remembered.
+    /// As [`Fs::place`] by what is remembered, however old: the kernel has just looked there.
     pub(super) fn known_place(&self, within: Ino, name: &str) -> FsResult<Place> {
         let path = self.path(within, name)?;
-        match self.cache.peek_keys() {
+        match self.cache.last_keys() {
             Some(keys) if self.settings.names.has_directories() => Ok(self.place_among(path, &keys)),
             Some(_) | None => Ok(Place::File(path)),
         }
@@ -48,7 +49,6 @@ impl Fs {
         if self.is_directory(&path, &keys.value) {
             return Place::Directory(path, keys.ttl);
         }
-        self.state.lock().no_folder(&path);
         let Some(directory) = self.settings.names.of_value(&path) else { return Place::File(path) };
         match self.value_of(directory, &keys.value).filter(|path| self.is_directory(path, &keys.value)) {
             Some(path) => Place::File(path),
@@ -67,6 +67,16 @@ impl Fs {
             parent(path) == parent(directory) && value_name(base(path)).starts_with(base(directory))
         };
         paths.map(|(key, _)| self.settings.names.encode(key)).find(wanted)
+    }
+
+    /// The path by which a program finds the file at `path`.
+    pub fn shown_path(&self, path: &str) -> String {
+        let taken =
+            |keys: Answer<Keys>| self.settings.names.may_clash() && self.is_directory(path, &keys.value);
+        if self.cache.last_keys().is_some_and(taken) {
+            return join(parent(path), &value_name(base(path)));
+        }
+        path.to_owned()
     }
 
     /// The path of the file that `name` in the directory `within` stands for.
@@ -117,6 +127,10 @@ impl Fs {
 
     /// The directory at `path`, counted as one more reference of the kernel.
     pub(super) fn found_directory(&self, state: &mut State, path: &str, ttl: Duration) -> Found {
+        // Its last key may be gone since; what comes in from now on finds what is given out here.
+        let known = self.cache.peek_keys();
+        let there = state.keeps(path) || known.is_some_and(|keys| self.has_keys(path, &keys.value));
+        let ttl = if there { ttl } else { Duration::ZERO };
         let ino = state.folder(path, self.started);
         if let Some(inode) = state.inodes.get_mut(&ino) {
             inode.lookups += 1;
@@ -135,6 +149,7 @@ impl Fs {
         if !self.settings.names.has_directories() {
             return Err(FsError::Flat);
         }
+        let _staying = self.moving.read().await;
         let path = match self.place(within, &name).await? {
             Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
                 return Ok(self.found_directory(&mut self.state.lock(), &path, Duration::ZERO));
@@ -179,6 +194,7 @@ impl Fs {
         within: Ino,
         name: String,
     ) -> FsResult<()> {
+        let _staying = self.moving.read().await;
         let path = match self.place(within, &name).await? {
             Place::Directory(path, _) if self.herald_directory(caller, &path).is_some() => {
                 return Err(FsError::NotEmpty);
@@ -203,23 +219,29 @@ impl Fs {
         state.remove_folder(&path);
         state.keep_folder(parent(&path));
         state.touch(&path);
+        drop(state);
+        self.settle_later(taken_or_given_back(&path));
         Ok(())
     }
 
-    /// Takes in what a change of a key made elsewhere means for the directories on the way to it.
-    pub(super) fn directories_after(&self, change: &Change, path: &str) -> Vec<Notice> {
-        let (keys, may_clash) = (self.cache.peek_keys(), self.settings.names.may_clash());
+    /// Takes in what a change of a key means for the directories on the way to it. One that is known to take a name away
+    /// (`taken`) was made elsewhere.
+    pub(super) fn directories_after(&self, change: &Change, path: &str, taken: bool) -> Vec<Notice> {
         if !matches!(change, Change::Deleted(..)) {
-            return self.state.lock().appeared(path, may_clash);
+            return self.state.lock().appeared(path);
         }
+        let keys = self.cache.peek_keys();
         let mut notices = Vec::new();
         let mut directory = parent(path);
         while !directory.is_empty() {
             match &keys {
                 Some(keys) if self.has_keys(directory, &keys.value) => break,
-                Some(_) => notices.extend(self.state.lock().emptied(directory, may_clash)),
+                Some(_) => notices.extend(self.state.lock().emptied(directory, taken)),
                 // Whether it is there is for the next lookup to find out.
-                None => notices.push(Notice::Entry(directory.to_owned())),
+                None => {
+                    self.state.lock().note_change(directory);
+                    notices.push(Notice::Entry(directory.to_owned()));
+                }
             }
             directory = parent(directory);
         }
@@ -256,160 +278,4 @@ impl Fs {
             created: self.started,
         }
     }
-}
-
-impl State {
-    /// The path of a directory that is still there; empty for the root.
-    pub(super) fn directory(&self, ino: Ino) -> FsResult<String> {
-        if ino == ROOT {
-            return Ok(String::new());
-        }
-        let inode = self.inode(ino)?;
-        match inode.body {
-            Body::Directory if inode.unlinked => Err(FsError::NotFound),
-            Body::Directory => Ok(inode.name.clone()),
-            Body::Key(_) | Body::Local(_) | Body::Draft(_) => Err(FsError::NotDirectory),
-        }
-    }
-
-    /// The inode of the directory at `path`, if the kernel may know it.
-    pub(super) fn folder_ino(&self, path: &str) -> Option<Ino> {
-        if path.is_empty() { Some(ROOT) } else { self.folders.get(path)?.ino }
-    }
-
-    /// A notice in the kernel's terms, if the kernel may know what it is about.
-    pub(super) fn addressed(&self, notice: Notice) -> Option<Drop> {
-        Some(match notice {
-            Notice::Inode(ino) => Drop::Inode(ino, self.way_to(ino)),
-            Notice::Entry(path) => Drop::Entry(self.folder_ino(parent(&path))?, base(&path).to_owned()),
-            Notice::Listing(path) => {
-                let ino = self.folder_ino(&path)?;
-                Drop::Inode(ino, self.way_to(ino))
-            }
-            Notice::Everything => Drop::Everything,
-        })
-    }
-
-    /// The name by which the kernel comes to an inode.
-    fn way_to(&self, ino: Ino) -> Option<(Ino, String)> {
-        let inode = self.inodes.get(&ino).filter(|inode| inode.lookups > 0)?;
-        Some((self.folder_ino(parent(&inode.name))?, base(&inode.name).to_owned()))
-    }
-
-    /// The inode of the directory at `path`, which is there.
-    pub(super) fn folder(&mut self, path: &str, modified: SystemTime) -> Ino {
-        if let Some(ino) = self.folder_ino(path) {
-            return ino;
-        }
-        let ino = self.add_inode(path, &Key::from(""), Body::Directory);
-        let folder = Folder { ino: None, kept: false, modified };
-        self.folders.entry(path.to_owned()).or_insert(folder).ino = Some(ino);
-        ino
-    }
-
-    /// Whether the directory at `path` is there while no key is below it.
-    pub(super) fn keeps(&self, path: &str) -> bool {
-        self.folders.get(path).is_some_and(|folder| folder.kept)
-    }
-
-    /// The directory at `path` stays, and with it those that it is in.
-    pub(super) fn keep_folder(&mut self, path: &str) {
-        let mut path = path;
-        while !path.is_empty() {
-            let modified = SystemTime::now();
-            let folder =
-                self.folders.entry(path.to_owned()).or_insert(Folder { ino: None, kept: false, modified });
-            if std::mem::replace(&mut folder.kept, true) {
-                return;
-            }
-            path = parent(path);
-        }
-    }
-
-    /// Whether a local file or a directory that was made here is in the directory at `path`.
-    pub(super) fn is_inhabited(&self, path: &str) -> bool {
-        let inside = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-        let local = self.locals().any(|(name, _)| inside(name));
-        local || self.folders.iter().any(|(other, folder)| folder.kept && inside(other))
-    }
-
-    /// Files that are not keys, by their paths.
-    pub(super) fn locals(&self) -> impl Iterator<Item = (&str, Ino)> {
-        let inodes = self.drafts.values().filter_map(|draft| Some((draft.ino, self.inodes.get(&draft.ino)?)));
-        let local = inodes
-            .filter(|(ino, inode)| matches!(inode.body, Body::Local(_)) && self.is_current(*ino, inode));
-        local.map(|(ino, inode)| (inode.name.as_str(), ino))
-    }
-
-    /// There is no directory at `path` any more. Who is in it finds nothing there.
-    pub(super) fn remove_folder(&mut self, path: &str) {
-        let Some(folder) = self.folders.remove(path) else { return };
-        self.overrides.remove(&(path.to_owned() + "/"));
-        self.note_change(path);
-        if let Some(ino) = folder.ino {
-            if let Some(inode) = self.inodes.get_mut(&ino) {
-                inode.unlinked = true;
-            }
-            self.collect(ino);
-        }
-    }
-
-    /// The kernel knows the directory at `path` no more.
-    pub(super) fn forget_folder(&mut self, path: &str) {
-        if let Some(folder) = self.folders.get_mut(path) {
-            folder.ino = None;
-            if !folder.kept {
-                self.folders.remove(path);
-            }
-        }
-    }
-
-    /// The listing shows no directory at `path`.
-    fn no_folder(&mut self, path: &str) {
-        if self.folders.get(path).is_some_and(|folder| !folder.kept) {
-            self.remove_folder(path);
-        }
-    }
-
-    /// A key that others have set is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
-    /// its name to it.
-    fn appeared(&mut self, path: &str, may_clash: bool) -> Vec<Notice> {
-        let slashes = path.match_indices('/').map(|(at, _)| &path[..at]);
-        let Some(unknown) = slashes.into_iter().find(|path| self.folder_ino(path).is_none()) else {
-            return Vec::new();
-        };
-        self.note_change(unknown);
-        self.touch(unknown);
-        taken_or_given_back(unknown, may_clash)
-    }
-
-    /// Others have deleted the last key in the directory at `path`.
-    fn emptied(&mut self, path: &str, may_clash: bool) -> Vec<Notice> {
-        let Some(folder) = self.folders.get(path) else { return Vec::new() };
-        if folder.kept && self.is_inhabited(path) {
-            return Vec::new();
-        }
-        self.remove_folder(path);
-        self.touch(path);
-        taken_or_given_back(path, may_clash)
-    }
-
-    /// The names in the directory of `path` have changed.
-    pub(super) fn touch(&mut self, path: &str) {
-        let own = match parent(path) {
-            "" => &mut self.root_modified,
-            parent => match self.folders.get_mut(parent) {
-                Some(folder) => &mut folder.modified,
-                None => return,
-            },
-        };
-        *own = SystemTime::now().max(*own + Duration::from_micros(1));
-    }
-}
-
-/// What the kernel must drop when a directory takes the name at `path` from a file, or gives it back.
-fn taken_or_given_back(path: &str, may_clash: bool) -> Vec<Notice> {
-    let value = may_clash.then(|| join(parent(path), &value_name(base(path))));
-    let names = value.into_iter().chain([path.to_owned()]).map(Notice::Entry);
-    names.chain([Notice::Listing(parent(path).to_owned())]).collect()
 }

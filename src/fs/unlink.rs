@@ -15,8 +15,7 @@ impl Fs {
             return done;
         }
         self.writable()?;
-        // What it is in stays, so that it can be removed by who empties it.
-        self.state.lock().keep_folder(parent(&name));
+        let _staying = self.moving.read().await;
         let _no_publish = self.local_gate(&name).await;
         let key = {
             let mut state = self.state.lock();
@@ -26,6 +25,7 @@ impl Fs {
             match state.named(&name) {
                 Some((_, inode)) if matches!(inode.body, Body::Local(_)) => {
                     unlinked(&mut state, &name);
+                    state.keep_folder(parent(&name));
                     return Ok(());
                 }
                 Some((_, inode)) => Some(inode.key.clone()),
@@ -45,6 +45,8 @@ impl Fs {
             let mut state = self.state.lock();
             state.hidden.remove(&name);
             unlinked(&mut state, &name);
+            // What it is in stays, so that it can be removed by who empties it.
+            state.keep_folder(parent(&name));
         }
         self.release_changes(&name, deleted.clone().unwrap_or_default());
         deleted.map(drop).map_err(FsError::from)

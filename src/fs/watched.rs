@@ -48,7 +48,7 @@ impl Fs {
     fn told(&self, (change, time): &Told) -> Value {
         let time = jiff::Timestamp::try_from(*time).map(|time| time.to_string()).unwrap_or_default();
         let of_key = |event: &str, key: &Key, revision: Revision| {
-            let name = self.settings.names.encode(key);
+            let name = self.shown_path(&self.settings.names.encode(key));
             json!({"event": event, "key": key.as_str(), "name": name, "revision": revision.0, "time": time})
         };
         match change {

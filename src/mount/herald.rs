@@ -71,7 +71,9 @@ fn give_next(fs: &Fs, child: &mut Child) -> io::Result<()> {
         herald::Kind::DirectoryRemoved => b'x',
     };
     let mut line = vec![kind];
-    line.extend(order.name.bytes());
+    let of_file = !matches!(order.kind, herald::Kind::DirectoryMade | herald::Kind::DirectoryRemoved);
+    let name = if of_file { fs.shown_path(&order.name) } else { order.name.clone() };
+    line.extend(name.bytes());
     line.push(0);
     orders.write_all(&line)?;
     done.read_exact(&mut [0])

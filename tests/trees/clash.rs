@@ -1,9 +1,12 @@
 //! Keys that are also directories.
 
 use std::fs;
+use std::time::Duration;
 
-use super::common::errno;
+use super::common::{Elsewhere, Mount, can_mount, errno, wait_for};
 use super::{tree, walk};
+
+const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn rule_13_a_key_that_is_also_a_directory_is_a_file_beside_it() {
@@ -44,12 +47,12 @@ fn a_file_becomes_a_directory_and_a_file_again() {
         assert_eq!(fs::read_to_string(mount.path("a")).unwrap(), "1\n");
         assert_eq!(errno(fs::read(mount.path("a/b"))), libc::ENOTDIR);
         elsewhere.set("a/b", "2\n");
-        super::common::wait_for(std::time::Duration::from_secs(10), || mount.path("a").is_dir());
+        wait_for(SOON, || mount.path("a").is_dir());
         assert_eq!(fs::read_to_string(mount.path("a/b")).unwrap(), "2\n");
         assert_eq!(fs::read_to_string(mount.path("a%(value)")).unwrap(), "1\n");
         assert_eq!(walk(&mount.dir), ["a%(value)", "a/", "a/b"]);
         elsewhere.delete("a/b");
-        super::common::wait_for(std::time::Duration::from_secs(10), || mount.path("a").is_file());
+        wait_for(SOON, || mount.path("a").is_file());
         assert_eq!(errno(fs::read(mount.path("a%(value)"))), libc::ENOENT);
         assert_eq!(walk(&mount.dir), ["a"]);
     }
@@ -62,7 +65,7 @@ fn long_names_clash_too() {
         let part = "x".repeat(length);
         elsewhere.set(&part, "1\n");
         elsewhere.set(&format!("{part}/k"), "2\n");
-        super::common::wait_for(std::time::Duration::from_secs(10), || walk(&mount.dir).len() == 3);
+        wait_for(SOON, || walk(&mount.dir).len() == 3);
         let files: Vec<String> = walk(&mount.dir).into_iter().filter(|path| !path.contains('/')).collect();
         let [file] = &files[..] else { panic!("{files:?}") };
         assert!(file.len() <= 255 && file.ends_with("%(value)"), "{file}");
@@ -71,7 +74,7 @@ fn long_names_clash_too() {
         assert_eq!(elsewhere.get(&part).as_deref(), Some("3\n"));
         elsewhere.delete(&part);
         elsewhere.delete(&format!("{part}/k"));
-        super::common::wait_for(std::time::Duration::from_secs(10), || walk(&mount.dir).is_empty());
+        wait_for(SOON, || walk(&mount.dir).is_empty());
     }
 }
 
@@ -83,8 +86,56 @@ fn a_writer_of_a_key_that_becomes_a_directory_publishes_it() {
     let mut writer = fs::File::options().write(true).truncate(true).open(mount.path("a")).unwrap();
     writer.write_all(b"[1]\n").unwrap();
     elsewhere.set("a/b", "2\n");
-    super::common::wait_for(std::time::Duration::from_secs(10), || mount.path("a").is_dir());
+    wait_for(SOON, || mount.path("a").is_dir());
     assert_eq!(super::common::close(writer), 0);
     assert_eq!(elsewhere.get("a").as_deref(), Some("[1]\n"));
     assert_eq!(fs::read_to_string(mount.path("a%(value)")).unwrap(), "[1]\n");
+}
+
+/// A listing would lead the kernel to the names again: there is none in these.
+#[test]
+fn a_value_beside_a_directory_comes_and_goes_by_its_own_name() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    elsewhere.set("a/b", "1\n");
+    let value = mount.path("a%(value)");
+    for _ in 0..3 {
+        assert_eq!(errno(fs::metadata(&value)), libc::ENOENT);
+        elsewhere.set("a", "2\n");
+        wait_for(SOON, || fs::read_to_string(&value).is_ok_and(|text| text == "2\n"));
+        let reader = fs::File::open(&value).unwrap();
+        elsewhere.set("a", "[2]\n");
+        wait_for(SOON, || fs::metadata(&value).unwrap().len() == 4);
+        drop(reader);
+        elsewhere.delete("a");
+        wait_for(SOON, || errno(fs::metadata(&value)) == libc::ENOENT);
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_or_renamed_here_gives_the_name_back() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    for (key, text) in [("m", "1\n"), ("m/x", "2\n"), ("n", "3\n"), ("n/x", "4\n")] {
+        elsewhere.set(key, text);
+    }
+    wait_for(SOON, || mount.path("m%(value)").exists() && mount.path("n%(value)").exists());
+    fs::remove_file(mount.path("m/x")).unwrap();
+    fs::remove_dir(mount.path("m")).unwrap();
+    fs::rename(mount.path("n"), mount.path("moved")).unwrap();
+    for (name, text) in [("m", "1\n"), ("n", "3\n")] {
+        wait_for(SOON, || fs::read_to_string(mount.path(name)).is_ok_and(|read| read == text));
+        wait_for(SOON, || errno(fs::metadata(mount.path(format!("{name}%(value)")))) == libc::ENOENT);
+    }
+}
+
+#[test]
+fn an_extension_does_not_keep_names_from_clashing() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--separator", "/", "--extension", ".json"]);
+    let elsewhere = Elsewhere::of(&mount);
+    elsewhere.set("x", "1\n");
+    elsewhere.set("x.json/k", "2\n");
+    assert_eq!(walk(&mount.dir), ["x.json%(value)", "x.json/", "x.json/k.json"]);
+    assert_eq!(fs::read_to_string(mount.path("x.json%(value)")).unwrap(), "1\n");
 }

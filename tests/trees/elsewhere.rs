@@ -66,8 +66,7 @@ fn who_is_in_a_directory_that_vanishes_finds_nothing_there_until_it_is_back() {
     };
     assert_eq!(within("k"), 0);
     elsewhere.delete("a/k");
-    wait_for(SOON, || !mount.path("a").exists());
-    assert_eq!(within("k"), libc::ENOENT);
+    wait_for(SOON, || !mount.path("a").exists() && within("k") == libc::ENOENT);
     elsewhere.set("a/k", "2\n");
     wait_for(SOON, || mount.path("a/k").exists());
     assert_eq!(walk(&mount.dir), ["a/", "a/k"]);
@@ -99,4 +98,33 @@ fn a_thousand_keys_in_directories_appear_and_vanish() {
         elsewhere.delete(&format!("{}/{}/k", number % 10, number / 10));
     }
     wait_for(SOON, || walk(&mount.dir).is_empty());
+}
+
+#[test]
+fn a_file_published_in_a_directory_that_has_vanished_is_found_there() {
+    use std::io::Write;
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    elsewhere.set("d/k", "1\n");
+    let mut writer = fs::File::options().write(true).truncate(true).open(mount.path("d/k")).unwrap();
+    elsewhere.delete("d/k");
+    wait_for(SOON, || errno(fs::metadata(mount.path("d"))) == libc::ENOENT);
+    writer.write_all(b"2\n").unwrap();
+    assert_eq!(super::common::close(writer), 0);
+    wait_for(SOON, || fs::read_to_string(mount.path("d/k")).is_ok_and(|text| text == "2\n"));
+}
+
+#[test]
+fn a_directory_that_vanishes_while_it_is_listed_is_gone() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    elsewhere.set("x/k", "1\n");
+    for number in 0..500 {
+        elsewhere.set(&format!("{number}-{}", "y".repeat(200)), "1\n");
+    }
+    let mut entries = fs::read_dir(&mount.dir).unwrap();
+    entries.next().unwrap().unwrap();
+    elsewhere.delete("x/k");
+    elsewhere.set("end", "1\n");
+    wait_for(SOON, || mount.path("end").exists());
+    entries.for_each(|entry| drop(entry.unwrap()));
+    assert_eq!(errno(fs::metadata(mount.path("x"))), libc::ENOENT);
 }
