@@ -1,4 +1,4 @@
-//! Two mounts on one real etcd cluster: what each sees of the other, while members come and go.
+//! Mounts and servers on one real etcd cluster: what each sees of the others, while members come and go.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -8,9 +8,14 @@ mod counter;
 mod history;
 #[path = "prefect/pipe.rs"]
 mod pipe;
+#[path = "serve/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod serve;
 #[path = "etcd/server.rs"]
 #[allow(dead_code, reason = "for another test too")]
 mod server;
+#[path = "clusters/serving.rs"]
+mod serving;
 #[path = "clusters/sharing.rs"]
 mod sharing;
 

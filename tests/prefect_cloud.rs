@@ -2,6 +2,8 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod common;
+#[path = "prefect_cloud/directories.rs"]
+mod directories;
 #[path = "serve/server.rs"]
 mod server;
 #[macro_use]

@@ -59,9 +59,12 @@ fn failed(error: &store::Error) -> async_graphql::Error {
         E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
         E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) | E::Untrusted(_) => UNAVAILABLE,
-        E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::TooMany(_) | E::Other(_) => {
-            "INTERNAL_SERVER_ERROR"
+        // Such as a connection that broke: a client that asks again finds another one.
+        E::Other(_) => {
+            tracing::warn!("the store failed: {error}");
+            UNAVAILABLE
         }
+        E::NotFound | E::Exists | E::Changed | E::NoSpace(_) | E::TooMany(_) => "INTERNAL_SERVER_ERROR",
     };
     refused(code, error.to_string())
 }

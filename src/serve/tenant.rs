@@ -64,7 +64,13 @@ impl Tenant {
                 Ok(_) => break,
                 // Set or deleted by somebody else meanwhile.
                 Err(Error::Changed | Error::NotFound) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // It may be carried out all the same. The client asks again, by the same id.
+                    if error.may_have_changed() {
+                        self.recent.lock().deleted.put(Arc::from(id), Instant::now());
+                    }
+                    return Err(error);
+                }
             }
         }
         let mut recent = self.recent.lock();
@@ -82,5 +88,59 @@ impl Tenant {
             return Ok(Some((key, entry.meta)));
         }
         Ok(self.store.list_keys().await?.into_iter().find(|(_, meta)| &*meta.id == id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::store::{Change, Limits, Listing, MemoryStore, Revision, Text};
+
+    /// A store whose deletions are carried out while their answers are lost.
+    struct Lossy(MemoryStore);
+
+    #[async_trait]
+    impl Store for Lossy {
+        fn name(&self) -> &'static str {
+            "lossy"
+        }
+
+        fn limits(&self) -> Limits {
+            self.0.limits()
+        }
+
+        async fn list_keys(&self) -> Result<Listing> {
+            self.0.list_keys().await
+        }
+
+        async fn get_key_value(&self, key: &Key) -> Result<Entry> {
+            self.0.get_key_value(key).await
+        }
+
+        async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
+            self.0.set_key_value(key, text, expect).await
+        }
+
+        async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+            self.0.delete_key(key, expect).await?;
+            Err(Error::TimedOut(5_000))
+        }
+
+        fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deletion_whose_answer_was_lost_succeeds_when_the_client_repeats_it() {
+        let tenant = Tenant::new(DEFAULT, Arc::new(Lossy(MemoryStore::new())));
+        let (key, text) = (Key::from("k"), Arc::from(&b"1"[..]));
+        let meta = tenant.store.set_key_value(&key, text, Expect::Anything).await.unwrap();
+        assert_eq!(tenant.delete(&meta.id).await, Err(Error::TimedOut(5_000)));
+        assert_eq!(tenant.delete(&meta.id).await, Ok(true));
+        assert_eq!(tenant.delete("another").await, Ok(false));
     }
 }
