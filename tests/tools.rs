@@ -85,7 +85,7 @@ macro_rules! every_case {
                 touch_sends_nothing
                 modes_and_times_send_nothing
                 rm_deletes_each_key_once
-                the_view_is_flat
+                there_are_no_links_and_directories_as_the_view_has_them
                 tar_unpacks_each_key_with_one_set
                 tar_packs_the_mount_without_complaint
                 rsync_publishes_each_change_once

@@ -31,10 +31,12 @@ impl State {
         match notice {
             Notice::Inode(ino) => vec![Drop::Inode(ino, self.way_to(ino))],
             Notice::Entry(path) => {
-                let Some(within) = self.folder_ino(parent(&path)) else { return Vec::new() };
+                let directories = [self.folder_ino(parent(&path)), self.vanished.get(parent(&path)).copied()];
                 // Which of its two names a file has now, or had when the kernel heard of it, is not known.
-                let value = may_clash.then(|| Drop::Entry(within, value_name(base(&path))));
-                value.into_iter().chain([Drop::Entry(within, base(&path).to_owned())]).collect()
+                let value = may_clash.then(|| value_name(base(&path)));
+                let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
+                let within = |ino: Ino| names.iter().map(move |name| Drop::Entry(ino, name.clone()));
+                directories.into_iter().flatten().flat_map(within).collect()
             }
             Notice::Listing(path) => {
                 self.folder_ino(&path).map(|ino| Drop::Inode(ino, self.way_to(ino))).into_iter().collect()
@@ -102,6 +104,7 @@ impl State {
         if let Some(ino) = folder.ino {
             if let Some(inode) = self.inodes.get_mut(&ino) {
                 inode.unlinked = true;
+                self.vanished.insert(path.to_owned(), ino);
             }
             self.collect(ino);
         }

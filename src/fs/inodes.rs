@@ -181,6 +181,8 @@ pub(super) struct State {
     pub(super) names: HashMap<String, Ino>,
     /// Directories below the root, by path.
     pub(super) folders: HashMap<String, Folder>,
+    /// Those that are gone and that the kernel still refers to, because somebody is in them.
+    pub(super) vanished: HashMap<String, Ino>,
     /// Open files.
     pub(super) handles: HashMap<Fh, Handle>,
     /// Drafts.
@@ -219,6 +221,7 @@ impl State {
             inodes: HashMap::new(),
             names: HashMap::new(),
             folders: HashMap::new(),
+            vanished: HashMap::new(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
             hidden: HashMap::new(),
@@ -343,6 +346,9 @@ impl State {
         if let Some(inode) = self.inodes.remove(&ino) {
             match inode.body {
                 Body::Directory if named => self.forget_folder(&inode.name),
+                Body::Directory if self.vanished.get(&inode.name) == Some(&ino) => {
+                    self.vanished.remove(&inode.name);
+                }
                 _ if named => drop(self.names.remove(&inode.name)),
                 _ => {}
             }

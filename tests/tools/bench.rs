@@ -111,6 +111,11 @@ impl On {
     }
 
     /// A store whose keys outlive the mount, and are seen past it.
+    /// Whether a mount without options shows no directories.
+    pub(super) fn is_flat(self) -> bool {
+        !matches!(self, Self::Etcd)
+    }
+
     pub(super) fn lasting(self, tools: &[&str]) -> Option<Bench> {
         self.bench(tools, || (TempDir::new().unwrap(), Behind::Database))
     }
