@@ -128,7 +128,9 @@ impl Fs {
         }
         match self.aside.keep_rejected(name, text, why) {
             Ok(path) => {
-                tracing::warn!("{name:?} was not published ({why}); the text is kept in {}", path.display());
+                let path = path.display();
+                self.note(name, &format!("{why}; the text is kept in {path}"));
+                tracing::warn!("{name:?} was not published ({why}); the text is kept in {path}");
             }
             Err(error) => {
                 tracing::error!(

@@ -91,8 +91,9 @@ fn the_loser_of_a_conflict_keeps_its_text() {
     wait_for(PATIENCE, || !other.rejected().is_empty());
     let kept =
         other.rejected().into_iter().find(|path| path.extension().is_some_and(|kind| kind == "rejected"));
-    assert_eq!(fs::read(kept.unwrap()).unwrap(), b"[2]\n");
-    assert!(other.last_error().contains("changed by somebody else"), "{}", other.last_error());
+    assert_eq!(fs::read(kept.as_ref().unwrap()).unwrap(), b"[2]\n");
+    let (said, kept) = (other.last_error(), kept.unwrap());
+    assert!(said.contains("changed by somebody else") && said.contains(kept.to_str().unwrap()), "{said}");
     wait_for(PATIENCE, || fs::read_to_string(other.path("k")).unwrap() == "[3]\n");
 }
 
