@@ -78,6 +78,23 @@ pub struct Settings {
     pub aside: std::path::PathBuf,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Those of a mount without options, as root has it.
+    pub(crate) fn plain() -> Self {
+        Self {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            umask: 0,
+            validate: Validate::Json,
+            names: Names::default(),
+            scratch: Patterns::new(&[]).unwrap_or_else(|why| panic!("{why}")),
+            aside: std::path::PathBuf::new(),
+        }
+    }
+}
+
 /// Attributes of a file or of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {

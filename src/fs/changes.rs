@@ -252,7 +252,7 @@ fn unlinked_elsewhere(state: &mut State, name: &str) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::{Caller, Drop, Kernel, ROOT, Settings, document::Validate, scratch::Patterns};
+    use super::super::{Caller, Drop, Kernel, ROOT, Settings};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
     use crate::store::MemoryStore;
@@ -290,17 +290,7 @@ mod tests {
         };
         let cache = Arc::new(Cache::new(Arc::new(MemoryStore::new()), bounds));
         cache.set_pushed(true);
-        let settings = Settings {
-            read_only: false,
-            uid: 0,
-            gid: 0,
-            umask: 0,
-            validate: Validate::Json,
-            names: crate::fs::names::Names::default(),
-            scratch: Patterns::new(&[]).unwrap(),
-            aside: std::path::PathBuf::new(),
-        };
-        let (fs, notices) = (Fs::new(cache, settings), Arc::default());
+        let (fs, notices) = (Fs::new(cache, Settings::plain()), Arc::default());
         fs.attach(Box::new(Told { drops_everything, notices: Arc::clone(&notices) }));
         (fs, notices)
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::inodes::{Body, Folder, Ino, ROOT, State};
-use super::names::{base, parent, value_name};
+use super::names::{base, is_inside, parent, value_name};
 use super::{Drop, FsError, FsResult, Notice};
 use crate::store::Key;
 
@@ -83,9 +83,8 @@ impl State {
 
     /// Whether a local file or a directory that was made here is in the directory at `path`.
     pub(super) fn is_inhabited(&self, path: &str) -> bool {
-        let inside = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-        let local = self.locals().any(|(name, _)| inside(name));
-        local || self.folders.iter().any(|(other, folder)| folder.kept && inside(other))
+        let local = self.locals().any(|(name, _)| is_inside(name, path));
+        local || self.folders.iter().any(|(other, folder)| folder.kept && is_inside(other, path))
     }
 
     /// Files that are not keys, by their paths.

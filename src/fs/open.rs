@@ -260,7 +260,7 @@ pub(super) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool,
 mod tests {
     use std::time::Duration;
 
-    use super::super::{ROOT, Settings, scratch::Patterns};
+    use super::super::{ROOT, Settings};
     use super::*;
     use crate::cache::{self, Cache};
     use crate::store::{Key, MemoryStore, Store};
@@ -277,17 +277,7 @@ mod tests {
         };
         let cache = Arc::new(Cache::new(Arc::new(store), bounds));
         cache.set_pushed(true);
-        let settings = Settings {
-            read_only: false,
-            uid: 0,
-            gid: 0,
-            umask: 0,
-            validate: Validate::Json,
-            names: crate::fs::names::Names::default(),
-            scratch: Patterns::new(&[]).unwrap(),
-            aside: std::path::PathBuf::new(),
-        };
-        let fs = Fs::new(cache, settings);
+        let fs = Fs::new(cache, Settings::plain());
         let caller = Caller { thread: 1, uid: 0, gid: 0 };
         let text = |text: &str| Text::from(text.as_bytes());
         fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();

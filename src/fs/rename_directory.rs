@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::folders::taken_or_given_back;
 use super::inodes::{Body, Ino, State};
-use super::names::{Decoded, parent};
+use super::names::{Decoded, is_inside, parent};
 use super::rename::RENAME_TRIES;
 use super::tree::Place;
 use super::{Fs, FsError, FsResult};
@@ -14,7 +14,7 @@ use crate::store::{self, Key, Meta, Rename};
 impl Fs {
     /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
     pub(super) async fn rename_directory(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         from: String,
         within: Ino,
         name: &str,
@@ -138,11 +138,6 @@ impl Fs {
         drop(state);
         self.settle_later(notices);
     }
-}
-
-/// Whether `path` is below the directory at `directory`.
-fn is_inside(path: &str, directory: &str) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl State {

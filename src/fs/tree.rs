@@ -97,10 +97,7 @@ impl Fs {
     }
 
     pub(super) async fn keys(&self) -> FsResult<Answer<Keys>> {
-        match self.cache.peek_keys() {
-            Some(keys) => Ok(keys),
-            None => Ok(self.cache.list_keys().await?),
-        }
+        Ok(self.cache.list_keys().await?)
     }
 
     /// Whether there is a directory at `path`.

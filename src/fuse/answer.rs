@@ -146,17 +146,7 @@ mod tests {
             max_stale: std::time::Duration::ZERO,
         };
         let cache = Arc::new(Cache::new(Arc::new(MemoryStore::new()), settings));
-        let settings = fs::Settings {
-            read_only: false,
-            uid: 0,
-            gid: 0,
-            umask: 0,
-            validate: fs::document::Validate::Json,
-            names: crate::fs::names::Names::default(),
-            scratch: fs::scratch::Patterns::new(&[]).unwrap(),
-            aside: std::path::PathBuf::new(),
-        };
-        Answers::new(Fs::new(cache, settings), runtime.clone(), Arc::default())
+        Answers::new(Fs::new(cache, fs::Settings::plain()), runtime.clone(), Arc::default())
     }
 
     /// A reply that tells whether it was given or, as fuser's do, dropped.
