@@ -97,6 +97,20 @@ impl Mount {
         self.dir.join(Path::new(name.as_ref()))
     }
 
+    /// The file names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.dir).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The text of a file, if it can be read.
+    pub fn text(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path(name)).ok()
+    }
+
     /// The counters and settings of the daemon, as `kvfs status --json` shows them for this mount.
     pub fn status(&self) -> Value {
         status_of(&self.dir)

@@ -21,39 +21,27 @@ fn mount(store: &str) -> Mount {
     mount
 }
 
-fn text(mount: &Mount, name: &str) -> Option<String> {
-    fs::read_to_string(mount.path(name)).ok()
-}
-
-fn names(mount: &Mount) -> Vec<String> {
-    let entries = fs::read_dir(&mount.dir).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn what_one_mount_does_the_other_shows() {
     let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
     let (one, other) = (mount(&cluster.argument()), mount(&cluster.argument()));
-    assert_eq!(names(&other), [""; 0]);
+    assert_eq!(other.names(), [""; 0]);
     assert_eq!(errno(fs::metadata(other.path("k"))), libc::ENOENT);
     fs::write(one.path("k"), "[1]").unwrap();
-    wait_for(PATIENCE, || text(&other, "k").as_deref() == Some("[1]"));
-    wait_for(PATIENCE, || names(&other) == ["k"]);
+    wait_for(PATIENCE, || other.text("k").as_deref() == Some("[1]"));
+    wait_for(PATIENCE, || other.names() == ["k"]);
     fs::write(other.path("k"), "[1, 2]\n").unwrap();
-    wait_for(PATIENCE, || text(&one, "k").as_deref() == Some("[1, 2]\n"));
+    wait_for(PATIENCE, || one.text("k").as_deref() == Some("[1, 2]\n"));
     assert_eq!(fs::metadata(one.path("k")).unwrap().len(), 7);
     fs::rename(one.path("k"), one.path("moved")).unwrap();
-    wait_for(PATIENCE, || names(&other) == ["moved"]);
+    wait_for(PATIENCE, || other.names() == ["moved"]);
     wait_for(PATIENCE, || errno(fs::metadata(other.path("k"))) == libc::ENOENT);
-    assert_eq!(text(&other, "moved").as_deref(), Some("[1, 2]\n"));
+    assert_eq!(other.text("moved").as_deref(), Some("[1, 2]\n"));
     fs::remove_file(other.path("moved")).unwrap();
-    wait_for(PATIENCE, || names(&one).is_empty());
+    wait_for(PATIENCE, || one.names().is_empty());
     // The others' JSON need be none.
     cluster.put(format!("{}raw", cluster.prefix()), "no JSON");
-    wait_for(PATIENCE, || text(&one, "raw").as_deref() == Some("no JSON"));
+    wait_for(PATIENCE, || one.text("raw").as_deref() == Some("no JSON"));
 }
 
 #[test]
@@ -61,11 +49,11 @@ fn what_is_known_is_not_asked_for_again() {
     let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
     let mount = mount(&cluster.argument());
     fs::write(mount.path("k"), "1").unwrap();
-    assert_eq!(text(&mount, "k").as_deref(), Some("1"));
-    assert_eq!(names(&mount), ["k"]);
+    assert_eq!(mount.text("k").as_deref(), Some("1"));
+    assert_eq!(mount.names(), ["k"]);
     let before = mount.status()["calls"].clone();
     for _ in 0..50 {
-        assert_eq!(text(&mount, "k").as_deref(), Some("1"));
+        assert_eq!(mount.text("k").as_deref(), Some("1"));
     }
     assert_eq!(mount.status()["calls"], before);
 }
@@ -79,18 +67,18 @@ fn while_the_way_is_cut_answers_age_and_afterwards_nothing_is_missed() {
     let mount = Mount::start_in(TempDir::new().unwrap(), &store, &["--max-age", "100ms", "--timeout", "1s"]);
     wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
     cluster.put(format!("{prefix}k"), "1");
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("1"));
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("1"));
     pipe.cut();
     wait_for(PATIENCE, || mount.status()["freshness"] == "bounded");
     cluster.put(format!("{prefix}k"), "2");
     cluster.put(format!("{prefix}new"), "3");
-    assert_eq!(text(&mount, "k").as_deref(), Some("1"));
+    assert_eq!(mount.text("k").as_deref(), Some("1"));
     let mut file = File::create(mount.path("k")).unwrap();
     file.write_all(b"4").unwrap();
     assert_ne!(close(file), 0);
     pipe.mend();
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("2"));
-    wait_for(PATIENCE, || text(&mount, "new").as_deref() == Some("3"));
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("2"));
+    wait_for(PATIENCE, || mount.text("new").as_deref() == Some("3"));
     wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
     fs::write(mount.path("k"), "5").unwrap();
     assert_eq!(cluster.members[0].get(format!("{prefix}k")).unwrap(), b"5");
@@ -101,7 +89,7 @@ fn of_two_mounts_that_change_one_value_the_second_is_stale() {
     let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
     let (one, other) = (mount(&cluster.argument()), mount(&cluster.argument()));
     fs::write(one.path("k"), "[1]").unwrap();
-    wait_for(PATIENCE, || text(&other, "k").as_deref() == Some("[1]"));
+    wait_for(PATIENCE, || other.text("k").as_deref() == Some("[1]"));
     let open = |mount: &Mount| fs::OpenOptions::new().append(true).open(mount.path("k")).unwrap();
     let (mut first, mut second) = (open(&one), open(&other));
     first.write_all(b"\n").unwrap();

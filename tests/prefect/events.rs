@@ -33,53 +33,41 @@ fn proven(server: &Server, mount: &Mount) {
     wait_for(PATIENCE, || !mount.path("proof").exists());
 }
 
-fn text(mount: &Mount, name: &str) -> Option<String> {
-    fs::read_to_string(mount.path(name)).ok()
-}
-
-fn names(mount: &Mount) -> Vec<String> {
-    let entries = fs::read_dir(&mount.dir).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn what_others_set_rename_and_delete_is_seen() {
     let Some((server, mount)) = following() else { return };
-    assert_eq!(names(&mount), [""; 0]);
+    assert_eq!(mount.names(), [""; 0]);
     assert_eq!(errno(fs::metadata(mount.path("k"))), libc::ENOENT);
     server.set("k", &json!([1]));
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("[\n  1\n]\n"));
-    wait_for(PATIENCE, || names(&mount) == ["k"]);
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("[\n  1\n]\n"));
+    wait_for(PATIENCE, || mount.names() == ["k"]);
     let mut reader = fs::File::open(mount.path("k")).unwrap();
     server.set("k", &json!(2));
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("2\n"));
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("2\n"));
     assert_eq!(fs::metadata(mount.path("k")).unwrap().len(), 2);
     let mut old = String::new();
     reader.read_to_string(&mut old).unwrap();
     assert_eq!(old, "[\n  1\n]\n");
     server.rename("k", "moved");
-    wait_for(PATIENCE, || names(&mount) == ["moved"]);
+    wait_for(PATIENCE, || mount.names() == ["moved"]);
     wait_for(PATIENCE, || errno(fs::metadata(mount.path("k"))) == libc::ENOENT);
-    assert_eq!(text(&mount, "moved").as_deref(), Some("2\n"));
+    assert_eq!(mount.text("moved").as_deref(), Some("2\n"));
     server.delete("moved");
-    wait_for(PATIENCE, || text(&mount, "moved").is_none());
-    wait_for(PATIENCE, || names(&mount).is_empty());
+    wait_for(PATIENCE, || mount.text("moved").is_none());
+    wait_for(PATIENCE, || mount.names().is_empty());
 }
 
 #[test]
 fn what_is_known_is_not_asked_for_again_and_own_changes_come_back_without_harm() {
     let Some((server, mount)) = following() else { return };
     fs::write(mount.path("k"), "{ \"a\": 1.0 }").unwrap();
-    assert_eq!(text(&mount, "k").as_deref(), Some("{ \"a\": 1.0 }"));
+    assert_eq!(mount.text("k").as_deref(), Some("{ \"a\": 1.0 }"));
     // The events of other changes come after those of the own ones.
     server.set("later", &Value::Null);
-    wait_for(PATIENCE, || text(&mount, "later").is_some());
+    wait_for(PATIENCE, || mount.text("later").is_some());
     let before = (mount.calls("get_key_value"), mount.calls("list_keys"));
     for _ in 0..20 {
-        assert_eq!(text(&mount, "k").as_deref(), Some("{ \"a\": 1.0 }"));
+        assert_eq!(mount.text("k").as_deref(), Some("{ \"a\": 1.0 }"));
     }
     assert_eq!((mount.calls("get_key_value"), mount.calls("list_keys")), before);
 }
@@ -90,7 +78,7 @@ fn a_flood_of_changes_leaves_the_last_ones() {
     for number in 0..150 {
         server.set(&format!("k{number}"), &json!(number));
     }
-    wait_for(PATIENCE, || names(&mount).len() == 150);
+    wait_for(PATIENCE, || mount.names().len() == 150);
     std::thread::scope(|scope| {
         for part in 0..4 {
             let server = &server;
@@ -103,7 +91,7 @@ fn a_flood_of_changes_leaves_the_last_ones() {
     });
     for number in 0..150 {
         let wanted = format!("{}\n", number + 1_000);
-        wait_for(PATIENCE, || text(&mount, &format!("k{number}")).is_some_and(|text| text == wanted));
+        wait_for(PATIENCE, || mount.text(&format!("k{number}")).is_some_and(|text| text == wanted));
     }
 }
 
@@ -114,16 +102,16 @@ fn while_the_socket_is_cut_answers_age_and_afterwards_nothing_is_missed() {
     let pipe = Pipe::before(&server.address);
     let mount = mount(&pipe.address, &["--max-age", "100ms", "--timeout", "1s"]);
     proven(&server, &mount);
-    assert_eq!(text(&mount, "k").as_deref(), Some("1\n"));
+    assert_eq!(mount.text("k").as_deref(), Some("1\n"));
     pipe.cut();
     wait_for(PATIENCE, || mount.status()["freshness"] == "bounded");
     server.set("k", &json!(2));
     server.set("new", &json!(3));
-    assert_eq!(text(&mount, "k").as_deref(), Some("1\n"));
+    assert_eq!(mount.text("k").as_deref(), Some("1\n"));
     pipe.mend();
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("2\n"));
-    wait_for(PATIENCE, || text(&mount, "new").as_deref() == Some("3\n"));
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("2\n"));
+    wait_for(PATIENCE, || mount.text("new").as_deref() == Some("3\n"));
     proven(&server, &mount);
     server.set("k", &json!(4));
-    wait_for(PATIENCE, || text(&mount, "k").as_deref() == Some("4\n"));
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("4\n"));
 }
