@@ -347,7 +347,7 @@ impl Cache {
         }
         match change {
             Change::Set(key, meta) => {
-                if inner.known.peek(key).is_none_or(|known| known.revision() < Some(meta.revision)) {
+                if inner.is_news(key, meta.revision) {
                     let text = inner.known.peek(key).and_then(|_| self.store.take_told(key, meta.revision));
                     inner.doubt_key(key);
                     if let Some(text) = text {
@@ -356,9 +356,9 @@ impl Cache {
                     }
                 }
             }
+            Change::Deleted(key, _) if inner.is_absent(key) => inner.outdate(key),
             Change::Deleted(key, revision) => {
-                let older = |known: &Known| known.revision().is_some_and(|old| old < *revision);
-                if inner.known.peek(key).is_none_or(older) {
+                if inner.is_news(key, *revision) {
                     inner.doubt_key(key);
                 }
             }

@@ -120,6 +120,17 @@ impl Inner {
         }
     }
 
+    /// Whether `key` is known to be absent.
+    pub(super) fn is_absent(&self, key: &Key) -> bool {
+        self.known.peek(key).is_some_and(|known| !known.doubted && known.value.is_none())
+    }
+
+    /// Whether a version of `key` may be newer than what is known. A store that was restored from a backup counts its
+    /// versions anew: where something was missed the numbers say nothing.
+    pub(super) fn is_news(&self, key: &Key, revision: Revision) -> bool {
+        self.known.peek(key).is_none_or(|known| known.doubted || known.revision() < Some(revision))
+    }
+
     /// Takes in that `from` has become `to`, which is at `meta` now.
     pub(super) fn renamed(&mut self, from: &Key, to: &Key, meta: &Meta) {
         self.forget(from);

@@ -3,12 +3,12 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use kvfs::store::{Change, Error};
+use kvfs::store::{Change, Error, Meta};
 use tokio::task::JoinSet;
 
 use super::Remembered::Value;
 use super::double::When::{After, Before};
-use super::{Bench, block_on, down, roomy};
+use super::{Bench, block_on, down, forgetful, roomy};
 
 /// Polls `future` once; it must not be done yet.
 macro_rules! start {
@@ -154,6 +154,43 @@ fn news_during_a_fetch_make_it_ask_again() {
             assert_eq!(at.remembered("k"), Value("new".into()));
         });
     }
+}
+
+#[test]
+fn news_of_a_store_that_counts_anew_make_a_fetch_ask_again() {
+    let at = Bench::new(roomy());
+    block_on(async {
+        at.cache.set_pushed(true);
+        at.set_elsewhere("k", "undone").await;
+        let undone = at.get("k").await.unwrap().value.unwrap().meta;
+        at.cache.apply(&Change::Everything);
+        let hold = at.double.hold("get_key_value", "k", After);
+        let mut get = pin!(at.get("k"));
+        start!(get);
+        let meta = Meta { revision: undone.revision, ..at.set_elsewhere("k", "new").await };
+        at.cache.apply(&Change::Set("k".into(), meta));
+        hold.release();
+        assert_eq!(super::text(&get.await.unwrap()).unwrap(), "new");
+        assert_eq!(at.remembered("k"), Value("new".into()));
+    });
+}
+
+#[test]
+fn news_of_a_deletion_make_the_fetch_of_a_key_that_was_absent_ask_again() {
+    let at = Bench::new(forgetful());
+    block_on(async {
+        at.get("k").await.unwrap();
+        at.set_elsewhere("k", "short-lived").await;
+        let hold = at.double.hold("get_key_value", "k", After);
+        let mut get = pin!(at.get("k"));
+        start!(get);
+        let revision = at.delete_elsewhere("k").await;
+        at.cache.apply(&Change::Deleted("k".into(), revision));
+        hold.release();
+        get.await.unwrap();
+        at.cache.apply(&Change::Resumed);
+        assert_eq!(at.text("k").await, None);
+    });
 }
 
 #[test]

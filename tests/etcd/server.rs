@@ -226,20 +226,23 @@ impl Member {
         self.wait();
     }
 
-    /// Starts it anew with the data that it has after `meanwhile` is undone.
-    pub(super) fn set_back(&self, meanwhile: impl FnOnce()) {
-        let copy = |from: &str, to: &str| {
-            let (from, to) = (self.home.path().join(from), self.home.path().join(to));
-            assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
-        };
+    /// Keeps a copy of its data, from which [`Member::restore`] starts it anew.
+    pub(super) fn back_up(&self) {
         self.kill();
-        copy("data", "backup");
+        self.copy("data", "backup");
         self.start();
-        meanwhile();
+    }
+
+    pub(super) fn restore(&self) {
         self.kill();
         std::fs::remove_dir_all(self.home.path().join("data")).unwrap();
-        copy("backup", "data");
+        self.copy("backup", "data");
         self.start();
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (self.home.path().join(from), self.home.path().join(to));
+        assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
     }
 
     /// It hangs: its connections stay, and new ones are made.

@@ -21,7 +21,6 @@ static CLOCKS: Mutex<Option<HashMap<u64, Arc<Mutex<Clock>>>>> = Mutex::new(None)
 pub(super) struct Clock {
     /// Revisions in order, each with the time at which it was the newest.
     known: Vec<(u64, SystemTime)>,
-    /// The newest revision of which the time was asked.
     newest: u64,
 }
 
@@ -34,6 +33,11 @@ impl Clock {
     /// The cluster has gone back: its revisions are others now.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
+    }
+
+    /// The newest revision of which the time was asked.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// The time of a revision.

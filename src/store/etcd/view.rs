@@ -75,8 +75,11 @@ impl View {
 
     /// Keeps a value that the watch has brought.
     pub(super) fn keep(&self, key: &Key, revision: Revision, value: &[u8]) {
+        let mut told = self.told.lock();
         if value.len() <= TOLD_BYTES {
-            self.told.lock().put(key.clone(), (revision, value.into()));
+            told.put(key.clone(), (revision, value.into()));
+        } else {
+            told.pop(key);
         }
     }
 

@@ -54,7 +54,8 @@ struct Session {
     shown: u64,
 }
 
-type Asked = Pin<Box<dyn Future<Output = Outcome<Header>> + Send>>;
+/// What the cluster had reached before it was asked, and its answer.
+type Asked = Pin<Box<dyn Future<Output = Outcome<(Option<Header>, Header)>> + Send>>;
 
 enum Stage {
     /// Opened lately: what happened before, up to this revision, is yet to be told.
@@ -116,9 +117,10 @@ impl Follower {
 
     /// Follows one watch to its end; without an error if another member is to be watched at once.
     async fn session(&mut self, member: Member) -> Outcome<()> {
+        let then = self.reached();
         // This member has reached it, too: what the watch tells from an earlier one on is complete up to there.
         let now = self.view.now_at(member).await?;
-        if self.told.is_some_and(|told| is_another(told, now)) {
+        if then.is_some_and(|then| is_another(then, now)) {
             Clock::of(now.cluster).lock().restart();
             self.told = None;
         }
@@ -141,8 +143,8 @@ impl Follower {
                     session.heard(shown);
                 }
                 asked = answer(stage) => {
-                    let now = asked?;
-                    if is_another(Header { revision: session.shown, ..since }, now) {
+                    let (then, now) = asked?;
+                    if then.is_some_and(|then| is_another(then, now)) {
                         return Err(Error::Unreachable("the cluster is another one now".into()).into());
                     }
                     note(now);
@@ -156,8 +158,8 @@ impl Follower {
                     Stage::Idle => {
                         // Silent for so long: whatever the member had to tell of what happened before it has told.
                         self.settle(session.shown);
-                        let view = self.view.clone();
-                        session.stage = Stage::Asking(Box::pin(async move { view.now().await }));
+                        let (view, then) = (self.view.clone(), self.reached());
+                        session.stage = Stage::Asking(Box::pin(async move { Ok((then, view.now().await?)) }));
                     }
                     Stage::Behind(_) => return Ok(()),
                     Stage::Asking(_) => {}
@@ -210,6 +212,13 @@ impl Follower {
         Some(Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())))
     }
 
+    /// What the cluster has reached, as the watch or any answer in this process has said: what it is asked from now on, it
+    /// answers from there on, unless it is another one.
+    fn reached(&self) -> Option<Header> {
+        let told = self.told?;
+        Some(Header { revision: told.revision.max(Clock::of(told.cluster).lock().newest()), ..told })
+    }
+
     /// Everything up to this revision was told, for certain.
     fn settle(&mut self, revision: u64) {
         if let Some(told) = &mut self.told {
@@ -258,7 +267,7 @@ fn is_another(then: Header, now: Header) -> bool {
 }
 
 /// The answer that is waited for, if one is.
-async fn answer(stage: &mut Stage) -> Outcome<Header> {
+async fn answer(stage: &mut Stage) -> Outcome<(Option<Header>, Header)> {
     match stage {
         Stage::Asking(asked) => asked.await,
         _ => std::future::pending().await,
