@@ -5,17 +5,16 @@ Starts an etcd of one member on free ports of this machine, its data in memory, 
 twice. Then another client (of etcd itself) adds keys, and sets 10,000 of them in a burst, while all is remembered.
 """
 
-import base64
-import http.client
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from cluster import Cluster, encode
 
 KVFS = sys.argv[1] if len(sys.argv) > 1 else "target/release/kvfs"
 KEYS = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
@@ -23,60 +22,7 @@ DIRECTORIES = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
 ADDED = 100
 BURST = min(10_000, KEYS)
 BATCH = 100
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-class Etcd:
-    def __init__(self, home):
-        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
-        command = ["etcd", "--name", "m", "--data-dir", f"{home}/etcd", "--initial-cluster", f"m={peer}"]
-        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.address = client.removeprefix("http://")
-        self.connection = http.client.HTTPConnection(self.address, timeout=60)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self.ask("kv/range", {"key": encode("x")})
-                break
-            except (OSError, http.client.HTTPException, RuntimeError):
-                if time.monotonic() > end:
-                    raise
-                self.connection.close()
-                time.sleep(0.05)
-
-    def ask(self, path, body):
-        self.connection.request("POST", f"/v3/{path}", json.dumps(body))
-        response = self.connection.getresponse()
-        text = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"{response.status} {text[:200]}")
-
-    def put(self, name, value):
-        self.ask("kv/put", {"key": encode(f"scale/{name}"), "value": encode(value)})
-
-    def put_all(self, names, value):
-        for first in range(0, len(names), BATCH):
-            puts = [{"key": encode(f"scale/{name}"), "value": encode(value)} for name in names[first : first + BATCH]]
-            self.ask("kv/txn", {"success": [{"request_put": put} for put in puts]})
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def encode(text):
-    return base64.b64encode(text.encode()).decode()
+PREFIX = "scale/"
 
 
 def value(mark):
@@ -123,12 +69,12 @@ def added(etcd, directory):
     """Keys in directories that are there, and keys that bring a new one."""
     taken = []
     for number in range(ADDED):
-        etcd.put(f"{number % DIRECTORIES:04}/new-{number}", value("new"))
+        etcd.put(f"{PREFIX}{number % DIRECTORIES:04}/new-{number}", value("new"))
         taken.append(until(lambda: f"new-{number}" in os.listdir(f"{directory}/{number % DIRECTORIES:04}")))
     spread("a new key of another client is listed", taken)
     taken = []
     for number in range(ADDED // 5):
-        etcd.put(f"other-{number}/k", value("new"))
+        etcd.put(f"{PREFIX}other-{number}/k", value("new"))
         taken.append(until(lambda: f"other-{number}" in os.listdir(directory)))
     spread("so is a new directory", taken)
 
@@ -152,7 +98,7 @@ def burst(etcd, directory):
 
     before = gets(directory)
     start = time.perf_counter()
-    etcd.put_all(names, value("burst"))
+    etcd.put_all([PREFIX + one for one in names], value("burst"), BATCH)
     sent = time.perf_counter()
     left = names
     while left:
@@ -164,20 +110,20 @@ def burst(etcd, directory):
     show("and until all of them have been read", f"{end - sent:.2f}", "s", f"by {BURST} opens and reads, {gets(directory) - before} gets")
 
 
-def run(home):
+def run(home, etcd):
     directory = f"{home}/mnt"
     os.mkdir(directory)
-    etcd, mounted = Etcd(home), False
+    mounted = False
     try:
-        etcd.put_all([name(number) for number in range(KEYS)], value("first"))
+        etcd.put_all([PREFIX + name(number) for number in range(KEYS)], value("first"), BATCH)
         print(f"{KEYS} keys of 100 bytes in {DIRECTORIES} directories; {os.path.basename(KVFS)}, load {os.getloadavg()[0]:.1f}")
         start = time.perf_counter()
-        etcd.ask("kv/range", {"key": encode("scale/"), "range_end": encode("scale0")})
+        etcd.ask("kv/range", {"key": encode(PREFIX), "range_end": encode(PREFIX[:-1] + "0")})
         show("all of them by one request to etcd, not decoded", f"{time.perf_counter() - start:.2f}", "s")
         environment = dict(os.environ, XDG_STATE_HOME=f"{home}/state")
         start = time.perf_counter()
         # What is not pushed is not seen for an hour.
-        command = [KVFS, "--max-age", "1h", "--timeout", "1m", f"etcd:{etcd.address}/scale", directory]
+        command = [KVFS, "--max-age", "1h", "--timeout", "1m", f"etcd:{etcd.addresses[0]}/{PREFIX}", directory]
         subprocess.run(command, check=True, env=environment)
         mounted = True
         show("until mounted", f"{1000 * (time.perf_counter() - start):.0f}", "ms")
@@ -199,11 +145,11 @@ def run(home):
     finally:
         if mounted:
             subprocess.run(["umount", directory])
-        etcd.end()
 
 
 home = tempfile.mkdtemp(prefix="kvfs-scale-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 try:
-    run(home)
+    with Cluster(1, home) as etcd:
+        run(home, etcd)
 finally:
     shutil.rmtree(home, ignore_errors=True)

@@ -6,17 +6,17 @@ on the first mount and reads it on the second again and again until it is there.
 1,000 keys a second below the same prefix. Last, what a hot read costs: calls of the store, and messages of the kernel.
 """
 
-import base64
-import http.client
+import contextlib
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from cluster import Cluster
 
 KVFS = sys.argv[1] if len(sys.argv) > 1 else "target/release/kvfs"
 SETS = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
@@ -41,42 +41,6 @@ start = time.monotonic()
 sys.stdin.readline()
 print(sum(done) / (time.monotonic() - start), flush=True)
 """
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def cluster(members, home):
-    ports = free_ports(2 * members)
-    clients, peers = ports[:members], ports[members:]
-    every = ",".join(f"m{i}=http://127.0.0.1:{peer}" for i, peer in enumerate(peers))
-    running = []
-    for i in range(members):
-        client, peer = f"http://127.0.0.1:{clients[i]}", f"http://127.0.0.1:{peers[i]}"
-        command = ["etcd", "--name", f"m{i}", "--data-dir", f"{home}/m{i}", "--initial-cluster", every]
-        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    addresses = [f"127.0.0.1:{port}" for port in clients]
-    while not all(ready(address) for address in addresses):
-        time.sleep(0.05)
-    return running, addresses
-
-
-def ready(address):
-    try:
-        connection = http.client.HTTPConnection(address, timeout=2)
-        connection.request("POST", "/v3/kv/range", json.dumps({"key": base64.b64encode(b"x").decode()}))
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
 
 
 def status(directory):
@@ -142,12 +106,14 @@ def hot(directory):
 
 def run(members):
     home = tempfile.mkdtemp(prefix="kvfs-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    running, mounts = [], []
-    try:
-        running, addresses = cluster(members, home)
+    mounts = []
+    with contextlib.ExitStack() as ended:
+        ended.callback(shutil.rmtree, home, ignore_errors=True)
+        addresses = ended.enter_context(Cluster(members, home)).addresses
         store = f"etcd:{','.join(addresses)}/bench"
         for name in ("one", "other"):
             mounts.append(mount(store, home, name))
+            ended.callback(subprocess.run, ["umount", mounts[-1]])
         title = f"{members} member{'s' if members > 1 else ''}"
         show(f"{title}, idle", latencies(*mounts))
         load = subprocess.Popen(
@@ -160,13 +126,6 @@ def run(members):
             rate = float(load.communicate("\n")[0])
         show(f"{title}, {rate:.0f} sets/s", taken)
         hot(mounts[1])
-    finally:
-        for directory in mounts:
-            subprocess.run(["umount", directory])
-        for process in running:
-            process.kill()
-            process.wait()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 print(f"{'etcd, ms of ' + str(SETS) + ' sets':26} {'':30} {'median':>9} {'p99':>9} {'worst':>9}")
