@@ -248,11 +248,12 @@ fn what_is_written_while_a_directory_is_renamed_is_in_it_afterwards() {
             }
             written
         });
+        let end = common::Raise(&over);
         for round in 0..10 {
             let (from, to) = (format!("r{round}"), format!("r{}", round + 1));
             fs::rename(mount.path(from), mount.path(to)).unwrap();
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(end);
         writing.join().unwrap()
     });
     let found = walk(&mount.dir);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::common::wait_for;
+use super::common::{Raise, wait_for};
 use super::pipe::Pipe;
 use super::{Fleet, PATIENCE, extent, save};
 
@@ -124,17 +124,10 @@ fn no_acknowledged_set_is_lost_and_no_reader_goes_back_in_time() {
     };
     let run = &run;
     std::thread::scope(|scope| {
-        // The others end, too, if one panics.
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
         for writer in 0..WRITERS {
             let path = &paths[writer % 2];
             scope.spawn(move || {
-                let over = Over(&run.over);
+                let over = Raise(&run.over);
                 run.write(path, writer);
                 drop(over);
             });
@@ -142,12 +135,12 @@ fn no_acknowledged_set_is_lost_and_no_reader_goes_back_in_time() {
         for reader in 0..READERS {
             let path = &paths[reader % 2];
             scope.spawn(move || {
-                let over = Over(&run.over);
+                let over = Raise(&run.over);
                 run.read(path, |writer| writer % 2 == reader % 2);
                 drop(over);
             });
         }
-        let _over = Over(&run.over);
+        let _over = Raise(&run.over);
         disturb(&fleet, &pipes, &run.over, Duration::from_secs(extent("KVFS_CLUSTER_SECONDS", 15)));
     });
     check_end(&fleet, &paths, run);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::{Mount, wait_for};
+use super::common::{Mount, Raise, wait_for};
 use super::serve::{KEY, Server, both};
 use super::{Fleet, PATIENCE, extent, save};
 
@@ -204,6 +204,7 @@ fn no_acknowledged_change_is_lost_while_members_are_killed_and_clients_need_only
                 scope.spawn(move || write(server, thread, over))
             })
             .collect();
+        let end = Raise(&over);
         // The member that is asked first, then the one that leads.
         for round in 0..2 {
             sleep(length);
@@ -212,7 +213,7 @@ fn no_acknowledged_change_is_lost_while_members_are_killed_and_clients_need_only
             sleep(length);
             fleet.cluster.members[victim].start();
         }
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         fs::write(servers[0].home.path().join("stop"), "").unwrap();
         let ended: Vec<(u64, usize)> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
         tries.extend(ended.iter().map(|(_, most)| *most));

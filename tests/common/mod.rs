@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kvfs::store::{Expect, Key, SqliteStore, Store};
@@ -243,4 +244,13 @@ pub fn close(file: File) -> i32 {
     let fd = file.into_raw_fd();
     // SAFETY: the descriptor was just taken out of its owner.
     if unsafe { libc::close(fd) } == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap() }
+}
+
+/// Raises a flag when it is dropped: the threads of a scope that look at it end when one of them panics, too.
+pub struct Raise<'a>(pub &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kvfs::store::{Error, Expect, Rename, Revision};
 use serde_json::json;
 
+use super::common::Raise;
 use super::server::{Cluster, Shared, base64};
 use super::store;
 use super::suite::{Bench, block_on};
@@ -98,15 +99,15 @@ fn a_listing_begins_anew_when_its_revision_is_compacted() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Sooner or later there is time for a whole one.
-            for round in 0.. {
-                if over.load(Ordering::Acquire) {
-                    break;
-                }
+            let mut pause = Duration::from_millis(10);
+            while !over.load(Ordering::Acquire) {
                 let revision = cluster.put("elsewhere", "1");
                 cluster.members[0].compact(revision);
-                std::thread::sleep(Duration::from_millis(20 * round));
+                std::thread::sleep(pause);
+                pause *= 2;
             }
         });
+        let _end = Raise(&over);
         let listed = block_on(async {
             loop {
                 match at.list_keys().await {
@@ -116,7 +117,6 @@ fn a_listing_begins_anew_when_its_revision_is_compacted() {
                 }
             }
         });
-        over.store(true, Ordering::Release);
         assert_eq!(listed, 3_000);
     });
 }

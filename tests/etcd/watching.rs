@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use kvfs::store::{Change, Expect, Store};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::common::Raise;
 use super::pipe::Pipe;
 use super::server::{Cluster, Member, Shared, base64};
 use super::suite::block_on;
@@ -208,14 +209,14 @@ fn large_values_and_transactions_of_many_keys_are_told_whole() {
 fn where_others_change_keys_all_the_time_nothing_is_missed() {
     let Some(cluster) = Cluster::start(3, &[]) else { return };
     let over = std::sync::atomic::AtomicBool::new(false);
-    let order = std::sync::atomic::Ordering::SeqCst;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !over.load(order) {
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
                 cluster.put("elsewhere", "1");
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
+        let _end = Raise(&over);
         block_on(async {
             let (_store, mut feed) = follow(&cluster.addresses(), "app").await;
             // Longer than a check apart, so that the watch is opened again between them, or just then.
@@ -228,7 +229,6 @@ fn where_others_change_keys_all_the_time_nothing_is_missed() {
                 }
             }
         });
-        over.store(true, order);
     });
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
-use super::common::{Mount, can_mount, close, wait_for};
+use super::common::{Mount, Raise, can_mount, close, wait_for};
 use super::proxy::Proxy;
 use super::server::{PATIENT, Server};
 
@@ -81,15 +81,6 @@ fn eight_processes_write_and_every_value_is_right() {
         (0..WRITERS).flat_map(|writer| (1..=keys).map(move |key| value(writer, key))).collect();
     assert_eq!(server.all(), expected);
     assert_eq!(mount.rejected(), Vec::<std::path::PathBuf>::new());
-}
-
-/// Raises a flag when it is dropped.
-struct Raise<'a>(&'a AtomicBool);
-
-impl Drop for Raise<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// Sets `path` and gives the errno of whatever failed.

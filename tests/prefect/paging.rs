@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
+use super::common::Raise;
 use super::server::Server;
 use super::store;
 
@@ -30,6 +31,7 @@ fn what_stays_is_in_every_listing_and_nothing_is_there_twice() {
                 }
             }
         });
+        let _end = Raise(&over);
         super::suite::block_on(async {
             for _ in 0..15 {
                 let listing = store.list_keys().await.unwrap();
@@ -38,6 +40,5 @@ fn what_stays_is_in_every_listing_and_nothing_is_there_twice() {
                 assert_eq!(names.iter().filter(|name| name.starts_with('k')).count(), STAY);
             }
         });
-        over.store(true, Ordering::Relaxed);
     });
 }

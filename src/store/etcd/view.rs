@@ -15,8 +15,12 @@ use super::refusal::Failure;
 use super::wire::{Bytes, Header, Pair, Range};
 use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
 
-/// Keys asked for at once.
-const PAGE: u32 = 1_000;
+/// Keys asked for at once at first, and at most.
+const FIRST_PAGE: u32 = 1_000;
+const LAST_PAGE: u32 = 20_000;
+/// Bytes of keys and values that are asked for at once: for each page a server counts all keys from there on, so few are
+/// fast, but a page must come in time on a slow line too.
+const PAGE_BYTES: usize = 4 << 20;
 /// Bytes of values that a listing keeps.
 const TEXTS: usize = 64 << 20;
 /// Most values of the watch that are kept until they are taken, and the largest one in bytes.
@@ -129,7 +133,7 @@ impl View {
 
     async fn list_once(&self) -> Outcome<Listed> {
         let (mut from, end) = self.ends();
-        let (mut listed, mut page, mut at) = (Listed::default(), PAGE, None);
+        let (mut listed, mut page, mut at) = (Listed::default(), FIRST_PAGE, None);
         loop {
             let mut body = json!({"key": from, "range_end": end, "limit": page.to_string()});
             if let Some(revision) = at {
@@ -145,6 +149,7 @@ impl View {
             note(range.header);
             at.get_or_insert(range.header.revision);
             let more = range.more;
+            page = next_page(page, &range.kvs);
             for pair in range.kvs {
                 from = Bytes([&pair.key.0[..], b"\0"].concat());
                 self.take_in(&mut listed, range.header.cluster, pair);
@@ -167,6 +172,13 @@ impl View {
         }
         listed.listing.push((key, meta));
     }
+}
+
+/// How many keys to ask for after a page of so many has brought these.
+fn next_page(page: u32, pairs: &[Pair]) -> u32 {
+    let bytes: usize = pairs.iter().map(|pair| pair.key.0.len() + pair.value.0.len()).sum();
+    let fitting = u32::try_from(PAGE_BYTES * pairs.len() / bytes.max(1)).unwrap_or(LAST_PAGE);
+    fitting.clamp(1, LAST_PAGE.min(8 * page))
 }
 
 pub(super) fn meta(cluster: u64, made: u64, changed: u64, size: usize) -> Meta {
@@ -198,3 +210,18 @@ pub(super) fn too_big(size: usize) -> Error {
 
 /// Largest request of a server that is not set up otherwise.
 const REQUEST: usize = 1_572_864;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_grows_to_a_few_megabytes_and_shrinks_to_them() {
+        let next = |page: u32, size: usize| {
+            let pair = || Pair { value: Bytes(vec![b'1'; size]), ..Pair::default() };
+            next_page(page, &(0..page).map(|_| pair()).collect::<Vec<_>>())
+        };
+        assert_eq!([next(1_000, 0), next(1_000, 100), next(8_000, 100)], [8_000, 8_000, 20_000]);
+        assert_eq!([next(1_000, 10_240), next(100, 100_000), next(2, PAGE_BYTES)], [409, 41, 1]);
+    }
+}
