@@ -2,8 +2,15 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 mod common;
+#[path = "etcd/server.rs"]
+#[allow(dead_code, reason = "for another test too")]
+mod etcd;
 #[path = "notify/load.rs"]
 mod load;
+#[path = "notify/missed.rs"]
+mod missed;
+#[path = "prefect/pipe.rs"]
+mod pipe;
 #[path = "serve/server.rs"]
 mod server;
 
@@ -15,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Elsewhere, Mount, can_mount, errno, is_running, wait_for};
+use common::{Elsewhere, Mount, Raise, can_mount, errno, is_running, wait_for};
 use serde_json::json;
 use server::{KEY, Server};
 
@@ -49,16 +56,27 @@ impl Watch {
         Self { child, events }
     }
 
-    /// The events since this was last asked, once `last` is among them, without those of reading.
+    /// Waits until `last` is among the events.
     #[track_caller]
-    fn until(&self, last: &str) -> Vec<String> {
+    fn wait(&self, last: &str) {
         let start = Instant::now();
-        while !self.events.lock().unwrap().iter().any(|event| event == last) {
+        while self.count(last) == 0 {
             let events = self.events.lock().unwrap().clone();
             assert!(start.elapsed() < PATIENCE, "no {last}: {events:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The events since this was last asked, once `last` is among them, without those of reading.
+    #[track_caller]
+    fn until(&self, last: &str) -> Vec<String> {
+        self.wait(last);
         std::thread::sleep(Duration::from_millis(50));
+        self.take()
+    }
+
+    /// The events since this was last asked, without those of reading.
+    fn take(&self) -> Vec<String> {
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         let of_reading = ["OPEN", "ACCESS", "CLOSE_NOWRITE"];
         events.into_iter().filter(|event| !of_reading.iter().any(|kind| event.starts_with(kind))).collect()
@@ -78,15 +96,6 @@ impl Drop for Watch {
 
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
-}
-
-/// Ends the loops of other threads, also when this one panics.
-struct Busy<'a>(&'a AtomicBool);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
 }
 
 /// The herald of a mount.
@@ -293,12 +302,12 @@ fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
     let second = herald(&mount).unwrap();
     assert_ne!(first, second);
     // Orders wait while the mount ends.
-    let busy = AtomicBool::new(true);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _busy = Busy(&busy);
+        let _end = Raise(&over);
         scope.spawn(|| {
             let mut number = 0;
-            while busy.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 number += 1;
                 elsewhere.set(&format!("k{}", number % 50), &number.to_string());
             }

@@ -1,5 +1,6 @@
 //! What happens by itself: changes made by others come in, backups and temporary files come of age.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,12 @@ impl Fs {
             while let Ok(change) = feed.try_recv() {
                 changes.push(change);
             }
+            let keys = self.cache.last_keys().map(|answer| answer.value);
+            let (paused, missed) = (changes.contains(&Change::Paused), changes.contains(&Change::Everything));
             self.take_in_all(changes, |key| Some(self.peek_meta(key)?.value.is_some())).await;
+            if paused || missed {
+                self.compare_later(keys, missed);
+            }
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
@@ -46,7 +52,8 @@ impl Fs {
         changes: Vec<Change>,
         was_there: impl Fn(&Key) -> Option<bool>,
     ) {
-        let before = self.before(&changes, was_there);
+        let keys = self.cache.peek_keys().map(|answer| answer.value);
+        let before = self.before(&changes, keys.as_ref(), was_there);
         let notices = changes.iter().flat_map(|change| self.take_in(change)).collect();
         self.settle(notices).await;
         let news = self.cache.journal().tell(&changes);
@@ -104,9 +111,12 @@ impl Fs {
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
                 });
-                let keys: Vec<String> = keys.map(|(name, _)| name.clone()).collect();
-                for name in &keys {
+                let keys: HashMap<String, Ino> = keys.map(|(name, ino)| (name.clone(), *ino)).collect();
+                for name in keys.keys() {
                     state.remove_name(name);
+                }
+                if self.herald.is_on() {
+                    state.replaced = keys;
                 }
                 state.touch("");
                 state.all_changed(self.drops_everything())

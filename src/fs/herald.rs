@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::inodes::{Body, Fh, Ino, State};
+use super::inodes::{Body, Fh, Ino, Inode, State};
 use super::{Caller, Found, Fs, FsError, FsResult, Notice, Opened};
+use crate::cache::Keys;
 use crate::store::{Change, Key, Meta, Revision};
 
 /// The herald's handle on every file.
@@ -105,7 +106,8 @@ impl Herald {
         }
     }
 
-    fn is_on(&self) -> bool {
+    /// Whether there are any who are told.
+    pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
     }
 
@@ -156,33 +158,38 @@ impl Fs {
         }
     }
 
-    /// What is known of files before `changes` are taken in; nothing if there is no herald.
-    pub(super) fn before(&self, changes: &[Change], was_there: impl Fn(&Key) -> Option<bool>) -> Vec<Before> {
+    /// What is known of files before `changes` are taken in, when there were these `keys`; nothing if there is no herald.
+    pub(super) fn before(
+        &self,
+        changes: &[Change],
+        keys: Option<&Keys>,
+        was_there: impl Fn(&Key) -> Option<bool>,
+    ) -> Vec<Before> {
         if !self.herald.is_on() {
             return Vec::new();
         }
-        let keys = changes.iter().map(|change| match change {
+        let of_keys = changes.iter().map(|change| match change {
             Change::Set(key, _) | Change::Deleted(key, _) => Some(key),
             Change::Everything | Change::Paused | Change::Resumed => None,
         });
-        let state = self.state.lock();
-        let before = keys.map(|key| {
-            let named = key.and_then(|key| state.named(&self.settings.names.encode(key)));
-            let known = named.filter(|(_, inode)| inode.lookups > 0 && matches!(inode.body, Body::Key(_)));
-            let directories = key.map(|key| self.directories_of(&state, key)).unwrap_or_default();
-            Before { ino: known.map(|(ino, _)| ino), there: key.and_then(&was_there), directories }
+        let mut state = self.state.lock();
+        let before = of_keys.map(|key| {
+            let ino = key.and_then(|key| state.watched(&self.settings.names.encode(key)));
+            let directories = key.zip(keys).map(|(key, keys)| self.directories_of(&state, key, keys));
+            let directories = directories.unwrap_or_default();
+            Before { ino, there: key.and_then(&was_there), directories }
         });
         before.collect()
     }
 
-    fn directories_of(&self, state: &State, key: &Key) -> Vec<(String, bool, Option<Ino>)> {
-        let Some(keys) = self.cache.peek_keys().filter(|_| self.settings.names.has_directories()) else {
+    fn directories_of(&self, state: &State, key: &Key, keys: &Keys) -> Vec<(String, bool, Option<Ino>)> {
+        if !self.settings.names.has_directories() {
             return Vec::new();
-        };
+        }
         let path = self.settings.names.encode(key);
         let ways = path.match_indices('/').map(|(end, _)| &path[..end]);
         let known = ways.map(|way| {
-            let there = state.keeps(way) || self.has_keys(way, &keys.value);
+            let there = state.keeps(way) || self.has_keys(way, keys);
             (way.to_owned(), there, state.folder_ino(way))
         });
         known.collect()
@@ -336,6 +343,14 @@ impl Fs {
 }
 
 impl State {
+    /// The inode of a key under which the kernel knows the name, and which may be watched.
+    fn watched(&mut self, name: &str) -> Option<Ino> {
+        let is_watched = |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_));
+        let replaced = self.replaced.remove(name);
+        let ino = replaced.filter(|ino| self.inodes.get(ino).is_some_and(is_watched));
+        ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
+    }
+
     /// The inode of the name, or one that stands for it.
     fn current_or_shadow(&mut self, order: &Order) -> Ino {
         match self.named(&order.name) {

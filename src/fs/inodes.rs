@@ -199,6 +199,8 @@ pub(super) struct State {
     pub(super) directories: Arc<()>,
     /// Why the last text written to a file was not published, until one is.
     pub(super) unpublished: HashMap<String, FsError>,
+    /// The inodes that the files had when changes were missed, for those who watch them.
+    pub(super) replaced: HashMap<String, Ino>,
     /// Names that this mount is changing in the store.
     pub(super) held: HashMap<String, Held>,
     /// By thread.
@@ -222,6 +224,7 @@ impl State {
             names: HashMap::new(),
             folders: HashMap::new(),
             vanished: HashMap::new(),
+            replaced: HashMap::new(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
             hidden: HashMap::new(),

@@ -16,7 +16,7 @@ const LARGEST: usize = 60 << 10;
 /// The shortest time between two looks at a store without a feed.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The keys of a store that does not tell of changes, as they were at the last look.
+/// The keys as those who watch know them, while changes are not told, or some were missed.
 #[derive(Default)]
 pub(super) struct Looked {
     listing: Option<Keys>,
@@ -58,6 +58,21 @@ impl Fs {
         }
     }
 
+    /// From now on changes are not told, or some were `missed`: until then there were these `keys`. What differs from them
+    /// is told by a look at the store.
+    pub(super) fn compare_later(self: &Arc<Self>, keys: Option<Keys>, missed: bool) {
+        if missed && self.herald.is_on() {
+            let fs = self.clone();
+            tokio::spawn(async move {
+                let mut looked = fs.looked.clone().lock_owned().await;
+                looked.listing = looked.listing.take().or(keys);
+                fs.compare(looked).await;
+            });
+        } else if let Ok(mut looked) = self.looked.try_lock() {
+            looked.listing = looked.listing.take().or(keys);
+        }
+    }
+
     /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
     pub async fn keep_looking(self: Arc<Self>) {
         self.look(true).await;
@@ -67,21 +82,20 @@ impl Fs {
         }
     }
 
-    /// Looks at the keys of a store that does not tell of changes, if it is time. Who begins to watch waits for that:
-    /// what changes from then on is told.
+    /// Looks at the keys of a store that does not tell of changes, or did not tell of some, if it is time. Who begins to
+    /// watch waits for that: what changes from then on is told.
     async fn look(self: &Arc<Self>, begin: bool) {
-        if self.cache.is_pushed() {
-            // What is remembered will be old when the store tells of changes no more.
-            if let Ok(mut looked) = self.looked.try_lock() {
-                *looked = Looked::default();
-            }
-        } else if begin {
+        if begin && !self.cache.is_pushed() {
             let looked = self.looked.clone().lock_owned().await;
             self.clone().compare(looked).await;
-        } else if let Ok(looked) = self.looked.clone().try_lock_owned()
-            && looked.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST))
-        {
-            tokio::spawn(self.clone().compare(looked));
+        } else if let Ok(mut looked) = self.looked.clone().try_lock_owned() {
+            if begin && !self.herald.is_on() {
+                looked.listing = None;
+            }
+            let is_time = looked.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST));
+            if is_time && (looked.listing.is_some() || !self.cache.is_pushed()) {
+                tokio::spawn(self.clone().compare(looked));
+            }
         }
     }
 
@@ -94,7 +108,10 @@ impl Fs {
             looked.blind |= looked.listing.is_none();
             return;
         };
-        match looked.listing.replace(listing.clone()) {
+        let pushed = self.cache.is_pushed();
+        let before = if pushed { looked.listing.take() } else { looked.listing.replace(listing.clone()) };
+        match before {
+            Some(before) if pushed => self.tell_missed(&before, &listing),
             Some(before) => {
                 let changes = changes_between(&before, &listing);
                 self.take_in_all(changes, |key| Some(before.meta(key).is_some())).await;
@@ -103,6 +120,21 @@ impl Fs {
             None => {}
         }
         looked.blind = false;
+    }
+
+    /// Tells those who watch what led from one listing to the next, and was taken in when changes were missed.
+    fn tell_missed(self: &Arc<Self>, before: &Keys, now: &Keys) {
+        let mut changes = changes_between(before, now);
+        // A store that was restored from a backup counts its versions anew.
+        let newest = now.iter().map(|(_, meta)| meta.revision).max().unwrap_or_default();
+        for change in &mut changes {
+            if let Change::Deleted(_, revision) = change {
+                *revision = newest.min(*revision);
+            }
+        }
+        let watched = self.before(&changes, Some(before), |key| Some(before.meta(key).is_some()));
+        let news = self.cache.journal().tell(&changes);
+        self.announce(changes, watched, news);
     }
 }
 

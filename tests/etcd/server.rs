@@ -274,6 +274,11 @@ impl Member {
         get(&self.address, key)
     }
 
+    pub(super) fn delete(&self, key: impl AsRef<[u8]>) {
+        let (status, answer) = self.ask("kv/deleterange", &json!({"key": base64(key)}));
+        assert_eq!(status, 200, "{answer}");
+    }
+
     pub(super) fn compact(&self, revision: u64) {
         let (status, answer) = self.ask("kv/compaction", &json!({"revision": revision.to_string()}));
         assert_eq!(status, 200, "{answer}");

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::common::{Mount, can_mount, close, wait_for};
-use super::{Busy, PATIENCE, Watch, mounted, text};
+use super::common::{Mount, Raise, can_mount, close, wait_for};
+use super::{PATIENCE, Watch, mounted, text};
 
 #[test]
 fn a_storm_of_changes_delays_nobody_and_its_end_is_told() {
@@ -16,11 +16,11 @@ fn a_storm_of_changes_delays_nobody_and_its_end_is_told() {
     let (mount, elsewhere) = mounted();
     let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
     let slowest = AtomicU64::new(0);
-    let busy = AtomicBool::new(true);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _busy = Busy(&busy);
+        let _end = Raise(&over);
         scope.spawn(|| {
-            while busy.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 fs::write(mount.path("own"), "1").unwrap();
                 assert_eq!(text(mount.path("own")), "1");
@@ -56,18 +56,18 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
         elsewhere.set(&format!("k{number}"), "\"0\"");
     }
     let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
-    let busy = AtomicBool::new(true);
+    let over = AtomicBool::new(false);
     let (rounds, made) = (AtomicU64::new(0), AtomicU64::new(0));
     let while_busy = |work: &dyn Fn(u64)| {
         let mut round = 0;
-        while busy.load(Ordering::Relaxed) {
+        while !over.load(Ordering::Relaxed) {
             round += 1;
             work(round);
             rounds.fetch_add(1, Ordering::Relaxed);
         }
     };
     std::thread::scope(|scope| {
-        let _busy = Busy(&busy);
+        let _end = Raise(&over);
         scope.spawn(|| {
             while_busy(&|round| {
                 elsewhere.set(&format!("k{}", round % 8), &format!("\"{round}\""));
