@@ -340,6 +340,8 @@ impl Cache {
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();
         if let Change::Set(key, Meta { revision, .. }) | Change::Deleted(key, revision) = change {
+            // Whatever is known: a fetch that is under way may bring what was before.
+            inner.outdate(key);
             inner.listings.take_in(change);
             if let Some(writing) = inner.writing.get_mut(key) {
                 writing.newest = writing.newest.max(*revision);
@@ -356,7 +358,7 @@ impl Cache {
                     }
                 }
             }
-            Change::Deleted(key, _) if inner.is_absent(key) => inner.outdate(key),
+            Change::Deleted(key, _) if inner.is_absent(key) => {}
             Change::Deleted(key, revision) => {
                 if inner.is_news(key, *revision) {
                     inner.doubt_key(key);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use kvfs::store::{
@@ -26,6 +27,8 @@ pub(crate) struct Double {
     holds: Mutex<HashMap<Place, Arc<Hold>>>,
     /// While this is locked, calls block their threads.
     pub(crate) disk: Mutex<()>,
+    /// A listing brings the values along.
+    pub(crate) lists_texts: AtomicBool,
 }
 
 /// Calls that wait for each other end here.
@@ -101,6 +104,17 @@ impl Store for Double {
 
     async fn list_keys(&self) -> Result<Listing> {
         self.call("list_keys", "", self.store.list_keys()).await
+    }
+
+    async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
+        let entries = async {
+            let (listing, mut texts) = (self.store.list_keys().await?, Vec::new());
+            for (key, _) in listing.iter().filter(|_| self.lists_texts.load(Ordering::Relaxed)) {
+                texts.push(self.store.get_key_value(key).await?.text);
+            }
+            Ok((listing, texts))
+        };
+        self.call("list_keys", "", entries).await
     }
 
     async fn get_key_value(&self, key: &Key) -> Result<Entry> {

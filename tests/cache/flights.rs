@@ -1,6 +1,7 @@
 //! Fetches that meet other fetches and changes on their way.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use kvfs::store::{Change, Error, Meta};
@@ -190,6 +191,24 @@ fn news_of_a_deletion_make_the_fetch_of_a_key_that_was_absent_ask_again() {
         get.await.unwrap();
         at.cache.apply(&Change::Resumed);
         assert_eq!(at.text("k").await, None);
+    });
+}
+
+#[test]
+fn an_absence_from_before_a_key_was_listed_does_not_hide_it() {
+    let at = Bench::new(roomy());
+    at.double.lists_texts.store(true, Ordering::Relaxed);
+    block_on(async {
+        at.cache.set_pushed(true);
+        let hold = at.double.hold("get_key_value", "k", After);
+        let mut get = pin!(at.get("k"));
+        start!(get);
+        let meta = at.set_elsewhere("k", "1").await;
+        at.listed().await;
+        at.cache.apply(&Change::Set("k".into(), meta));
+        hold.release();
+        get.await.unwrap();
+        assert_eq!(at.text("k").await.unwrap(), "1");
     });
 }
 
