@@ -279,7 +279,7 @@ impl Cache {
 
     /// Sets `key` in the store and remembers the new value.
     pub async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
-        self.inner.lock().writing.entry(key.clone()).or_default().calls += 1;
+        self.inner.lock().begin([key]);
         let result = self.store.set_key_value(key, text.clone(), expect).await;
         let mut inner = self.inner.lock();
         let told = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
@@ -290,7 +290,7 @@ impl Cache {
 
     /// Deletes `key` in the store and remembers its absence.
     pub async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
-        self.inner.lock().writing.entry(key.clone()).or_default().calls += 1;
+        self.inner.lock().begin([key]);
         let result = self.store.delete_key(key, expect).await;
         let mut inner = self.inner.lock();
         inner.written(key, result.as_ref().map(|revision| (*revision, None)), self.settings.bytes);
@@ -300,27 +300,21 @@ impl Cache {
 
     /// Renames `from` to `to` in the store.
     pub async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
+        self.inner.lock().begin([from, to]);
         let result = self.store.rename_key(from, to, at, expect).await;
         let mut inner = self.inner.lock();
-        match &result {
-            Ok(meta) => inner.renamed(from, to, meta),
-            Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
-            Err(_) => {}
-        }
+        inner.renamed(from, to, result.as_ref());
         self.journal.made(result.as_ref().map(|meta| renamed(from, to, meta)));
         result
     }
 
     /// Renames keys in the store, all or none.
     pub async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
+        self.inner.lock().begin(renames.iter().flat_map(|rename| [&rename.from, &rename.to]));
         let result = self.store.rename_keys(renames).await;
         let mut inner = self.inner.lock();
         for (index, Rename { from, to, .. }) in renames.iter().enumerate() {
-            match &result {
-                Ok(metas) => inner.renamed(from, to, &metas[index]),
-                Err(error) if error.may_have_changed() => inner.unsure_of_rename(from, to),
-                Err(_) => {}
-            }
+            inner.renamed(from, to, result.as_ref().map(|metas| &metas[index]));
             self.journal.made(result.as_ref().map(|metas| renamed(from, to, &metas[index])));
         }
         result

@@ -57,6 +57,25 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Takes in that changes of `keys` are on their way to the store.
+    pub(super) fn begin<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
+        for key in keys {
+            self.writing.entry(key.clone()).or_default().calls += 1;
+        }
+    }
+
+    /// Ends what was begun, with a change at the revision `own`. The newest version told of meanwhile.
+    fn end(&mut self, key: &Key, own: Revision) -> Revision {
+        let Some(writing) = self.writing.get_mut(key) else { return Revision::default() };
+        let newest = writing.newest;
+        writing.calls -= 1;
+        writing.newest = newest.max(own);
+        if writing.calls == 0 {
+            self.writing.remove(key);
+        }
+        newest
+    }
+
     /// Takes the end of a set or delete in: the revision and value that it left, or why it failed.
     pub(super) fn written(
         &mut self,
@@ -64,8 +83,7 @@ impl Inner {
         told: std::result::Result<(Revision, Option<Entry>), &Error>,
         limit: usize,
     ) {
-        let newest = self.writing.get(key).map_or(Revision::default(), |writing| writing.newest);
-        let own = told.as_ref().map(|(revision, _)| *revision).unwrap_or_default();
+        let newest = self.end(key, told.as_ref().map(|(revision, _)| *revision).unwrap_or_default());
         let known = self.known.peek(key).filter(|known| !known.doubted);
         let known = known.and_then(Known::revision).unwrap_or_default();
         match told {
@@ -87,13 +105,6 @@ impl Inner {
                 self.listings.forget();
             }
             Ok(_) | Err(_) => {}
-        }
-        if let Some(writing) = self.writing.get_mut(key) {
-            writing.calls -= 1;
-            writing.newest = writing.newest.max(own);
-            if writing.calls == 0 {
-                self.writing.remove(key);
-            }
         }
     }
 
@@ -131,21 +142,22 @@ impl Inner {
         self.known.peek(key).is_none_or(|known| known.doubted || known.revision() < Some(revision))
     }
 
-    /// Takes in that `from` has become `to`, which is at `meta` now.
-    pub(super) fn renamed(&mut self, from: &Key, to: &Key, meta: &Meta) {
+    /// Takes the end of a rename in: the version at which `from` has become `to`, or why it failed.
+    pub(super) fn renamed(&mut self, from: &Key, to: &Key, told: std::result::Result<&Meta, &Error>) {
+        let own = told.map(|meta| meta.revision).unwrap_or_default();
+        let newest = self.end(from, own).max(self.end(to, own));
+        if told.is_err_and(|error| !error.may_have_changed()) {
+            return;
+        }
         self.forget(from);
         self.forget(to);
+        let Some(meta) = told.ok().filter(|meta| meta.revision >= newest) else {
+            return self.listings.forget();
+        };
         if from != to {
             self.listings.take_in(&Change::Deleted(from.clone(), meta.revision));
         }
         self.listings.take_in(&Change::Set(to.clone(), meta.clone()));
-    }
-
-    /// It is not known whether `from` has become `to`.
-    pub(super) fn unsure_of_rename(&mut self, from: &Key, to: &Key) {
-        self.forget(from);
-        self.forget(to);
-        self.listings.forget();
     }
 
     /// The value of `key` is another one, or may be: what is known may only stand in while the store is down.

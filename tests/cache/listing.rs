@@ -156,6 +156,25 @@ fn late_news_of_a_key_that_was_deleted_since_do_not_bring_it_back() {
 }
 
 #[test]
+fn a_slow_answer_to_a_rename_brings_no_key_back_that_was_deleted_among_changes_that_were_missed() {
+    let at = Bench::new(roomy());
+    at.cache.set_pushed(true);
+    block_on(async {
+        at.set("a", "1").await.unwrap();
+        let hold = at.double.hold("rename_key", "a", After);
+        let (a, b) = ("a".into(), "b".into());
+        let mut slow = pin!(at.cache.rename_key(&a, &b, Expect::Anything, Expect::Anything));
+        assert!(matches!(slow.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+        at.delete_elsewhere("b").await;
+        at.cache.apply(&Change::Everything);
+        assert_eq!(at.listed().await, [""; 0]);
+        hold.release();
+        slow.await.unwrap();
+        assert_eq!(at.listed().await, [""; 0]);
+    });
+}
+
+#[test]
 fn a_listing_asked_for_after_a_change_shows_it_although_another_one_is_under_way() {
     let at = Bench::new(roomy());
     block_on(async {
