@@ -15,6 +15,8 @@ mod memory;
 mod outage;
 #[path = "cache/pushed.rs"]
 mod pushed;
+#[path = "cache/shown.rs"]
+mod shown;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -159,11 +159,8 @@ impl Fs {
         self.found(&mut state, ino, told.ttl.min(most))
     }
 
-    /// Whether the key of a new file that is still empty may have been set by somebody else: no feed tells.
+    /// Whether the key of a new file that is still empty may have been set by somebody else, for all that is known.
     fn may_be_set_by_now(&self, state: &State, ino: Ino) -> bool {
-        if self.cache.is_pushed() {
-            return false;
-        }
         let empty = state.empty_file(ino).filter(|(name, _)| !state.hidden.contains_key(name));
         empty.is_some_and(|(_, key)| self.peek_meta(&key).is_none_or(|told| told.value.is_some()))
     }

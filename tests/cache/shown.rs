@@ -1,0 +1,102 @@
+//! What files show of changes that meet others on their way.
+
+use std::sync::Arc;
+
+use kvfs::fs::document::Validate;
+use kvfs::fs::names::Names;
+use kvfs::fs::scratch::Patterns;
+use kvfs::fs::{Access, Caller, Fs, ROOT, Settings};
+use kvfs::store::Change;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::Remembered::Nothing;
+use super::{Bench, block_on, down, roomy};
+
+const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
+const WRITE: Access = Access { write: true, append: false, truncate: false };
+
+/// The files of a bench, and the feed of the store.
+struct Files {
+    at: Bench,
+    fs: Arc<Fs>,
+    feed: UnboundedSender<Change>,
+}
+
+impl Files {
+    fn new(pushed: bool) -> Self {
+        let at = Bench::new(roomy());
+        at.cache.set_pushed(pushed);
+        let settings = Settings {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            umask: 0,
+            validate: Validate::Json,
+            names: Names::default(),
+            scratch: Patterns::new(&[]).unwrap(),
+            aside: std::path::PathBuf::new(),
+        };
+        let fs = Fs::new(at.cache.clone(), settings);
+        let (feed, changes) = unbounded_channel();
+        tokio::spawn(fs.clone().follow_changes(changes));
+        Self { at, fs, feed }
+    }
+
+    /// The size of a file; `None` if there is no such file.
+    async fn size(&self, name: &str) -> Option<u64> {
+        let found = self.fs.clone().lookup(CALLER, ROOT, name.to_owned()).await.unwrap();
+        found.attr.map(|attr| attr.size)
+    }
+
+    /// Makes a file, writes `text` to it and closes it.
+    async fn make(&self, name: &str, text: &str) {
+        let (_, opened) = self.fs.create(CALLER, (ROOT, name), 0o666, WRITE, true).unwrap();
+        if !text.is_empty() {
+            self.fs.write(opened.fh, 0, text.as_bytes()).unwrap();
+        }
+        self.fs.clone().flush(CALLER, opened.fh, 0).await.unwrap();
+        self.fs.clone().release(opened.fh).await;
+    }
+
+    /// The store tells that changes were missed.
+    async fn miss_changes(&self) {
+        self.at.get("another").await.unwrap();
+        self.tell(Change::Everything, "another").await;
+    }
+
+    /// The store tells of a change, after which nothing is remembered of `key`.
+    async fn tell(&self, change: Change, key: &str) {
+        self.feed.send(change).unwrap();
+        while self.at.remembered(key) != Nothing {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[test]
+fn a_new_file_that_is_empty_gives_way_to_a_key_that_was_set_among_changes_that_were_missed() {
+    block_on(async {
+        let files = Files::new(true);
+        assert_eq!(files.size("k").await, None);
+        files.make("k", "").await;
+        assert_eq!(files.size("k").await, Some(0));
+        files.at.set_elsewhere("k", "22").await;
+        files.miss_changes().await;
+        assert_eq!(files.size("k").await, Some(2));
+    });
+}
+
+#[test]
+fn a_new_file_that_is_empty_gives_way_to_a_key_although_the_store_was_down_when_it_was_closed() {
+    block_on(async {
+        let files = Files::new(true);
+        assert_eq!(files.size("k").await, None);
+        let (_, opened) = files.fs.create(CALLER, (ROOT, "k"), 0o666, WRITE, false).unwrap();
+        let meta = files.at.set_elsewhere("k", "22").await;
+        files.tell(Change::Set("k".into(), meta), "k").await;
+        files.at.double.fail(down());
+        files.fs.clone().release(opened.fh).await;
+        files.at.double.fail(None);
+        assert_eq!(files.size("k").await, Some(2));
+    });
+}
