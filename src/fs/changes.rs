@@ -108,6 +108,10 @@ impl Fs {
             // What the kernel was told meanwhile it forgets by itself.
             Change::Resumed => Vec::new(),
             Change::Everything => {
+                // Nor is what this mount is changing the newest for certain.
+                for held in state.held.values_mut() {
+                    held.news.push((change.clone(), taken));
+                }
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
                 });

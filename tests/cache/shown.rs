@@ -5,11 +5,12 @@ use std::sync::Arc;
 use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
-use kvfs::fs::{Access, Caller, Fs, ROOT, Settings};
+use kvfs::fs::{Access, Caller, Fs, FsResult, ROOT, Settings};
 use kvfs::store::Change;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Remembered::Nothing;
+use super::double::When::After;
 use super::{Bench, block_on, down, roomy};
 
 const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
@@ -58,6 +59,10 @@ impl Files {
         self.fs.clone().release(opened.fh).await;
     }
 
+    fn rename(&self, from: &str, to: &str) -> impl Future<Output = FsResult<()>> + use<> {
+        self.fs.clone().rename(CALLER, (ROOT, from.to_owned()), (ROOT, to.to_owned()), false)
+    }
+
     /// The store tells that changes were missed.
     async fn miss_changes(&self) {
         self.at.get("another").await.unwrap();
@@ -97,6 +102,24 @@ fn a_new_file_that_is_empty_gives_way_to_a_key_although_the_store_was_down_when_
         files.at.double.fail(down());
         files.fs.clone().release(opened.fh).await;
         files.at.double.fail(None);
+        assert_eq!(files.size("k").await, Some(2));
+    });
+}
+
+#[test]
+fn a_file_renamed_onto_a_key_does_not_hide_a_newer_value_among_changes_that_were_missed() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.make("k.tmp", "333").await;
+        let hold = files.at.double.hold("set_key_value", "k", After);
+        let renaming = tokio::spawn(files.rename("k.tmp", "k"));
+        hold.reached().await;
+        files.at.set_elsewhere("k", "22").await;
+        files.miss_changes().await;
+        hold.release();
+        renaming.await.unwrap().unwrap();
         assert_eq!(files.size("k").await, Some(2));
     });
 }
