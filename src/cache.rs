@@ -330,6 +330,14 @@ impl Cache {
         self.store.set_tags(key, tags).await
     }
 
+    /// Takes in that `key` has been at `revision`: what is remembered of it may be older.
+    pub fn outdate(&self, key: &Key, revision: Revision) {
+        let mut inner = self.inner.lock();
+        if inner.is_news(key, revision) {
+            inner.doubt_key(key);
+        }
+    }
+
     /// Takes a pushed change in. What is newer already stays.
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();

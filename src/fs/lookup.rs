@@ -129,11 +129,7 @@ impl Fs {
         if let Some((ino, inode)) = state.named(name) {
             let ttl = match &inode.body {
                 Body::Key(_) if self.cache.is_pushed() => FOREVER,
-                Body::Key(meta) => {
-                    let same = |answer: &Told| answer.value.as_ref() == Some(meta);
-                    let told = told.map(|(_, told)| told).or_else(|| self.peek_meta(&inode.key));
-                    told.filter(same).map(|told| told.ttl)?
-                }
+                Body::Key(meta) => self.lasting(&inode.key, meta, told.map(|(_, told)| told))?,
                 Body::Local(_) if told.is_none() && self.may_be_set_by_now(&state, ino) => return None,
                 // Once it is published the name leads elsewhere, and nobody needs to be told.
                 Body::Local(_) | Body::Draft(_) | Body::Directory => Duration::ZERO,
@@ -157,6 +153,20 @@ impl Fs {
         let ino = state.add_inode(name, &key, Body::Key(meta));
         state.names.insert(name.to_owned(), ino);
         self.found(&mut state, ino, told.ttl.min(most))
+    }
+
+    /// For how long `key` is at this version, by what the store just `told` or what is remembered.
+    fn lasting(&self, key: &Key, meta: &Meta, told: Option<Told>) -> Option<Duration> {
+        let told = told.or_else(|| self.peek_meta(key))?;
+        match told.value {
+            Some(known) if known == *meta => Some(told.ttl),
+            Some(known) if known.revision < meta.revision => {
+                // A listing told of a newer version than the value that is remembered.
+                self.cache.outdate(key, meta.revision);
+                None
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// Whether the key of a new file that is still empty may have been set by somebody else, for all that is known.

@@ -12,7 +12,7 @@ use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Handle, Ino, State};
 use super::versions::By;
 use super::{Caller, Fs, FsError, FsResult};
-use crate::store::{Change, Entry, Expect, Revision, Text};
+use crate::store::{Entry, Expect, Revision, Text};
 
 /// What an open asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Fs {
             (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
             // A listing told of a newer version than the value that is remembered.
             (Some(revision), Some(meta)) if entry.meta.revision < revision && !asked => {
-                self.cache.apply(&Change::Set(inode.key.clone(), meta.clone()));
+                self.cache.outdate(&inode.key, meta.revision);
                 Ok(Plan::Fetch)
             }
             (Some(revision), _) => {

@@ -123,3 +123,16 @@ fn a_file_renamed_onto_a_key_does_not_hide_a_newer_value_among_changes_that_were
         assert_eq!(files.size("k").await, Some(2));
     });
 }
+
+#[test]
+fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found() {
+    block_on(async {
+        let files = Files::new(false);
+        files.at.set_elsewhere("k", "1").await;
+        assert_eq!(files.size("k").await, Some(1));
+        files.at.set_elsewhere("k", "22").await;
+        let directory = files.fs.clone().open_directory(CALLER, ROOT).await.unwrap();
+        files.fs.read_directory_plus(&directory, 2, |_, _, _| false);
+        assert_eq!(files.size("k").await, Some(2));
+    });
+}
