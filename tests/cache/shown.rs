@@ -6,7 +6,7 @@ use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
 use kvfs::fs::{Access, Caller, Fs, FsResult, ROOT, Settings};
-use kvfs::store::Change;
+use kvfs::store::{Change, Store};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Remembered::Nothing;
@@ -134,5 +134,29 @@ fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found() {
         let directory = files.fs.clone().open_directory(CALLER, ROOT).await.unwrap();
         files.fs.read_directory_plus(&directory, 2, |_, _, _| false);
         assert_eq!(files.size("k").await, Some(2));
+    });
+}
+
+#[test]
+fn a_file_renamed_onto_a_key_is_its_value_whatever_is_remembered_of_it() {
+    block_on(async {
+        let files = Files::new(false);
+        files.at.set("k", "1").await.unwrap();
+        files.at.set_elsewhere("k", "22").await;
+        files.make("k.tmp", "1").await;
+        files.rename("k.tmp", "k").await.unwrap();
+        let entry = files.at.double.store.get_key_value(&"k".into()).await.unwrap();
+        assert_eq!(entry.text[..], *b"1");
+    });
+}
+
+#[test]
+fn a_file_is_not_renamed_onto_a_key_while_the_store_is_down() {
+    block_on(async {
+        let files = Files::new(false);
+        files.at.set("k", "1").await.unwrap();
+        files.make("k.tmp", "1").await;
+        files.at.double.fail(down());
+        files.rename("k.tmp", "k").await.unwrap_err();
     });
 }
