@@ -64,12 +64,12 @@ impl Journal {
 
     /// Takes in what came of changes made here.
     pub(super) fn made<const N: usize>(&self, changes: Result<[Change; N], &Error>) {
-        _ = match changes {
-            Ok(changes) => self.tell(&changes),
+        match changes {
+            Ok(changes) => _ = self.tell(&changes),
             // Only the store knows.
-            Err(Error::TimedOut(_)) => self.tell(&[Change::Everything]),
-            Err(_) => Vec::new(),
-        };
+            Err(Error::TimedOut(_)) => self.ring.lock().push(Change::Everything, SystemTime::now()),
+            Err(_) => {}
+        }
     }
 
     /// What changed after `cursor`; the empty one stands for now. [`Change::Everything`] if that is not known any more.
@@ -101,6 +101,8 @@ impl Ring {
             Change::Set(key, meta) => (key, meta.revision, meta.modified),
             Change::Deleted(key, revision) => (key, *revision, SystemTime::now()),
             Change::Everything => {
+                // A store that was restored from a backup counts its versions anew.
+                self.newest.clear();
                 self.push(change, SystemTime::now());
                 return true;
             }
@@ -186,6 +188,14 @@ mod tests {
             Change::Everything,
         ]);
         assert_eq!(all(&journal, &mut cursor), [deleted("a", 5), set("a", 7), Change::Everything]);
+    }
+
+    #[test]
+    fn changes_of_a_store_that_counts_anew_are_told() {
+        let journal = Journal::new();
+        let mut cursor = journal.read("").cursor(0);
+        journal.tell(&[set("a", 9), Change::Everything, set("a", 5), set("a", 5)]);
+        assert_eq!(all(&journal, &mut cursor), [set("a", 9), Change::Everything, set("a", 5)]);
     }
 
     #[test]
