@@ -68,6 +68,29 @@ fn a_watch_that_was_cut_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_member_that_hangs_once_the_watch_is_open_has_not_told_what_was_missed() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    let pipes = [(); 2].map(|()| Pipe::before(&cluster.members[0].address));
+    block_on(async {
+        let (_store, mut feed) = follow(&pipes.each_ref().map(|pipe| pipe.address.clone()), "app").await;
+        pipes.iter().for_each(Pipe::cut);
+        assert_eq!(next(&mut feed).await, Change::Paused);
+        let missed = cluster.put("app/a", "1");
+        pipes[0].hold_after("\"created\":true");
+        pipes[0].mend();
+        while !pipes[0].is_held() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pipes[1].mend();
+        match next(&mut feed).await {
+            Change::Set(_, meta) => assert_eq!(meta.revision.0, missed),
+            change => panic!("{change:?}"),
+        }
+        assert_eq!(next(&mut feed).await, Change::Resumed);
+    });
+}
+
+#[test]
 fn keys_that_are_no_text_and_those_of_others_are_not_told() {
     let Some(cluster) = Shared::one() else { return };
     let prefix = cluster.prefix();

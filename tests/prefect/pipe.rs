@@ -14,6 +14,8 @@ pub(super) struct Pipe {
     open: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
     behind: Arc<Mutex<String>>,
+    /// Once this has got through nothing does any more.
+    last: Arc<Mutex<Option<&'static str>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -24,11 +26,13 @@ impl Pipe {
         let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
         let held = Arc::new(AtomicBool::new(false));
         let behind = Arc::new(Mutex::new(behind.to_owned()));
+        let last = Arc::new(Mutex::new(None));
         let pipe = Self {
             address,
             open: open.clone(),
             held: held.clone(),
             behind: behind.clone(),
+            last: last.clone(),
             streams: streams.clone(),
         };
         std::thread::spawn(move || {
@@ -41,7 +45,7 @@ impl Pipe {
                 let mut streams = streams.lock();
                 streams.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 let (from_client, from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let holds = (held.clone(), held.clone());
+                let holds = ((held.clone(), last.clone()), (held.clone(), last.clone()));
                 std::thread::spawn(move || pass(from_client, server, &holds.0));
                 std::thread::spawn(move || pass(from_server, client, &holds.1));
             }
@@ -64,6 +68,17 @@ impl Pipe {
         self.held.store(true, Ordering::SeqCst);
     }
 
+    /// As [`Pipe::hold`], once `last` has got through.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(super) fn hold_after(&self, last: &'static str) {
+        *self.last.lock() = Some(last);
+    }
+
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
     /// New connections lead to another server.
     #[allow(dead_code, reason = "each test file uses its own part")]
     pub(super) fn lead_to(&self, behind: &str) {
@@ -77,7 +92,7 @@ impl Pipe {
 }
 
 /// Passes bytes on until either end is gone.
-fn pass(mut from: TcpStream, mut to: TcpStream, held: &AtomicBool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, (held, last): &(Arc<AtomicBool>, Arc<Mutex<Option<&str>>>)) {
     let mut piece = [0; 1 << 12];
     while let Ok(size @ 1..) = from.read(&mut piece) {
         while held.load(Ordering::SeqCst) {
@@ -85,6 +100,10 @@ fn pass(mut from: TcpStream, mut to: TcpStream, held: &AtomicBool) {
         }
         if to.write_all(&piece[..size]).is_err() {
             break;
+        }
+        let text = String::from_utf8_lossy(&piece[..size]);
+        if last.lock().take_if(|last| text.contains(*last)).is_some() {
+            held.store(true, Ordering::SeqCst);
         }
     }
     let _ = to.shutdown(Shutdown::Both);

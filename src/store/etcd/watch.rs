@@ -26,8 +26,8 @@ const CHECK: Duration = Duration::from_secs(3);
 /// How long a watch that is behind may take to tell, before it is opened again.
 const GRACE: Duration = Duration::from_millis(500);
 /// A watch from an older revision on, at a member that has a newer one, has told all up to there once it is silent for so
-/// long: the member looks after such watches ten times a second.
-const QUIET: Duration = Duration::from_millis(400);
+/// long before and after an answer of that member: one that does not hang looks after such watches ten times a second.
+const QUIET: Duration = Duration::from_millis(250);
 /// The first pause before the watch is opened again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
@@ -60,6 +60,10 @@ type Asked = Pin<Box<dyn Future<Output = Outcome<(Option<Header>, Header)>> + Se
 enum Stage {
     /// Opened lately: what happened before, up to this revision, is yet to be told.
     Catching(u64),
+    /// As before; the member is being asked whether it hangs.
+    Proving(u64, Asked),
+    /// As before; it does not.
+    Proven(u64),
     Idle,
     /// The cluster is being asked for its revision.
     Asking(Asked),
@@ -150,22 +154,34 @@ impl Follower {
                     note(now);
                     session.asked(now.revision);
                 }
-                () = tokio::time::sleep_until(*due), if !matches!(stage, Stage::Asking(_)) => match *stage {
-                    Stage::Catching(target) => {
+                () = tokio::time::sleep_until(*due), if !stage.asks() => match *stage {
+                    Stage::Catching(target) => session.stage = Stage::Proving(target, self.ask(Some(member))),
+                    Stage::Proven(target) => {
                         session.shown = session.shown.max(target);
                         session.idle();
                     }
                     Stage::Idle => {
                         // Silent for so long: whatever the member had to tell of what happened before it has told.
                         self.settle(session.shown);
-                        let (view, then) = (self.view.clone(), self.reached());
-                        session.stage = Stage::Asking(Box::pin(async move { Ok((then, view.now().await?)) }));
+                        session.stage = Stage::Asking(self.ask(None));
                     }
                     Stage::Behind(_) => return Ok(()),
-                    Stage::Asking(_) => {}
+                    Stage::Asking(_) | Stage::Proving(..) => {}
                 },
             }
         }
+    }
+
+    /// Asks the cluster, or this member, for its revision.
+    fn ask(&self, member: Option<Member>) -> Asked {
+        let (view, then) = (self.view.clone(), self.reached());
+        Box::pin(async move {
+            let now = match member {
+                Some(member) => view.now_at(member).await?,
+                None => view.now().await?,
+            };
+            Ok((then, now))
+        })
     }
 
     /// Opens a watch of what happened after the revision `since`, at a member that has reached `now`.
@@ -227,10 +243,17 @@ impl Follower {
     }
 }
 
+impl Stage {
+    /// Whether an answer is waited for.
+    fn asks(&self) -> bool {
+        matches!(self, Self::Asking(_) | Self::Proving(..))
+    }
+}
+
 impl Session {
     /// Whether all that happened before it was opened has been told.
     fn is_complete(&self) -> bool {
-        !matches!(self.stage, Stage::Catching(_))
+        !matches!(self.stage, Stage::Catching(_) | Stage::Proving(..) | Stage::Proven(_))
     }
 
     fn idle(&mut self) {
@@ -242,8 +265,10 @@ impl Session {
     fn heard(&mut self, shown: Option<u64>) {
         self.shown = self.shown.max(shown.unwrap_or(0));
         match self.stage {
-            Stage::Catching(target) if self.shown < target => self.due = Instant::now() + QUIET,
-            Stage::Behind(target) if self.shown < target => {}
+            Stage::Catching(target) | Stage::Proven(target) if self.shown < target => {
+                self.due = Instant::now() + QUIET;
+            }
+            Stage::Behind(target) | Stage::Proving(target, _) if self.shown < target => {}
             // Whatever the answer is going to be: the watch lives.
             Stage::Asking(_) => {}
             _ => self.idle(),
@@ -252,7 +277,10 @@ impl Session {
 
     /// The cluster has this revision.
     fn asked(&mut self, revision: u64) {
-        if revision > self.shown {
+        if let Stage::Proving(target, _) = self.stage {
+            self.stage = Stage::Proven(target);
+            self.due = Instant::now() + QUIET;
+        } else if revision > self.shown {
             self.stage = Stage::Behind(revision);
             self.due = Instant::now() + GRACE;
         } else {
@@ -269,7 +297,7 @@ fn is_another(then: Header, now: Header) -> bool {
 /// The answer that is waited for, if one is.
 async fn answer(stage: &mut Stage) -> Outcome<(Option<Header>, Header)> {
     match stage {
-        Stage::Asking(asked) => asked.await,
+        Stage::Asking(asked) | Stage::Proving(_, asked) => asked.await,
         _ => std::future::pending().await,
     }
 }
