@@ -17,9 +17,18 @@ pub(super) struct Pool {
     /// The file or its directory cannot be written.
     read_only: bool,
     busy: Duration,
-    /// Revisions of this process, as ranges, for the watcher to pass over.
-    own: Mutex<VecDeque<RangeInclusive<i64>>>,
+    own: Mutex<Own>,
     idle: Mutex<Vec<Connection>>,
+}
+
+/// Revisions of this process, as ranges, for the watcher to pass over.
+#[derive(Default)]
+struct Own {
+    ranges: VecDeque<RangeInclusive<i64>>,
+    /// The last one that the watcher has asked about.
+    passed: i64,
+    /// The first one that was taken back after that.
+    missed: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,26 +88,37 @@ impl Pool {
 
     /// Notes revisions that this process is about to commit.
     pub(super) fn note_own(&self, revisions: RangeInclusive<i64>) {
-        let mut own = self.own.lock();
+        let ranges = &mut self.own.lock().ranges;
         // Without a watcher nothing takes them away; the oldest are long past.
-        if own.len() >= 4096 {
-            own.pop_front();
+        if ranges.len() >= 4096 {
+            ranges.pop_front();
         }
-        own.push_back(revisions);
+        ranges.push_back(revisions);
     }
 
-    /// Takes back a note: the commit failed.
+    /// Takes back a note: the commit failed, or not everybody whose change it was has heard of it.
     pub(super) fn disown(&self, revisions: &RangeInclusive<i64>) {
-        self.own.lock().retain(|range| range != revisions);
+        let mut own = self.own.lock();
+        own.ranges.retain(|range| range != revisions);
+        let first = *revisions.start();
+        if first <= own.passed {
+            own.missed = Some(own.missed.map_or(first, |missed| missed.min(first)));
+        }
+    }
+
+    /// The first revision that the watcher has passed over and should not have.
+    pub(super) fn take_missed(&self) -> Option<i64> {
+        self.own.lock().missed.take()
     }
 
     /// Whether a revision is of this process; forgets those before it.
     pub(super) fn is_own(&self, revision: i64) -> bool {
         let mut own = self.own.lock();
-        while own.front().is_some_and(|range| *range.end() < revision) {
-            own.pop_front();
+        own.passed = own.passed.max(revision);
+        while own.ranges.front().is_some_and(|range| *range.end() < revision) {
+            own.ranges.pop_front();
         }
-        own.front().is_some_and(|range| range.contains(&revision))
+        own.ranges.front().is_some_and(|range| range.contains(&revision))
     }
 
     /// A connection to write with.

@@ -101,10 +101,38 @@ fn wait(files: Option<&mut Inotify>, patience: Duration) -> bool {
 
 fn news(pool: &Pool, db: &Connection, version: &mut Option<i64>, seen: &mut i64) -> Result<Vec<Change>> {
     let now: i64 = db.pragma_query_value(None, "data_version", |row| row.get(0))?;
+    if let Some(missed) = pool.take_missed() {
+        (*version, *seen) = (None, (*seen).min(missed - 1));
+    }
     if version.replace(now) == Some(now) {
         return Ok(Vec::new());
     }
     let (changes, last) = schema::changes_since(db, *seen, |revision| pool.is_own(revision))?;
     *seen = last;
     Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Expect;
+
+    #[test]
+    fn a_change_whose_caller_has_given_up_is_told_although_it_was_passed_over_before() {
+        let home = tempfile::tempdir().unwrap();
+        let pool = Pool::open(&home.path().join("kv.db"), FALLBACK).unwrap();
+        let (mut writer, db) = (pool.connect().unwrap(), pool.connect().unwrap());
+        let (mut version, mut seen) = (None, 0);
+        let mut told = || news(&pool, &db, &mut version, &mut seen).unwrap().len();
+        for revision in 1..=3 {
+            let transaction = writer.transaction().unwrap();
+            schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything).unwrap();
+            pool.note_own(revision..=revision);
+            transaction.commit().unwrap();
+            assert_eq!(told(), 0);
+        }
+        pool.disown(&(2..=2));
+        assert_eq!(told(), 1);
+        assert_eq!(told(), 0);
+    }
 }
