@@ -38,7 +38,7 @@ const FAILURES: u32 = 6;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More events in a second than this are not followed one by one: the server drops what it cannot send in time.
 const FLOOD: usize = 64;
-/// How long after a flood commits may still come.
+/// How long after their events commits may still come.
 const EBB: Duration = Duration::from_millis(2500);
 /// How often the server is asked whether an event was missed.
 const CENSUS: Duration = Duration::from_mins(1);
@@ -60,9 +60,17 @@ pub(super) struct Follower {
 struct Awaited {
     /// `None`: that it is gone.
     value: Option<Value>,
+    /// Until when the change that the event before told of may still be committed, over this one.
+    contested: Option<Instant>,
     looks: u32,
     failures: u32,
     next: Instant,
+}
+
+impl Awaited {
+    fn is_contested(&self) -> bool {
+        self.contested.is_some_and(|until| until > Instant::now())
+    }
 }
 
 /// The part of a message that matters.
@@ -211,7 +219,10 @@ impl Follower {
     }
 
     fn wait_for(&mut self, key: Key, value: Option<Value>) {
-        self.awaited.insert(key, Awaited { value, looks: 0, failures: 0, next: Instant::now() });
+        let next = Instant::now();
+        let other = |earlier: &Awaited| earlier.value != value || earlier.is_contested();
+        let contested = self.awaited.get(&key).is_some_and(other).then(|| next + EBB);
+        self.awaited.insert(key, Awaited { value, contested, looks: 0, failures: 0, next });
     }
 
     /// Looks at the variable whose time has come first, or ends a flood. An error if what is there now is not known.
@@ -246,10 +257,13 @@ impl Follower {
 
     /// Tells what is there now; true if it is what the event said.
     async fn look_at(&mut self, key: &Key) -> Result<bool> {
-        let wanted = self.awaited.get(key).and_then(|awaited| awaited.value.clone());
+        let awaited = self.awaited.get(key);
+        let contested = awaited.is_some_and(Awaited::is_contested);
+        let wanted = awaited.and_then(|awaited| awaited.value.clone());
         let as_told = |text: &[u8]| wanted.as_ref().is_some_and(|value| json_text::stands_for(text, value));
         let own = self.view.seen.lock().current(key);
-        let known = own.filter(|own| as_told(&own.text)).map(|own| Change::Set(key.clone(), own.meta));
+        let known =
+            own.filter(|own| !contested && as_told(&own.text)).map(|own| Change::Set(key.clone(), own.meta));
         let there = match known {
             Some(known) => known,
             None => self.view.look(key).await?,
@@ -263,7 +277,7 @@ impl Follower {
             self.expect_no_other(&meta.id, key);
         }
         self.tell(there);
-        Ok(!changing && text.map_or(wanted.is_none(), |text| as_told(&text)))
+        Ok(!changing && !contested && text.map_or(wanted.is_none(), |text| as_told(&text)))
     }
 
     /// Asks whether an event was missed: by the number of variables, and by the newest one.
@@ -303,4 +317,42 @@ async fn open(view: &View) -> Result<Socket> {
     });
     socket.send(json!({"type": "filter", "backfill": false, "filter": filter}).to_string()).await?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::mpsc;
+
+    use super::super::api::Api;
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::store::Text;
+
+    #[tokio::test]
+    async fn what_was_set_here_hides_nothing_that_another_event_told_of_just_before() {
+        let url = "http://127.0.0.1:9/api".into();
+        let settings = Settings { url, login: None, login_from: "", certificates: None };
+        let api = Api::new(&settings, PATIENCE).unwrap();
+        let view = Arc::new(View { api, seen: parking_lot::Mutex::default() });
+        let mut follower = Follower::new(view.clone(), mpsc::unbounded_channel().0);
+        let key = Key::from("k");
+        view.seen.lock().set(&key, "i".into(), Text::from(&b"1"[..]));
+        let told = |value: u32| {
+            let message = json!({"event": {
+                "event": "prefect.variable.updated",
+                "resource": {"prefect.resource.id": "prefect.variable.i"},
+                "payload": {"name": "k", "value": value},
+            }});
+            serde_json::from_str::<Message>(&message.to_string()).unwrap().event
+        };
+        follower.expect(told(1));
+        assert_eq!(follower.look_at(&key).await, Ok(true));
+        // Its commit may come after the one that the next event tells of.
+        follower.expect(told(2));
+        follower.expect(told(1));
+        // The server is asked, of which there is none.
+        follower.look_at(&key).await.unwrap_err();
+    }
 }
