@@ -33,6 +33,22 @@ struct Known {
     entry: Option<Entry>,
     /// When what is known was asked, or the key was changed here. An answer to an older question is out of date.
     since: u64,
+    /// When the server says it was set.
+    updated: Option<SystemTime>,
+}
+
+impl Known {
+    fn here(entry: Option<Entry>, since: u64) -> Self {
+        Self { entry, since, updated: None }
+    }
+
+    /// Whether an answer to what was asked at `asked` is out of date. Of two that were under way at once the server may
+    /// have given the one to the later question first.
+    fn is_newer(&self, row: Option<&Row>, asked: u64) -> bool {
+        let at_once = self.entry.as_ref().is_some_and(|entry| entry.meta.revision.0 > asked);
+        let other = row.and_then(|row| row.updated);
+        self.since > asked || at_once && self.updated.zip(other).is_some_and(|(own, other)| other < own)
+    }
 }
 
 impl Seen {
@@ -55,18 +71,22 @@ impl Seen {
     /// written here stays as long as it stands for the server's value.
     pub(super) fn told(&mut self, key: &Key, row: Option<Row>, asked: u64) -> Option<Entry> {
         let known = self.keys.get(key);
-        if let Some(known) = known.filter(|known| known.since > asked) {
+        if let Some(known) = known.filter(|known| known.is_newer(row.as_ref(), asked)) {
             return known.entry.clone();
         }
         let old = known.and_then(|known| known.entry.clone());
+        let mut updated = known.and_then(|known| known.updated);
         let entry = row.map(|row| {
             let old = old.filter(|entry| entry.meta.id == row.id);
             match old {
                 Some(old) if json::stands_for(&old.text, &row.value) => old,
-                old => self.version(key, old.as_ref(), row),
+                old => {
+                    updated = row.updated;
+                    self.version(key, old.as_ref(), row)
+                }
             }
         });
-        self.keys.insert(key.clone(), Known { entry: entry.clone(), since: asked });
+        self.keys.insert(key.clone(), Known { entry: entry.clone(), since: asked, updated });
         entry
     }
 
@@ -127,7 +147,7 @@ impl Seen {
             modified: now.max(earliest),
         };
         let entry = Some(Entry { meta: meta.clone(), text });
-        self.keys.insert(key.clone(), Known { entry, since });
+        self.keys.insert(key.clone(), Known::here(entry, since));
         meta
     }
 
@@ -138,7 +158,7 @@ impl Seen {
         let modified = SystemTime::now().max(entry.meta.modified + Duration::from_micros(1));
         let meta = Meta { revision: Revision(since), modified, ..entry.meta };
         let entry = Entry { meta: meta.clone(), text: entry.text };
-        self.keys.insert(to.clone(), Known { entry: Some(entry), since });
+        self.keys.insert(to.clone(), Known::here(Some(entry), since));
         meta
     }
 
@@ -146,7 +166,7 @@ impl Seen {
     pub(super) fn deleted(&mut self, key: &Key) -> Revision {
         self.setting.remove(key);
         let since = self.tick();
-        self.keys.insert(key.clone(), Known { entry: None, since });
+        self.keys.insert(key.clone(), Known::here(None, since));
         Revision(since)
     }
 
@@ -236,6 +256,26 @@ mod tests {
         assert!(seen.told_all(vec![(key.clone(), row("i", "4"))], before).is_empty());
         let asked = seen.ask();
         assert_eq!(text(seen.told(&key, Some(row("j", "5")), asked)).unwrap(), "5\n");
+    }
+
+    #[test]
+    fn of_two_answers_under_way_at_once_the_later_one_is_what_the_server_changed_later() {
+        let (mut seen, key) = (Seen::default(), Key::from("k"));
+        let at = |seconds, value| {
+            let updated = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            Some(Row { updated, ..row("i", value) })
+        };
+        for (first, second) in [((2, "22"), (1, "1")), ((3, "3"), (4, "4"))] {
+            let (look, listing) = (seen.ask(), seen.ask());
+            seen.told(&key, at(first.0, first.1), look);
+            let newest = if first.0 > second.0 { first.1 } else { second.1 };
+            let told = seen.told(&key, at(second.0, second.1), listing);
+            assert_eq!(text(told).unwrap().trim(), newest);
+            assert_eq!(text(seen.current(&key)).unwrap().trim(), newest);
+        }
+        // The clock of the server may be set back.
+        let asked = seen.ask();
+        assert_eq!(text(seen.told(&key, at(1, "5"), asked)).unwrap().trim(), "5");
     }
 
     #[test]
