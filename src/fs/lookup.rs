@@ -39,7 +39,10 @@ impl Fs {
             }
             Place::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
             Place::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
-            Place::File(path) => self.lookup_file(caller, path).await,
+            Place::File(path) => {
+                self.forget_vanished(&path);
+                self.lookup_file(caller, path).await
+            }
         }
     }
 

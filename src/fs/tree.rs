@@ -135,6 +135,18 @@ impl Fs {
         Found { attr: self.attr_in(state, ino, None).ok(), ttl }
     }
 
+    /// Takes in that the directory at `path` is gone, if it is: it may have vanished while changes were missed. Should it
+    /// appear again, the kernel, which is about to remember its absence, must be told.
+    pub(super) fn forget_vanished(&self, path: &str) {
+        let mut state = self.state.lock();
+        if state.folder_ino(path).is_some()
+            && !state.keeps(path)
+            && self.cache.peek_keys().is_some_and(|keys| !self.has_keys(path, &keys.value))
+        {
+            state.remove_folder(path);
+        }
+    }
+
     /// mkdir(2). The directory is in no store until a key is below it.
     pub async fn make_directory(
         self: Arc<Self>,

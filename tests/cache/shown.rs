@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use kvfs::cache::FOREVER;
 use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
-use kvfs::fs::{Access, Caller, Fs, FsResult, ROOT, Settings};
+use kvfs::fs::{Access, Caller, Drop, Found, Fs, FsResult, Ino, Kernel, ROOT, Settings};
 use kvfs::store::{Change, Store};
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use super::Remembered::Nothing;
 use super::double::When::After;
@@ -16,15 +19,38 @@ use super::{Bench, block_on, down, roomy};
 const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
 const WRITE: Access = Access { write: true, append: false, truncate: false };
 
-/// The files of a bench, and the feed of the store.
+/// The files of a bench, the feed of the store, and what the kernel was told.
 struct Files {
     at: Bench,
     fs: Arc<Fs>,
     feed: UnboundedSender<Change>,
+    drops: Drops,
+}
+
+#[derive(Clone, Default)]
+struct Drops(Arc<Mutex<Vec<Drop>>>);
+
+impl Kernel for Drops {
+    fn drops_everything(&self) -> bool {
+        true
+    }
+
+    fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()> {
+        self.0.lock().extend(drops);
+        oneshot::channel().1
+    }
+
+    fn drop_inode(&self, _: Ino) -> bool {
+        true
+    }
 }
 
 impl Files {
     fn new(pushed: bool) -> Self {
+        Self::named(pushed, Names::default())
+    }
+
+    fn named(pushed: bool, names: Names) -> Self {
         let at = Bench::new(roomy());
         at.cache.set_pushed(pushed);
         let settings = Settings {
@@ -33,20 +59,25 @@ impl Files {
             gid: 0,
             umask: 0,
             validate: Validate::Json,
-            names: Names::default(),
+            names,
             scratch: Patterns::new(&[]).unwrap(),
             aside: std::path::PathBuf::new(),
         };
         let fs = Fs::new(at.cache.clone(), settings);
         let (feed, changes) = unbounded_channel();
+        let drops = Drops::default();
+        fs.attach(Box::new(drops.clone()));
         tokio::spawn(fs.clone().follow_changes(changes));
-        Self { at, fs, feed }
+        Self { at, fs, feed, drops }
+    }
+
+    async fn lookup(&self, name: &str) -> Found {
+        self.fs.clone().lookup(CALLER, ROOT, name.to_owned()).await.unwrap()
     }
 
     /// The size of a file; `None` if there is no such file.
     async fn size(&self, name: &str) -> Option<u64> {
-        let found = self.fs.clone().lookup(CALLER, ROOT, name.to_owned()).await.unwrap();
-        found.attr.map(|attr| attr.size)
+        self.lookup(name).await.attr.map(|attr| attr.size)
     }
 
     /// Makes a file, writes `text` to it and closes it.
@@ -158,5 +189,22 @@ fn a_file_is_not_renamed_onto_a_key_while_the_store_is_down() {
         files.make("k.tmp", "1").await;
         files.at.double.fail(down());
         files.rename("k.tmp", "k").await.unwrap_err();
+    });
+}
+
+#[test]
+fn a_directory_that_somebody_holds_is_found_again_after_changes_that_were_missed() {
+    block_on(async {
+        let files = Files::named(true, Names::default().in_directories("/").unwrap());
+        files.at.set_elsewhere("held/a", "1").await;
+        assert!(files.lookup("held").await.attr.unwrap().directory);
+        files.at.delete_elsewhere("held/a").await;
+        files.miss_changes().await;
+        assert_eq!(files.lookup("held").await, Found { attr: None, ttl: FOREVER });
+        files.drops.0.lock().clear();
+        files.at.get("held/b").await.unwrap();
+        let meta = files.at.set_elsewhere("held/b", "1").await;
+        files.tell(Change::Set("held/b".into(), meta), "held/b").await;
+        assert!(files.drops.0.lock().contains(&Drop::Entry(ROOT, "held".into())));
     });
 }
