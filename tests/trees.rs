@@ -285,3 +285,26 @@ fn a_deletion_that_waits_for_a_successor_goes_along_with_its_directory() {
         walk(&mount.dir) == ["i/", "i/k~", "i/l"] && elsewhere.get("i/k").is_none()
     });
 }
+
+#[test]
+fn a_deletion_that_waits_for_a_successor_keeps_no_directory_from_being_removed_or_replaced() {
+    let Some((mount, elsewhere)) = tree(&[]) else { return };
+    for way in ["removed", "replaced"] {
+        fs::create_dir(mount.path(way)).unwrap();
+        fs::create_dir(mount.path("d")).unwrap();
+        fs::write(mount.path("d/k"), "1\n").unwrap();
+        fs::rename(mount.path("d/k"), mount.path("d/k~")).unwrap();
+        assert_eq!(errno(fs::remove_dir(mount.path("d"))), libc::ENOTEMPTY, "the backup is in it");
+        assert_eq!(elsewhere.get("d/k").as_deref(), Some("1\n"), "others still see it");
+        fs::remove_file(mount.path("d/k~")).unwrap();
+        match way {
+            "removed" => fs::remove_dir(mount.path("d")).unwrap(),
+            _ => fs::rename(mount.path(way), mount.path("d")).unwrap(),
+        }
+        assert_eq!(elsewhere.get("d/k"), None);
+    }
+    fs::write(mount.path("k"), "2\n").unwrap();
+    fs::rename(mount.path("k"), mount.path("k~")).unwrap();
+    fs::rename(mount.path("d"), mount.path("k")).unwrap();
+    assert_eq!(walk(&mount.dir), ["k/", "k~", "removed/"]);
+}

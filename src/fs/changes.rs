@@ -11,8 +11,9 @@ use super::inodes::{Body, Hidden, Ino, State};
 use super::names::{Names, parent};
 use super::unlink::unlinked;
 use super::versions::By;
-use super::{Fs, Notice};
-use crate::store::{Change, Error, Expect, Key, Revision};
+use super::{Caller, Fs, FsResult, Notice};
+use crate::cache::Keys;
+use crate::store::{self, Change, Error, Expect, Key, Revision};
 
 /// How often backups and temporary files are looked after.
 const TEND: Duration = Duration::from_millis(250);
@@ -173,7 +174,13 @@ impl Fs {
             tokio::time::sleep(TEND).await;
             let (over, grown) = self.due();
             for (name, hidden) in over {
-                self.finish_rename(&name, &hidden).await;
+                let staying = self.moving.read().await;
+                let finished = self.finish_rename(&name, &hidden).await;
+                drop(staying);
+                match finished {
+                    Ok(notices) => self.settle(notices).await,
+                    Err(error) => self.note(&name, &format!("renamed, but not deleted yet: {error}")),
+                }
             }
             for (ino, id) in grown {
                 if let Err(error) = self.publish(ino, id).await {
@@ -204,8 +211,7 @@ impl Fs {
     }
 
     /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
-    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) {
-        let staying = self.moving.read().await;
+    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) -> store::Result<Vec<Notice>> {
         let entry = self.cache.get_key_value(&hidden.key).await.ok().and_then(|answer| answer.value);
         self.hold_changes(name);
         let deleted = self.cache.delete_key(&hidden.key, Expect::At(hidden.meta.revision)).await;
@@ -218,16 +224,38 @@ impl Fs {
             state.touch(name);
         }
         self.release_changes(name, deleted.clone().unwrap_or_default());
-        drop(staying);
         match (deleted, entry) {
             (Ok(_), Some(entry)) => self.aside.keep_deleted(name, entry.text),
-            (Err(error), _) if !over => self.note(name, &format!("renamed, but not deleted yet: {error}")),
+            (Err(error), _) if !over => return Err(error),
             _ => {}
         }
-        if over {
-            let listing = Notice::Listing(parent(name).to_owned());
-            self.settle(vec![Notice::Entry(name.to_owned()), listing]).await;
+        Ok(vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())])
+    }
+
+    /// Deletes the keys in the directory at `path` that were renamed to backup names, if nothing else that `caller` can
+    /// see is in it. The kernel may hold the lock of the directory; `moving` must be held.
+    pub(super) async fn finish_renames(self: &Arc<Self>, caller: Caller, path: &str) -> FsResult<()> {
+        let keys = self.keys().await?.value;
+        for (name, hidden) in self.left_in(caller, path, &keys) {
+            let notices = self.finish_rename(&name, &hidden).await?;
+            self.settle_later(notices);
         }
+        Ok(())
+    }
+
+    /// The keys that were renamed to backup names, if they are all that is in the directory at `path`.
+    fn left_in(&self, caller: Caller, path: &str, keys: &Keys) -> Vec<(String, Hidden)> {
+        let Some(prefix) = self.prefix(path, keys) else { return Vec::new() };
+        let state = self.state.lock();
+        if state.is_inhabited(path) {
+            return Vec::new();
+        }
+        let left = keys.below(&prefix).filter_map(|position| keys.at(position)).map(|(key, _)| {
+            let name = self.settings.names.encode(key);
+            let hidden = state.hidden.get(&name).filter(|hidden| hidden.gone_for(caller.thread))?;
+            (!state.is_drafted(&name)).then(|| (name, hidden.clone()))
+        });
+        left.collect::<Option<_>>().unwrap_or_default()
     }
 }
 
@@ -266,7 +294,7 @@ fn unlinked_elsewhere(state: &mut State, name: &str) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::{Caller, Drop, Kernel, ROOT, Settings};
+    use super::super::{Drop, Kernel, ROOT, Settings};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
     use crate::store::MemoryStore;

@@ -37,7 +37,7 @@ impl Fs {
             Place::File(path) => path,
             Place::Directory(path, _) => {
                 self.writable()?;
-                return self.rename_directory(path, to_within, &to, no_replace).await;
+                return self.rename_directory(caller, path, (to_within, &to), no_replace).await;
             }
             Place::Nothing(_) => return Err(FsError::NotFound),
         };

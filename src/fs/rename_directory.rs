@@ -7,7 +7,7 @@ use super::inodes::{Body, Ino, State};
 use super::names::{Decoded, is_inside, parent};
 use super::rename::RENAME_TRIES;
 use super::tree::Place;
-use super::{Fs, FsError, FsResult};
+use super::{Caller, Fs, FsError, FsResult};
 use crate::cache::Keys;
 use crate::store::{self, Key, Meta, Rename};
 
@@ -15,12 +15,12 @@ impl Fs {
     /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
     pub(super) async fn rename_directory(
         self: &Arc<Self>,
+        caller: Caller,
         from: String,
-        within: Ino,
-        name: &str,
+        (within, name): (Ino, &str),
         no_replace: bool,
     ) -> FsResult<()> {
-        let to = self.directory_target(&from, within, name, no_replace).await?;
+        let to = self.directory_target(caller, &from, (within, name), no_replace).await?;
         if to == from {
             return Ok(());
         }
@@ -44,14 +44,22 @@ impl Fs {
 
     /// The path that `name` in the directory `within` is, if a directory can be renamed to it.
     async fn directory_target(
-        &self,
+        self: &Arc<Self>,
+        caller: Caller,
         from: &str,
-        within: Ino,
-        name: &str,
+        (within, name): (Ino, &str),
         no_replace: bool,
     ) -> FsResult<String> {
+        let _staying = self.moving.read().await;
+        let place = self.place(within, name).await?;
+        if let Place::Directory(path, _) = &place
+            && path != from
+            && !no_replace
+        {
+            self.finish_renames(caller, path).await?;
+        }
         let keys = self.keys().await?.value;
-        match self.place(within, name).await? {
+        match place {
             Place::Directory(path, _) if path == from => Ok(path),
             Place::Directory(..) if no_replace => Err(FsError::Exists),
             Place::Directory(path, _) if self.has_keys(&path, &keys) => Err(FsError::NotEmpty),
@@ -59,8 +67,10 @@ impl Fs {
             Place::Directory(path, _) => Ok(path),
             Place::File(path) => {
                 let key = self.key_of(&path).await?;
-                let there = key.is_some_and(|key| keys.meta(&key).is_some());
-                match there || self.state.lock().names.contains_key(&path) {
+                let state = self.state.lock();
+                let there =
+                    key.is_some_and(|key| keys.meta(&key).is_some() && !state.hidden.contains_key(&path));
+                match there || state.names.contains_key(&path) {
                     true if no_replace => Err(FsError::Exists),
                     true => Err(FsError::NotDirectory),
                     false => Ok(path),

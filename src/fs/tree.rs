@@ -219,6 +219,7 @@ impl Fs {
             Place::Nothing(_) => return Err(FsError::NotFound),
         };
         self.writable()?;
+        self.finish_renames(caller, &path).await?;
         let keys = self.keys().await?.value;
         let has_keys = self.has_keys(&path, &keys);
         let mut state = self.state.lock();
