@@ -270,6 +270,32 @@ fn a_store_that_does_not_tell_of_changes_is_looked_at() {
 }
 
 #[test]
+fn the_last_deletion_in_a_directory_is_told_and_that_the_directory_is_gone() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--notify", "--separator", "/", "--timeout", "60s"]);
+    let elsewhere = Elsewhere::of(&mount);
+    for key in ["a/b/k", "c/k", "d"] {
+        elsewhere.set(key, "1");
+    }
+    wait_for(PATIENCE, || ["a/b/k", "c/k", "d"].iter().all(|key| mount.path(key).exists()));
+    let watch = Watch::new(&mount.dir, &["-r"]);
+    elsewhere.delete("a/b/k");
+    let told = |last: &str| {
+        let events = watch.until(last).into_iter();
+        events
+            .filter(|event| event.starts_with("DELETE ") || event.starts_with("DELETE,"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("DELETE,ISDIR a"), ["DELETE k", "DELETE,ISDIR b", "DELETE,ISDIR a"]);
+    elsewhere.delete("c/k");
+    // Who looks meanwhile has the kernel remember that it is gone.
+    wait_for(PATIENCE, || errno(fs::metadata(mount.path("c"))) == libc::ENOENT);
+    assert_eq!(told("DELETE,ISDIR c"), ["DELETE k", "DELETE,ISDIR c"]);
+}
+
+#[test]
 fn without_the_flag_there_is_no_herald() {
     if !can_mount() {
         return;

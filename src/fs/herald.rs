@@ -5,7 +5,7 @@
 //! removes one that is gone. It is known by its process id, and nothing of what it asks for is done: it only learns
 //! that it was. So the store never hears of it, and a mistake costs an event, never a value.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::inodes::{Body, Fh, Ino, Inode, State};
+use super::names::{is_inside, join};
 use super::{Caller, Found, Fs, FsError, FsResult, Notice, Opened};
 use crate::cache::Keys;
 use crate::store::{Change, Key, Meta, Revision};
@@ -75,8 +76,8 @@ struct Orders {
 pub(super) struct Before {
     ino: Option<Ino>,
     there: Option<bool>,
-    /// The directories on the way to it, outermost first: whether they are there, and their inodes.
-    directories: Vec<(String, bool, Option<Ino>)>,
+    /// The directories on the way to it, outermost first, and whether they are there.
+    directories: Vec<(String, bool)>,
 }
 
 impl Herald {
@@ -147,15 +148,27 @@ impl Fs {
         &self.herald
     }
 
-    /// Makes the kernel forget a name that must be new to it for the order to be carried out. Not to be called by the
+    /// Makes the kernel forget the names that must be new to it for the order to be carried out. Not to be called by the
     /// threads that answer it.
     pub fn prepare(&self, order: &Order) {
-        if matches!(order.kind, Kind::Created | Kind::Replaced | Kind::DirectoryMade)
-            && let Some(done) = self.notify(vec![Notice::Entry(order.name.clone())])
-        {
+        if let Some(done) = self.notify(self.to_forget(order)) {
             // An error means that the kernel is gone.
             _ = done.blocking_recv();
         }
+    }
+
+    /// What stands in the way of the order: also what the kernel knows to be absent, since somebody looked for it.
+    fn to_forget(&self, order: &Order) -> Vec<Notice> {
+        let mut names: Vec<&str> = match order.kind {
+            Kind::Set => return Vec::new(),
+            Kind::Created | Kind::Replaced | Kind::DirectoryMade => Vec::new(),
+            Kind::Deleted if self.is_there(&self.state.lock(), order) => return Vec::new(),
+            Kind::Deleted | Kind::DirectoryRemoved => ways_to(&order.name).collect(),
+        };
+        let keys = self.cache.peek_keys().filter(|_| self.settings.names.has_directories());
+        names.retain(|way| keys.as_ref().is_some_and(|keys| !self.is_directory(way, &keys.value)));
+        names.push(&order.name);
+        names.into_iter().map(|name| Notice::Entry(name.to_owned())).collect()
     }
 
     /// What is known of files before `changes` are taken in, when there were these `keys`; nothing if there is no herald.
@@ -182,21 +195,18 @@ impl Fs {
         before.collect()
     }
 
-    fn directories_of(&self, state: &State, key: &Key, keys: &Keys) -> Vec<(String, bool, Option<Ino>)> {
+    fn directories_of(&self, state: &State, key: &Key, keys: &Keys) -> Vec<(String, bool)> {
         if !self.settings.names.has_directories() {
             return Vec::new();
         }
         let path = self.settings.names.encode(key);
-        let ways = path.match_indices('/').map(|(end, _)| &path[..end]);
-        let known = ways.map(|way| {
-            let there = state.keeps(way) || self.has_keys(way, keys);
-            (way.to_owned(), there, state.folder_ino(way))
-        });
-        known.collect()
+        let there = |way: &str| state.keeps(way) || self.has_keys(way, keys);
+        ways_to(&path).map(|way| (way.to_owned(), there(way))).collect()
     }
 
     /// Orders what follows from `changes`, those of them that are `news`.
     pub(super) fn announce(self: &Arc<Self>, changes: Vec<Change>, before: Vec<Before>, news: Vec<bool>) {
+        let mut emptied = BTreeSet::new();
         for ((change, before), _) in changes.into_iter().zip(before).zip(news).filter(|(_, news)| *news) {
             let (kind, key, meta) = match change {
                 Change::Set(key, meta) => (self.kind_of_set(&key, &meta, &before), key, meta),
@@ -205,32 +215,30 @@ impl Fs {
             };
             let name = self.settings.names.encode(&key);
             let directories = before.directories;
-            if kind != Kind::Deleted {
-                directories
+            match kind {
+                Kind::Deleted => {
+                    emptied.extend(directories.into_iter().filter_map(|(path, there)| there.then_some(path)));
+                }
+                _ => directories
                     .iter()
-                    .filter(|(_, there, _)| !there)
-                    .for_each(|new| self.announce_directory(new));
+                    .filter(|(_, there)| !there)
+                    .for_each(|(new, _)| self.announce_directory(new, false)),
             }
             self.herald.add(Order { kind, name, key, meta, old: before.ino });
-            if kind == Kind::Deleted {
-                directories
-                    .iter()
-                    .filter(|(_, there, _)| *there)
-                    .rev()
-                    .for_each(|old| self.announce_directory(old));
-            }
         }
+        // A directory goes after all that was in it.
+        emptied.iter().rev().for_each(|old| self.announce_directory(old, true));
     }
 
     /// Orders what is to be told of a directory that was there, or was not, before a change.
-    fn announce_directory(&self, (path, was_there, old): &(String, bool, Option<Ino>)) {
+    fn announce_directory(&self, path: &str, was_there: bool) {
         let Some(keys) = self.cache.peek_keys() else { return };
         let kind = match (was_there, self.is_directory(path, &keys.value)) {
             (false, true) => Kind::DirectoryMade,
             (true, false) => Kind::DirectoryRemoved,
             (true, true) | (false, false) => return,
         };
-        self.herald.add(Order { kind, name: path.clone(), key: Key::from(""), meta: nobody(), old: *old });
+        self.herald.add(Order { kind, name: path.to_owned(), key: Key::from(""), meta: nobody(), old: None });
     }
 
     fn kind_of_set(&self, key: &Key, meta: &Meta, before: &Before) -> Kind {
@@ -258,14 +266,21 @@ impl Fs {
                 }
                 order.old.filter(|old| state.inodes.contains_key(old)).unwrap_or_else(|| state.shadow(&order))
             }
-            Kind::DirectoryRemoved if order.name == name => order
-                .old
-                .filter(|old| state.inodes.contains_key(old))
-                .unwrap_or_else(|| state.shadow_folder(name)),
+            Kind::DirectoryRemoved if order.name == name => state.vanished_or_shadow(name),
+            Kind::Deleted | Kind::DirectoryRemoved if is_inside(&order.name, name) => {
+                state.vanished_or_shadow(name)
+            }
             Kind::Created if order.name == name => return Some(absent),
             _ => return None,
         };
         self.heralded(&mut state, ino).ok()
+    }
+
+    /// The path of what the herald asks for in a directory that is gone.
+    pub(super) fn herald_path(&self, caller: Caller, within: Ino, name: &str) -> Option<String> {
+        let state = self.herald.is(caller).then(|| self.state.lock())?;
+        let directory = state.inodes.get(&within).filter(|inode| inode.unlinked)?;
+        Some(join(&directory.name, name))
     }
 
     /// Whether a directory shall be new to the herald.
@@ -359,8 +374,11 @@ impl State {
         }
     }
 
-    /// As [`State::shadow`], of a directory.
-    fn shadow_folder(&mut self, path: &str) -> Ino {
+    /// The inode of a directory that is gone, which may be watched, or one that stands for it.
+    fn vanished_or_shadow(&mut self, path: &str) -> Ino {
+        if let Some(ino) = self.vanished.get(path) {
+            return *ino;
+        }
         let ino = self.add_inode(path, &Key::from(""), Body::Directory);
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.unlinked = true;
@@ -376,6 +394,11 @@ impl State {
         }
         ino
     }
+}
+
+/// The directories on the way to `path`, outermost first.
+fn ways_to(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end])
 }
 
 /// Of a key that is gone.

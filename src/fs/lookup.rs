@@ -33,7 +33,7 @@ impl Fs {
     }
 
     async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
-        match self.place(within, &name).await? {
+        match self.place(caller, within, &name).await? {
             Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
                 Ok(Found { attr: None, ttl: Duration::ZERO })
             }

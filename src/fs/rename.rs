@@ -33,7 +33,7 @@ impl Fs {
         (to_within, to): (Ino, String),
         no_replace: bool,
     ) -> FsResult<()> {
-        let from = match self.place(from_within, &from).await? {
+        let from = match self.place(caller, from_within, &from).await? {
             Place::File(path) => path,
             Place::Directory(path, _) => {
                 self.writable()?;
@@ -41,7 +41,7 @@ impl Fs {
             }
             Place::Nothing(_) => return Err(FsError::NotFound),
         };
-        let to = match self.place(to_within, &to).await? {
+        let to = match self.place(caller, to_within, &to).await? {
             Place::File(path) => path,
             Place::Directory(..) => return Err(FsError::IsDirectory),
             Place::Nothing(_) => return Err(FsError::BadName),

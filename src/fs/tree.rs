@@ -27,8 +27,11 @@ pub(super) enum Place {
 
 impl Fs {
     /// What `name` in the directory `within` stands for.
-    pub(super) async fn place(&self, within: Ino, name: &str) -> FsResult<Place> {
-        let path = self.path(within, name)?;
+    pub(super) async fn place(&self, caller: Caller, within: Ino, name: &str) -> FsResult<Place> {
+        let path = match self.herald_path(caller, within, name) {
+            Some(path) => path,
+            None => self.path(within, name)?,
+        };
         if !self.settings.names.has_directories() {
             return Ok(Place::File(path));
         }
@@ -80,8 +83,8 @@ impl Fs {
     }
 
     /// The path of the file that `name` in the directory `within` stands for.
-    pub(super) async fn file(&self, within: Ino, name: &str) -> FsResult<String> {
-        match self.place(within, name).await? {
+    pub(super) async fn file(&self, caller: Caller, within: Ino, name: &str) -> FsResult<String> {
+        match self.place(caller, within, name).await? {
             Place::File(path) => Ok(path),
             Place::Directory(..) => Err(FsError::IsDirectory),
             Place::Nothing(_) => Err(FsError::NotFound),
@@ -159,7 +162,7 @@ impl Fs {
             return Err(FsError::Flat);
         }
         let _staying = self.moving.read().await;
-        let path = match self.place(within, &name).await? {
+        let path = match self.place(caller, within, &name).await? {
             Place::Directory(path, _) if self.is_new_to_herald(caller, &path) => {
                 return Ok(self.found_directory(&mut self.state.lock(), &path, Duration::ZERO));
             }
@@ -204,7 +207,7 @@ impl Fs {
         name: String,
     ) -> FsResult<()> {
         let _staying = self.moving.read().await;
-        let path = match self.place(within, &name).await? {
+        let path = match self.place(caller, within, &name).await? {
             Place::Directory(path, _) if self.herald_directory(caller, &path).is_some() => {
                 return Err(FsError::NotEmpty);
             }
@@ -271,7 +274,8 @@ impl Fs {
             let own = folder.map_or(self.started, |folder| folder.modified);
             (state.overrides.get(&(path.to_owned() + "/")).copied().unwrap_or_default(), own)
         };
-        let gone = state.inodes.get(&ino).is_some_and(|inode| inode.unlinked);
+        // Who watches a directory without links would be told of its end before that of what was in it.
+        let gone = !self.herald().is_on() && state.inodes.get(&ino).is_some_and(|inode| inode.unlinked);
         let modified = set.modified.unwrap_or(own);
         Attr {
             ino,

@@ -10,7 +10,7 @@ use crate::store::Expect;
 impl Fs {
     /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
     pub async fn unlink(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<()> {
-        let name = self.file(within, &name).await?;
+        let name = self.file(caller, within, &name).await?;
         if let Some(done) = self.herald_unlink(caller, &name) {
             return done;
         }
