@@ -163,6 +163,16 @@ pub enum Change {
     Resumed,
 }
 
+impl Change {
+    /// The key that is changed, if it is one.
+    pub const fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Set(key, _) | Self::Deleted(key, _) => Some(key),
+            Self::Everything | Self::Paused | Self::Resumed => None,
+        }
+    }
+}
+
 /// What a store can keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

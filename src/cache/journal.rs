@@ -57,9 +57,9 @@ impl Journal {
     }
 
     /// Takes changes in, and says of each whether it is news: one that is known already is not told again.
-    pub fn tell(&self, changes: &[Change]) -> Vec<bool> {
+    pub fn tell<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Vec<bool> {
         let mut ring = self.ring.lock();
-        changes.iter().map(|change| ring.tell(change.clone())).collect()
+        changes.into_iter().map(|change| ring.tell(change.clone())).collect()
     }
 
     /// Takes in what came of changes made here.
@@ -124,7 +124,7 @@ impl Ring {
         self.next += 1;
         while self.told.len() > MOST || self.bytes > MOST_BYTES {
             let Some((old, _)) = self.told.pop_front() else { return };
-            if let Change::Set(key, _) | Change::Deleted(key, _) = &old {
+            if let Some(key) = old.key() {
                 self.bytes -= key.as_str().len();
                 if self.newest.get(key).is_some_and(|(newest, _)| *newest == revision(&old)) {
                     self.newest.remove(key);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::drafts::{DraftId, Purpose};
-use super::inodes::{Body, Hidden, Ino, State};
+use super::herald::Before;
+use super::inodes::{Body, Held, Hidden, Ino, State};
 use super::names::{Names, parent};
 use super::unlink::unlinked;
 use super::versions::By;
@@ -57,8 +58,21 @@ impl Fs {
         let before = self.before(&changes, keys.as_ref(), was_there);
         let notices = changes.iter().flat_map(|change| self.take_in(change)).collect();
         self.settle(notices).await;
-        let news = self.cache.journal().tell(&changes);
-        self.announce(changes, before, news);
+        self.tell_in_time(changes, before);
+    }
+
+    /// Tells those who watch of changes; of keys that this mount is changing, at the end of that.
+    pub(super) fn tell_in_time(self: &Arc<Self>, changes: Vec<Change>, before: Vec<Before>) {
+        let changes = changes.into_iter().zip(before).collect();
+        let decided = self.state.lock().hold_untold(changes, &self.settings.names);
+        self.tell(decided);
+    }
+
+    /// Tells those who watch of what is news to them.
+    fn tell(self: &Arc<Self>, changes: Vec<(Change, Before)>) {
+        let news = self.cache.journal().tell(changes.iter().map(|(change, _)| change));
+        let news = changes.into_iter().zip(news).filter_map(|(change, is_news)| is_news.then_some(change));
+        self.announce(news.collect());
     }
 
     fn take_in(&self, change: &Change) -> Vec<Notice> {
@@ -75,7 +89,7 @@ impl Fs {
         if known && state.shows(change, &self.settings.names) || state.hides(change, &self.settings.names) {
             return Vec::new();
         }
-        if let Change::Set(key, _) | Change::Deleted(key, _) = change
+        if let Some(key) = change.key()
             && let Some(held) = state.held.get_mut(&self.settings.names.encode(key))
         {
             held.news.push((change.clone(), taken));
@@ -136,14 +150,14 @@ impl Fs {
 
     /// Takes in what was held back and is newer than this mount's own operation.
     pub(super) fn release_changes(self: &Arc<Self>, name: &str, own: Revision) {
-        let news = {
+        let Held { news, untold, .. } = {
             let mut state = self.state.lock();
             let Some(held) = state.held.get_mut(name) else { return };
             held.operations -= 1;
             if held.operations > 0 {
                 return;
             }
-            state.held.remove(name).unwrap_or_default().news
+            state.held.remove(name).unwrap_or_default()
         };
         let newer = news.iter().filter(|(change, _)| match change {
             Change::Set(_, meta) => meta.revision > own,
@@ -151,7 +165,15 @@ impl Fs {
             Change::Everything | Change::Paused | Change::Resumed => true,
         });
         let shown = newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken));
-        self.settle_later(shown.collect());
+        let notices: Vec<Notice> = shown.collect();
+        if untold.is_empty() {
+            return self.settle_later(notices);
+        }
+        let fs = self.clone();
+        tokio::spawn(async move {
+            fs.settle(notices).await;
+            fs.tell(untold);
+        });
     }
 
     /// Whether a change that is yet to be taken in deletes a key that is there for all that is known: then it was not made
@@ -260,6 +282,19 @@ impl Fs {
 }
 
 impl State {
+    /// Holds back changes of keys that this mount is changing: whether they are its own is known at the end of that.
+    fn hold_untold(&mut self, changes: Vec<(Change, Before)>, names: &Names) -> Vec<(Change, Before)> {
+        if self.held.is_empty() {
+            return changes;
+        }
+        let mut decided = Vec::new();
+        for (change, before) in changes {
+            let held = change.key().and_then(|key| self.held.get_mut(&names.encode(key)));
+            held.map_or(&mut decided, |held| &mut held.untold).push((change, before));
+        }
+        decided
+    }
+
     /// Whether the name of a key that was set leads to this version of it.
     fn shows(&self, change: &Change, names: &Names) -> bool {
         let Change::Set(key, meta) = change else { return false };

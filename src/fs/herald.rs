@@ -73,6 +73,7 @@ struct Orders {
 }
 
 /// What was known of a file before a change of its key was taken in.
+#[derive(Debug, Default)]
 pub(super) struct Before {
     ino: Option<Ino>,
     there: Option<bool>,
@@ -179,12 +180,9 @@ impl Fs {
         was_there: impl Fn(&Key) -> Option<bool>,
     ) -> Vec<Before> {
         if !self.herald.is_on() {
-            return Vec::new();
+            return changes.iter().map(|_| Before::default()).collect();
         }
-        let of_keys = changes.iter().map(|change| match change {
-            Change::Set(key, _) | Change::Deleted(key, _) => Some(key),
-            Change::Everything | Change::Paused | Change::Resumed => None,
-        });
+        let of_keys = changes.iter().map(Change::key);
         let mut state = self.state.lock();
         let before = of_keys.map(|key| {
             let ino = key.and_then(|key| state.watched(&self.settings.names.encode(key)));
@@ -204,10 +202,13 @@ impl Fs {
         ways_to(&path).map(|way| (way.to_owned(), there(way))).collect()
     }
 
-    /// Orders what follows from `changes`, those of them that are `news`.
-    pub(super) fn announce(self: &Arc<Self>, changes: Vec<Change>, before: Vec<Before>, news: Vec<bool>) {
+    /// Orders what follows from `changes`.
+    pub(super) fn announce(self: &Arc<Self>, changes: Vec<(Change, Before)>) {
+        if !self.herald.is_on() {
+            return;
+        }
         let mut emptied = BTreeSet::new();
-        for ((change, before), _) in changes.into_iter().zip(before).zip(news).filter(|(_, news)| *news) {
+        for (change, before) in changes {
             let (kind, key, meta) = match change {
                 Change::Set(key, meta) => (self.kind_of_set(&key, &meta, &before), key, meta),
                 Change::Deleted(key, _) => (Kind::Deleted, key, nobody()),

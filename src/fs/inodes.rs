@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::drafts::{Draft, DraftId, Purpose};
 use super::error::{FsError, FsResult};
+use super::herald::Before;
 use super::locks::Locks;
 use super::redirects::Redirect;
 use super::scratch;
@@ -171,6 +172,8 @@ pub(super) struct Held {
     pub(super) operations: u32,
     /// What was told meanwhile, and whether it is known to take a name away.
     pub(super) news: Vec<(Change, bool)>,
+    /// What those who watch are yet to be told of.
+    pub(super) untold: Vec<(Change, Before)>,
 }
 
 /// Everything the filesystem knows that is not in the store.

@@ -133,8 +133,7 @@ impl Fs {
             }
         }
         let watched = self.before(&changes, Some(before), |key| Some(before.meta(key).is_some()));
-        let news = self.cache.journal().tell(&changes);
-        self.announce(changes, watched, news);
+        self.tell_in_time(changes, watched);
     }
 }
 

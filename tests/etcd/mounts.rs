@@ -1,7 +1,8 @@
 //! Several mounts and servers over one cluster, as the machines of a fleet have them.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -42,6 +43,29 @@ fn what_one_mount_does_the_other_shows() {
     // The others' JSON need be none.
     cluster.put(format!("{}raw", cluster.prefix()), "no JSON");
     wait_for(PATIENCE, || one.text("raw").as_deref() == Some("no JSON"));
+}
+
+#[test]
+fn inotify_tells_of_changes_made_here_once_although_the_watch_tells_of_them_first() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let mount = Mount::start_in(TempDir::new().unwrap(), &cluster.argument(), &["--notify"]);
+    let mut watch = Command::new("inotifywait");
+    let watch = watch.args(["-m", "--format", "%e %f", "-e", "create,close_write,delete"]).arg(&mount.dir);
+    let mut child = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("Watches established")));
+    for round in 0..50 {
+        fs::write(mount.path("k"), round.to_string()).unwrap();
+        fs::write(mount.path("k"), (round + 1).to_string()).unwrap();
+        fs::remove_file(mount.path("k")).unwrap();
+    }
+    cluster.put(format!("{}end", cluster.prefix()), "1");
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let told: Vec<String> = lines.take_while(|line| !line.ends_with("end")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let round = ["CREATE k", "CLOSE_WRITE,CLOSE k", "CLOSE_WRITE,CLOSE k", "DELETE k"];
+    assert_eq!(told, round.repeat(50));
 }
 
 #[test]
