@@ -218,6 +218,7 @@ macro_rules! every_case {
                 a_key_is_never_absent_while_its_backup_is_made
                 the_successor_of_a_backup_is_found_by_who_writes_it
                 a_backup_can_be_moved_back
+                a_key_that_was_renamed_to_a_backup_keeps_its_name_from_nobody
                 a_successor_that_fails_leaves_the_key_to_its_readers
                 scratch_files_are_bounded_however_they_grow
                 temporary_files_without_a_name_are_bounded_too

@@ -82,6 +82,8 @@ impl Fs {
         if no_replace && (local || there && !hidden) {
             return Err(FsError::Exists);
         }
+        // A key that was renamed to a backup name gives way.
+        let expect = if no_replace && !hidden { Expect::Absent } else { Expect::Anything };
         let backup = foreign || !there && self.settings.scratch.is_backup(base(&to));
         match source {
             Source::Local(ino, draft) if backup => {
@@ -89,14 +91,12 @@ impl Fs {
                 Ok(())
             }
             Source::Local(ino, draft) => {
-                let expect = if no_replace && !hidden { Expect::Absent } else { Expect::Anything };
                 self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
             }
             // A temporary file never takes the place of a key that would be gone with it.
             Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
-                let expect = if no_replace { Expect::Absent } else { Expect::Anything };
                 self.hold_changes(&from);
                 self.hold_changes(&to);
                 let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;

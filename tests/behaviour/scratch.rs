@@ -106,6 +106,17 @@ pub(super) fn a_backup_can_be_moved_back(door: &dyn Door) {
     assert_eq!(door.text("k"), "[2]");
 }
 
+pub(super) fn a_key_that_was_renamed_to_a_backup_keeps_its_name_from_nobody(door: &dyn Door) {
+    for name in ["k", "l"] {
+        door.save(name, "[1]").unwrap();
+    }
+    assert_eq!(door.rename("k", "k~", false), Ok(()));
+    assert_eq!(door.rename("l", "k", true), Ok(()));
+    assert_eq!(door.list().unwrap(), ["k", "k~"]);
+    assert_eq!(door.save("l", "[2]"), Ok(()));
+    assert_eq!(door.rename("l", "k", true), Err(libc::EEXIST));
+}
+
 pub(super) fn a_successor_that_fails_leaves_the_key_to_its_readers(door: &dyn Door) {
     door.save("k", "[1]").unwrap();
     assert_eq!(door.rename("k", "k~", false), Ok(()));
