@@ -159,17 +159,19 @@ impl Cache {
                 return Ok(answer);
             }
             let flight = self.inner.lock().flights.entry(key.clone()).or_default().clone();
-            let fetch = async {
-                match self.store.get_key_value(key).await {
-                    Ok(entry) => Ok(Some(entry)),
-                    Err(Error::NotFound) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            };
-            let result = flight.answer.get_or_init(|| fetch).await.clone();
+            let result = flight.answer.get_or_init(|| self.ask_store(key)).await.clone();
             if let Some(result) = self.landed(key, &flight, result) {
                 return result;
             }
+        }
+    }
+
+    /// The value of `key` as the store has it now, whatever is remembered.
+    pub async fn ask_store(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.store.get_key_value(key).await {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

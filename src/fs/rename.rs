@@ -13,7 +13,7 @@ use super::names::{Decoded, base, parent};
 use super::tree::Place;
 use super::unlink::unlinked;
 use super::{Caller, Fs, FsError, FsResult, Notice};
-use crate::store::{self, Expect, Key, Meta, Revision, Text};
+use crate::store::{self, Entry, Expect, Key, Meta, Revision, Text};
 
 /// How often a key that somebody else keeps setting is tried to be renamed.
 pub(super) const RENAME_TRIES: u32 = 10;
@@ -71,20 +71,20 @@ impl Fs {
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
         let there = match &target {
-            Some(key) => self.cache.get_key_value(key).await?.value.is_some(),
-            None => false,
+            Some(key) => self.cache.get_key_value(key).await?.value,
+            None => None,
         };
         let foreign = target.is_none();
         let target = target.unwrap_or_else(|| Key::from(to.as_str()));
         let hidden = self.state.lock().hidden.contains_key(&to);
         let local =
             self.state.lock().named(&to).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)));
-        if no_replace && (local || there && !hidden) {
+        if no_replace && (local || there.is_some() && !hidden) {
             return Err(FsError::Exists);
         }
         // A key that was renamed to a backup name gives way.
         let expect = if no_replace && !hidden { Expect::Absent } else { Expect::Anything };
-        let backup = foreign || !there && self.settings.scratch.is_backup(base(&to));
+        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(base(&to));
         match source {
             Source::Local(ino, draft) if backup => {
                 self.move_local(ino, draft, &from, &to, &target, Purpose::Hard);
@@ -178,13 +178,13 @@ impl Fs {
         }
     }
 
-    /// A local file becomes the value of a key by one set.
+    /// A local file becomes the value of a key: one set, or none if the key has this value.
     async fn rename_onto_key(
         self: &Arc<Self>,
         (ino, id): (Ino, DraftId),
         from: &str,
         to: &str,
-        (target, there): (&Key, bool),
+        (target, there): (&Key, Option<Entry>),
         expect: Expect,
     ) -> FsResult<()> {
         let (text, generation) = {
@@ -192,7 +192,7 @@ impl Fs {
             let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
             if draft.text.is_empty() && self.settings.validate == Validate::Json {
                 drop(state);
-                if there {
+                if there.is_some() {
                     return Err(Fault::Empty.into());
                 }
                 self.move_local(ino, id, from, to, target, Purpose::Key);
@@ -203,7 +203,15 @@ impl Fs {
             (Text::from(&draft.text[..]), draft.generation)
         };
         self.hold_changes(to);
-        let set = self.cache.set_key_value(target, text, expect).await;
+        let mut same = there.filter(|entry| entry.text == text);
+        if same.is_some() {
+            // It may have another value by now.
+            same = self.cache.ask_store(target).await.ok().flatten().filter(|entry| entry.text == text);
+        }
+        let set = match same {
+            Some(entry) => Ok(entry.meta),
+            None => self.cache.set_key_value(target, text, expect).await,
+        };
         if let Ok(meta) = &set {
             let mut state = self.state.lock();
             state.hidden.remove(to);
