@@ -33,18 +33,29 @@ impl Fs {
             while let Ok(change) = feed.try_recv() {
                 changes.push(change);
             }
-            let keys = self.cache.last_keys().map(|answer| answer.value);
-            let (paused, missed) = (changes.contains(&Change::Paused), changes.contains(&Change::Everything));
-            self.take_in_all(changes, |key| Some(self.peek_meta(key)?.value.is_some())).await;
-            if paused || missed {
-                self.compare_later(keys, missed);
-            }
+            // What was known when changes were missed is what was told until then.
+            let missed = changes.iter().position(|change| *change == Change::Everything);
+            let rest = missed.map(|first| changes.split_off(first)).unwrap_or_default();
+            self.take_in_told(changes).await;
+            self.take_in_told(rest).await;
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
         );
         let notices = self.take_in(&Change::Paused);
         self.settle(notices).await;
+    }
+
+    async fn take_in_told(self: &Arc<Self>, changes: Vec<Change>) {
+        let keys = self.cache.last_keys().map(|answer| answer.value);
+        let [paused, resumed, missed] =
+            [Change::Paused, Change::Resumed, Change::Everything].map(|change| changes.contains(&change));
+        self.take_in_all(changes, |key| Some(self.peek_meta(key)?.value.is_some())).await;
+        if missed || paused {
+            self.compare_later(keys, missed);
+        } else if resumed {
+            self.compare_no_more();
+        }
     }
 
     /// Takes changes in; those who watch are told once the kernel shows them. `was_there` tells which keys there were
@@ -123,10 +134,7 @@ impl Fs {
             // What the kernel was told meanwhile it forgets by itself.
             Change::Resumed => Vec::new(),
             Change::Everything => {
-                // Nor is what this mount is changing the newest for certain.
-                for held in state.held.values_mut() {
-                    held.news.push((change.clone(), taken));
-                }
+                state.held.values_mut().for_each(|held| held.missed = true);
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
                 });
@@ -135,7 +143,7 @@ impl Fs {
                     state.remove_name(name);
                 }
                 if self.herald.is_on() {
-                    state.replaced = keys;
+                    state.note_replaced(keys);
                 }
                 state.touch("");
                 state.all_changed(self.drops_everything())
@@ -150,7 +158,7 @@ impl Fs {
 
     /// Takes in what was held back and is newer than this mount's own operation.
     pub(super) fn release_changes(self: &Arc<Self>, name: &str, own: Revision) {
-        let Held { news, untold, .. } = {
+        let Held { news, missed, untold, .. } = {
             let mut state = self.state.lock();
             let Some(held) = state.held.get_mut(name) else { return };
             held.operations -= 1;
@@ -164,8 +172,12 @@ impl Fs {
             Change::Deleted(_, revision) => *revision > own,
             Change::Everything | Change::Paused | Change::Resumed => true,
         });
-        let shown = newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken));
-        let notices: Vec<Notice> = shown.collect();
+        let mut notices = Vec::new();
+        if missed {
+            self.state.lock().gone(name);
+            notices = vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())];
+        }
+        notices.extend(newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken)));
         if untold.is_empty() {
             return self.settle_later(notices);
         }
@@ -240,8 +252,10 @@ impl Fs {
         let over = matches!(deleted, Ok(_) | Err(Error::NotFound | Error::Changed));
         if over {
             let mut state = self.state.lock();
-            state.hidden.remove(name);
-            state.remove_name(name);
+            if state.hidden.get(name).is_some_and(|now| now.meta.revision == hidden.meta.revision) {
+                state.hidden.remove(name);
+            }
+            state.gone(name);
             state.note_change(name);
             state.touch(name);
         }

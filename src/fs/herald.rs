@@ -5,7 +5,7 @@
 //! removes one that is gone. It is known by its process id, and nothing of what it asks for is done: it only learns
 //! that it was. So the store never hears of it, and a mistake costs an event, never a value.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -113,7 +113,7 @@ impl Herald {
         self.on.load(Ordering::Acquire)
     }
 
-    fn is(&self, caller: Caller) -> bool {
+    pub(super) fn is(&self, caller: Caller) -> bool {
         caller.thread != 0 && caller.thread == self.process.load(Ordering::Acquire)
     }
 
@@ -183,7 +183,7 @@ impl Fs {
             return changes.iter().map(|_| Before::default()).collect();
         }
         let of_keys = changes.iter().map(Change::key);
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let before = of_keys.map(|key| {
             let ino = key.and_then(|key| state.watched(&self.settings.names.encode(key)));
             let directories = key.zip(keys).map(|(key, keys)| self.directories_of(&state, key, keys));
@@ -225,6 +225,7 @@ impl Fs {
                     .filter(|(_, there)| !there)
                     .for_each(|(new, _)| self.announce_directory(new, false)),
             }
+            self.state.lock().replaced.remove(&name);
             self.herald.add(Order { kind, name, key, meta, old: before.ino });
         }
         // A directory goes after all that was in it.
@@ -265,7 +266,8 @@ impl Fs {
                 if order.kind == Kind::Deleted && self.is_there(&state, &order) {
                     return Some(absent);
                 }
-                order.old.filter(|old| state.inodes.contains_key(old)).unwrap_or_else(|| state.shadow(&order))
+                let is_it = |old: &Ino| state.inodes.get(old).is_some_and(|inode| inode.name == name);
+                order.old.filter(is_it).unwrap_or_else(|| state.shadow(&order))
             }
             Kind::DirectoryRemoved if order.name == name => state.vanished_or_shadow(name),
             Kind::Deleted | Kind::DirectoryRemoved if is_inside(&order.name, name) => {
@@ -359,10 +361,17 @@ impl Fs {
 }
 
 impl State {
+    /// Keeps in mind the inodes that files had when changes were missed.
+    pub(super) fn note_replaced(&mut self, files: HashMap<String, Ino>) {
+        self.replaced.extend(files);
+        let inodes = &self.inodes;
+        self.replaced.retain(|_, ino| inodes.get(ino).is_some_and(|inode| inode.lookups > 0));
+    }
+
     /// The inode of a key under which the kernel knows the name, and which may be watched.
-    fn watched(&mut self, name: &str) -> Option<Ino> {
+    fn watched(&self, name: &str) -> Option<Ino> {
         let is_watched = |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_));
-        let replaced = self.replaced.remove(name);
+        let replaced = self.replaced.get(name).copied();
         let ino = replaced.filter(|ino| self.inodes.get(ino).is_some_and(is_watched));
         ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
     }

@@ -172,6 +172,8 @@ pub(super) struct Held {
     pub(super) operations: u32,
     /// What was told meanwhile, and whether it is known to take a name away.
     pub(super) news: Vec<(Change, bool)>,
+    /// Others may have changed it unnoticed meanwhile: what we left is not the newest for certain.
+    pub(super) missed: bool,
     /// What those who watch are yet to be told of.
     pub(super) untold: Vec<(Change, Before)>,
 }
@@ -392,13 +394,15 @@ impl State {
         writing.filter_map(|draft| self.inodes.get(&draft.ino)).any(|inode| inode.name == name)
     }
 
-    /// Name and key of a new file that nobody writes and that is empty.
+    /// Name and key of a new file that nobody writes and that is empty, unless it is the successor of one that was renamed
+    /// to a backup name.
     pub(super) fn empty_file(&self, ino: Ino) -> Option<(String, Key)> {
         let inode = self.inodes.get(&ino)?;
         let Body::Local(id) = inode.body else { return None };
         let draft = self.drafts.get(&id)?;
         let empty = draft.purpose == Purpose::Key && draft.handles == 0 && draft.text.is_empty();
-        (empty && self.is_current(ino, inode)).then(|| (inode.name.clone(), inode.key.clone()))
+        let new = self.is_current(ino, inode) && !self.hidden.contains_key(&inode.name);
+        (empty && new).then(|| (inode.name.clone(), inode.key.clone()))
     }
 
     /// Bytes in scratch files, against [`scratch::TOTAL_LIMIT`].

@@ -160,13 +160,15 @@ impl Fs {
 
     /// For how long `key` is at this version, by what the store just `told` or what is remembered.
     fn lasting(&self, key: &Key, meta: &Meta, told: Option<Told>) -> Option<Duration> {
+        let asked = told.is_some();
         let told = told.or_else(|| self.peek_meta(key))?;
         match told.value {
             Some(known) if known == *meta => Some(told.ttl),
+            // A listing told of a newer version than the value that is remembered. While the store is down that is all
+            // there is to be had.
             Some(known) if known.revision < meta.revision => {
-                // A listing told of a newer version than the value that is remembered.
                 self.cache.outdate(key, meta.revision);
-                None
+                (asked && told.ttl.is_zero()).then_some(Duration::ZERO)
             }
             Some(_) | None => None,
         }
@@ -174,8 +176,9 @@ impl Fs {
 
     /// Whether the key of a new file that is still empty may have been set by somebody else, for all that is known.
     fn may_be_set_by_now(&self, state: &State, ino: Ino) -> bool {
-        let empty = state.empty_file(ino).filter(|(name, _)| !state.hidden.contains_key(name));
-        empty.is_some_and(|(_, key)| self.peek_meta(&key).is_none_or(|told| told.value.is_some()))
+        state
+            .empty_file(ino)
+            .is_some_and(|(_, key)| self.peek_meta(&key).is_none_or(|told| told.value.is_some()))
     }
 
     /// For how long a name may be remembered as absent.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Fs;
-use crate::cache::{Keys, Told};
+use crate::cache::{Answer, Keys, Told};
 use crate::store::{Change, Key, Revision};
 
 /// Largest answer in bytes. An extended attribute has at most 64 KiB.
@@ -73,8 +73,17 @@ impl Fs {
         }
     }
 
+    /// Changes are told again, and none was missed.
+    pub(super) fn compare_no_more(&self) {
+        if let Ok(mut looked) = self.looked.try_lock() {
+            looked.listing = None;
+        }
+    }
+
     /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
     pub async fn keep_looking(self: Arc<Self>) {
+        // What changes is told as a change of what there was. Where this fails it is made up for by the next look.
+        _ = self.cache.list_keys().await;
         self.look(true).await;
         loop {
             tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
@@ -83,7 +92,7 @@ impl Fs {
     }
 
     /// Looks at the keys of a store that does not tell of changes, or did not tell of some, if it is time. Who begins to
-    /// watch waits for that: what changes from then on is told.
+    /// watch one that does not tell waits for that: what changes from then on is told.
     async fn look(self: &Arc<Self>, begin: bool) {
         if begin && !self.cache.is_pushed() {
             let looked = self.looked.clone().lock_owned().await;
@@ -101,10 +110,10 @@ impl Fs {
 
     async fn compare(self: Arc<Self>, mut looked: OwnedMutexGuard<Looked>) {
         looked.at = Some(Instant::now());
-        let listing = self.cache.list_keys().await.ok();
         // The last known one, while the store is down, is none of now.
-        let listing = listing.filter(|answer| answer.age <= self.cache.max_age()).map(|answer| answer.value);
-        let Some(listing) = listing else {
+        let is_of_now = |answer: &Answer<Keys>| !answer.ttl.is_zero() || answer.age <= self.cache.max_age();
+        let listing = self.cache.list_keys().await.ok().filter(is_of_now);
+        let Some(Answer { value: listing, .. }) = listing else {
             looked.blind |= looked.listing.is_none();
             return;
         };

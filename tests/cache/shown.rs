@@ -156,6 +156,82 @@ fn a_file_renamed_onto_a_key_does_not_hide_a_newer_value_among_changes_that_were
 }
 
 #[test]
+fn changes_missed_during_many_writes_are_told_to_the_kernel_once() {
+    block_on(async {
+        let files = Files::new(true);
+        let names: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+        let mut renaming = Vec::new();
+        for name in &names {
+            let temporary = format!("{name}.tmp");
+            files.make(&temporary, "1").await;
+            let hold = files.at.double.hold("set_key_value", name, After);
+            renaming.push((tokio::spawn(files.rename(&temporary, name)), hold.clone()));
+            hold.reached().await;
+        }
+        files.miss_changes().await;
+        for (renaming, hold) in renaming {
+            hold.release();
+            renaming.await.unwrap().unwrap();
+        }
+        let all = |drop: &&Drop| matches!(drop, Drop::Everything);
+        assert_eq!(files.drops.0.lock().iter().filter(all).count(), 1);
+        for name in &names {
+            assert_eq!(files.size(name).await, Some(1));
+        }
+    });
+}
+
+#[test]
+fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found_while_the_store_is_down() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        let meta = files.at.set_elsewhere("k", "22").await;
+        files.at.double.fail(down());
+        files.tell(Change::Set("k".into(), meta), "k").await;
+        files.feed.send(Change::Paused).unwrap();
+        while files.at.cache.is_pushed() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(files.size("k").await, Some(2));
+    });
+}
+
+#[test]
+fn a_file_is_set_anew_where_its_key_that_was_renamed_to_a_backup_is_being_deleted() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.rename("k", "k~").await.unwrap();
+        files.make("k.tmp", "1").await;
+        let sets = files.at.calls("set_key_value");
+        files.rename("k.tmp", "k").await.unwrap();
+        assert_eq!(files.at.calls("set_key_value"), sets + 1);
+    });
+}
+
+#[test]
+fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.rename("k", "k~").await.unwrap();
+        files.make("k", "").await;
+        assert_eq!(files.size("k").await, Some(0));
+        let tending = tokio::spawn(files.fs.clone().tend());
+        while files.at.calls("delete_key") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(files.size("k").await, Some(0));
+        tending.abort();
+    });
+}
+
+#[test]
 fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found() {
     block_on(async {
         let files = Files::new(false);
