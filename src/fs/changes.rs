@@ -174,7 +174,12 @@ impl Fs {
         });
         let mut notices = Vec::new();
         if missed {
-            self.state.lock().gone(name);
+            let mut state = self.state.lock();
+            if self.herald.is_on() {
+                let known = state.names.get(name).map(|ino| (name.to_owned(), *ino));
+                state.note_replaced(known);
+            }
+            state.gone(name);
             notices = vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())];
         }
         notices.extend(newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken)));
@@ -254,8 +259,8 @@ impl Fs {
             let mut state = self.state.lock();
             if state.hidden.get(name).is_some_and(|now| now.meta.revision == hidden.meta.revision) {
                 state.hidden.remove(name);
+                state.gone(name);
             }
-            state.gone(name);
             state.note_change(name);
             state.touch(name);
         }

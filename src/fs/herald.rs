@@ -5,14 +5,14 @@
 //! removes one that is gone. It is known by its process id, and nothing of what it asks for is done: it only learns
 //! that it was. So the store never hears of it, and a mistake costs an event, never a value.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::inodes::{Body, Fh, Ino, Inode, State};
+use super::inodes::{Body, Fh, Ino, State};
 use super::names::{is_inside, join};
 use super::{Caller, Found, Fs, FsError, FsResult, Notice, Opened};
 use crate::cache::Keys;
@@ -225,7 +225,7 @@ impl Fs {
                     .filter(|(_, there)| !there)
                     .for_each(|(new, _)| self.announce_directory(new, false)),
             }
-            self.state.lock().replaced.remove(&name);
+            self.state.lock().no_longer_replaced(&name, before.ino);
             self.herald.add(Order { kind, name, key, meta, old: before.ino });
         }
         // A directory goes after all that was in it.
@@ -361,21 +361,6 @@ impl Fs {
 }
 
 impl State {
-    /// Keeps in mind the inodes that files had when changes were missed.
-    pub(super) fn note_replaced(&mut self, files: HashMap<String, Ino>) {
-        self.replaced.extend(files);
-        let inodes = &self.inodes;
-        self.replaced.retain(|_, ino| inodes.get(ino).is_some_and(|inode| inode.lookups > 0));
-    }
-
-    /// The inode of a key under which the kernel knows the name, and which may be watched.
-    fn watched(&self, name: &str) -> Option<Ino> {
-        let is_watched = |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_));
-        let replaced = self.replaced.get(name).copied();
-        let ino = replaced.filter(|ino| self.inodes.get(ino).is_some_and(is_watched));
-        ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
-    }
-
     /// The inode of the name, or one that stands for it.
     fn current_or_shadow(&mut self, order: &Order) -> Ino {
         match self.named(&order.name) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Notice;
 use super::drafts::{Draft, DraftId};
-use super::inodes::{Body, Ino, State};
+use super::inodes::{Body, Ino, Inode, State};
 use super::names::parent;
 use super::unlink::unlinked;
 use crate::store::{Key, Meta};
@@ -202,6 +202,31 @@ impl State {
                 self.remove_name(name);
             }
         }
+    }
+
+    /// Keeps in mind the inodes that files had when changes were missed.
+    pub(super) fn note_replaced(&mut self, files: impl IntoIterator<Item = (String, Ino)>) {
+        let inodes = &self.inodes;
+        self.replaced.retain(|_, ino| inodes.get(ino).is_some_and(|inode| inode.lookups > 0));
+        for (name, ino) in files {
+            // One that the kernel still knows although its name leads elsewhere is more likely to be watched.
+            self.replaced.entry(name).or_insert(ino);
+        }
+    }
+
+    /// Those who watch this inode are told of `name`.
+    pub(super) fn no_longer_replaced(&mut self, name: &str, ino: Option<Ino>) {
+        if self.replaced.get(name).copied() == ino {
+            self.replaced.remove(name);
+        }
+    }
+
+    /// The inode of a key under which the kernel knows the name, and which may be watched.
+    pub(super) fn watched(&self, name: &str) -> Option<Ino> {
+        let is_watched = |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_));
+        let replaced = self.replaced.get(name).copied();
+        let ino = replaced.filter(|ino| self.inodes.get(ino).is_some_and(is_watched));
+        ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
     }
 
     /// Once nobody holds a replaced inode, its attributes are those of its key again.

@@ -20,6 +20,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(super) struct Looked {
     listing: Option<Keys>,
+    /// Changes were missed since, and are yet to be told.
+    missed: bool,
     /// The listing was asked for in vain before there was one.
     blind: bool,
     at: Option<Instant>,
@@ -66,6 +68,7 @@ impl Fs {
             tokio::spawn(async move {
                 let mut looked = fs.looked.clone().lock_owned().await;
                 looked.listing = looked.listing.take().or(keys);
+                looked.missed = true;
                 fs.compare(looked).await;
             });
         } else if let Ok(mut looked) = self.looked.try_lock() {
@@ -73,21 +76,26 @@ impl Fs {
         }
     }
 
-    /// Changes are told again, and none was missed.
+    /// Changes are told again, and none was missed in the pause.
     pub(super) fn compare_no_more(&self) {
-        if let Ok(mut looked) = self.looked.try_lock() {
+        if let Ok(mut looked) = self.looked.try_lock()
+            && !looked.missed
+        {
             looked.listing = None;
         }
     }
 
     /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
     pub async fn keep_looking(self: Arc<Self>) {
-        // What changes is told as a change of what there was. Where this fails it is made up for by the next look.
-        _ = self.cache.list_keys().await;
-        self.look(true).await;
+        let mut begin = true;
         loop {
+            // What changes is told as a change of what there was.
+            if self.cache.last_keys().is_none() {
+                _ = self.cache.list_keys().await;
+            }
+            self.look(begin).await;
+            begin = false;
             tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
-            self.look(false).await;
         }
     }
 
@@ -111,7 +119,7 @@ impl Fs {
     async fn compare(self: Arc<Self>, mut looked: OwnedMutexGuard<Looked>) {
         looked.at = Some(Instant::now());
         // The last known one, while the store is down, is none of now.
-        let is_of_now = |answer: &Answer<Keys>| !answer.ttl.is_zero() || answer.age <= self.cache.max_age();
+        let is_of_now = |answer: &Answer<Keys>| !answer.ttl.is_zero() || answer.age.is_zero();
         let listing = self.cache.list_keys().await.ok().filter(is_of_now);
         let Some(Answer { value: listing, .. }) = listing else {
             looked.blind |= looked.listing.is_none();
@@ -128,7 +136,7 @@ impl Fs {
             None if looked.blind => drop(self.cache.journal().tell(&[Change::Everything])),
             None => {}
         }
-        looked.blind = false;
+        (looked.blind, looked.missed) = (false, false);
     }
 
     /// Tells those who watch what led from one listing to the next, and was taken in when changes were missed.

@@ -25,6 +25,7 @@ struct Files {
     fs: Arc<Fs>,
     feed: UnboundedSender<Change>,
     drops: Drops,
+    _home: tempfile::TempDir,
 }
 
 #[derive(Clone, Default)]
@@ -53,6 +54,7 @@ impl Files {
     fn named(pushed: bool, names: Names) -> Self {
         let at = Bench::new(roomy());
         at.cache.set_pushed(pushed);
+        let home = tempfile::tempdir().unwrap();
         let settings = Settings {
             read_only: false,
             uid: 0,
@@ -61,14 +63,14 @@ impl Files {
             validate: Validate::Json,
             names,
             scratch: Patterns::new(&[]).unwrap(),
-            aside: std::path::PathBuf::new(),
+            aside: home.path().to_owned(),
         };
         let fs = Fs::new(at.cache.clone(), settings);
         let (feed, changes) = unbounded_channel();
         let drops = Drops::default();
         fs.attach(Box::new(drops.clone()));
         tokio::spawn(fs.clone().follow_changes(changes));
-        Self { at, fs, feed, drops }
+        Self { at, fs, feed, drops, _home: home }
     }
 
     async fn lookup(&self, name: &str) -> Found {

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 pub mod http;
+pub mod port;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! Real etcd clusters, and what they are asked past kvfs.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::http::exchange;
+use super::common::port::Port;
 use super::common::wait_for;
 
 const START: Duration = Duration::from_mins(1);
@@ -94,6 +95,7 @@ pub(super) struct Cluster {
 
 pub(super) struct Member {
     pub(super) address: String,
+    _ports: [Port; 2],
     scheme: &'static str,
     command: Vec<String>,
     home: TempDir,
@@ -118,16 +120,13 @@ impl Cluster {
             eprintln!("skipped: etcd is missing: run scripts/setup");
             return None;
         }
-        // All at once, so that none is given twice.
-        let ports: Vec<TcpListener> =
-            (0..2 * members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses: Vec<String> =
-            ports.iter().map(|port| port.local_addr().unwrap().to_string()).collect();
-        drop(ports);
-        let (clients, peers) = addresses.split_at(members);
+        let ports: Vec<[Port; 2]> = (0..members).map(|_| [Port::reserve(), Port::reserve()]).collect();
+        let addresses = |of: usize| ports.iter().map(|ports| ports[of].address()).collect::<Vec<_>>();
+        let (clients, peers) = (addresses(0), addresses(1));
         let all: Vec<String> =
             peers.iter().enumerate().map(|(index, peer)| format!("m{index}=http://{peer}")).collect();
-        let members = clients.iter().zip(peers).enumerate().map(|(index, (client, peer))| {
+        let members = ports.into_iter().enumerate().map(|(index, ports)| {
+            let (client, peer) = (&clients[index], &peers[index]);
             let mut command: Vec<String> = vec!["etcd".into(), "--name".into(), format!("m{index}")];
             for (flag, value) in [
                 ("--listen-client-urls", format!("{scheme}://{client}")),
@@ -141,6 +140,7 @@ impl Cluster {
             command.extend(args.iter().map(|arg| (*arg).to_owned()));
             Member {
                 address: client.clone(),
+                _ports: ports,
                 scheme,
                 command,
                 // In memory where that can be: nothing here tests a disk.

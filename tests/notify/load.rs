@@ -52,9 +52,8 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
     }
     let seconds = std::env::var("KVFS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let (mount, elsewhere) = mounted();
-    for number in 0..8 {
-        elsewhere.set(&format!("k{number}"), "\"0\"");
-    }
+    (0..8).for_each(|number| elsewhere.set(&format!("k{number}"), "\"0\""));
+    wait_for(PATIENCE, || mount.names().len() == 8);
     let watch = Watch::new(&mount.dir, &["-e", "close_write"]);
     let over = AtomicBool::new(false);
     let (rounds, made) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -85,6 +85,8 @@ fn what_was_told_is_not_told_again_and_who_watches_a_file_is_told_of_it_in_the_e
         directory.wait(&format!("CREATE {new}"));
         let told = directory.take();
         assert!(!told.iter().any(|event| event.ends_with(" b")), "{told:?}");
+        // Looking at it does not make who watched it before hear less.
+        assert_eq!(text(mount.path("a")), "1");
     }
     fs::write(mount.path("a"), "[2]").unwrap();
     cluster.put("app/a", "[3]");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::http::{exchange, prefect_bin};
+use super::common::port::Port;
 use super::common::wait_for;
 
 /// A first start compiles all of Prefect.
@@ -153,6 +154,7 @@ impl Api {
 /// A server of its own; ended when dropped, or with the program of the tests.
 pub(super) struct Process {
     pub(super) address: String,
+    _port: Port,
     home: TempDir,
     settings: &'static [(&'static str, &'static str)],
     running: Option<Child>,
@@ -160,9 +162,8 @@ pub(super) struct Process {
 
 impl Process {
     fn new(settings: &'static [(&'static str, &'static str)]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        Self { address, home: TempDir::new().unwrap(), settings, running: None }
+        let port = Port::reserve();
+        Self { address: port.address(), _port: port, home: TempDir::new().unwrap(), settings, running: None }
     }
 
     /// Starts a server with these settings; `None` where Prefect is not installed.

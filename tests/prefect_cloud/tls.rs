@@ -1,7 +1,7 @@
 //! A server behind a real TLS terminator, with certificates of an authority of our own.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::common::port::Port;
 use super::common::{Mount, can_mount, wait_for};
 use super::server::{KEY, Server, both};
 
@@ -59,16 +60,16 @@ impl Authority {
 /// A stunnel in front of a server; ended when dropped.
 struct Terminator {
     child: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Terminator {
     fn start(server: &Server, certificate: &Path) -> Self {
-        // Free a moment ago; another test may take it first, which stunnel says by its end.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let (settings, log) = (certificate.with_extension("conf"), certificate.with_extension("log"));
         let text = format!(
-            "foreground = yes\npid =\n[kv]\naccept = 127.0.0.1:{port}\nconnect = {}\ncert = {}\n",
+            "foreground = yes\npid =\n[kv]\naccept = {}\nconnect = {}\ncert = {}\n",
+            port.address(),
             server.address,
             certificate.display()
         );
@@ -83,13 +84,13 @@ impl Terminator {
         wait_for(PATIENCE, || {
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "stunnel: {}", fs::read_to_string(&log).unwrap());
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            TcpStream::connect(port.address()).is_ok()
         });
         Self { child, port }
     }
 
     fn store(&self, host: &str) -> String {
-        format!("prefect-cloud:https://{host}:{}", self.port)
+        format!("prefect-cloud:https://{host}:{}", self.port.number)
     }
 }
 
