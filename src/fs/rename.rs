@@ -203,9 +203,7 @@ impl Fs {
             (Text::from(&draft.text[..]), draft.generation)
         };
         self.hold_changes(to);
-        // One that was renamed to a backup name may be deleted just now.
-        let is_same = |entry: &Entry| entry.text == text && !self.state.lock().hidden.contains_key(to);
-        let mut same = there.filter(is_same);
+        let mut same = there.filter(|entry| entry.text == text);
         if same.is_some() {
             // It may have another value by now.
             same = self.cache.ask_store(target).await.ok().flatten().filter(|entry| entry.text == text);

@@ -201,20 +201,6 @@ fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found_while
 }
 
 #[test]
-fn a_file_is_set_anew_where_its_key_that_was_renamed_to_a_backup_is_being_deleted() {
-    block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
-        files.rename("k", "k~").await.unwrap();
-        files.make("k.tmp", "1").await;
-        let sets = files.at.calls("set_key_value");
-        files.rename("k.tmp", "k").await.unwrap();
-        assert_eq!(files.at.calls("set_key_value"), sets + 1);
-    });
-}
-
-#[test]
 fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
     block_on(async {
         let files = Files::new(true);
