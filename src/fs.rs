@@ -159,6 +159,13 @@ enum Notice {
     Everything,
 }
 
+impl Notice {
+    /// The name at `path` comes, goes, or means something else: what the kernel must drop.
+    fn of_name(path: &str) -> Vec<Self> {
+        vec![Self::Entry(path.to_owned()), Self::Listing(names::parent(path).to_owned())]
+    }
+}
+
 /// The way to the kernel's caches. Notices are taken in one after the other.
 pub trait Kernel: Send + Sync {
     /// Whether it can drop all names at once.
@@ -229,8 +236,8 @@ impl Fs {
         let kernel = self.kernel.get()?;
         let drops: Vec<Drop> = {
             let state = self.state.lock();
-            let may_clash = self.settings.names.may_clash();
-            notices.into_iter().flat_map(|notice| state.addressed(notice, may_clash)).collect()
+            let has_directories = self.settings.names.has_directories();
+            notices.into_iter().flat_map(|notice| state.addressed(notice, has_directories)).collect()
         };
         (!drops.is_empty()).then(|| kernel.tell(drops))
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::drafts::{DraftId, Purpose};
 use super::herald::Before;
 use super::inodes::{Body, Held, Hidden, Ino, State};
-use super::names::{Names, parent};
+use super::names::Names;
 use super::unlink::unlinked;
 use super::versions::By;
 use super::{Caller, Fs, FsResult, Notice};
@@ -36,8 +36,9 @@ impl Fs {
             // What was known when changes were missed is what was told until then.
             let missed = changes.iter().position(|change| *change == Change::Everything);
             let rest = missed.map(|first| changes.split_off(first)).unwrap_or_default();
-            self.take_in_told(changes).await;
-            self.take_in_told(rest).await;
+            for changes in [changes, rest].into_iter().filter(|changes| !changes.is_empty()) {
+                self.take_in_told(changes).await;
+            }
         }
         tracing::warn!(
             "the store no longer tells of changes; from now on answers are asked for again when they are old"
@@ -124,7 +125,7 @@ impl Fs {
                 if state.named(&name).is_some_and(|(_, inode)| older(&inode.body)) {
                     state.hidden.remove(&name);
                     unlinked_elsewhere(&mut state, &name);
-                    notices = vec![Notice::Entry(name.clone()), Notice::Listing(parent(&name).to_owned())];
+                    notices = Notice::of_name(&name);
                 }
                 drop(state);
                 notices.extend(self.directories_after(change, &name, taken));
@@ -180,7 +181,7 @@ impl Fs {
                 state.note_replaced(known);
             }
             state.gone(name);
-            notices = vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())];
+            notices = Notice::of_name(name);
         }
         notices.extend(newer.flat_map(|(change, taken)| self.show(change, self.is_known(change), *taken)));
         if untold.is_empty() {
@@ -217,7 +218,7 @@ impl Fs {
                 let finished = self.finish_rename(&name, &hidden).await;
                 drop(staying);
                 match finished {
-                    Ok(notices) => self.settle(notices).await,
+                    Ok(()) => self.settle(Notice::of_name(&name)).await,
                     Err(error) => self.note(&name, &format!("renamed, but not deleted yet: {error}")),
                 }
             }
@@ -250,7 +251,7 @@ impl Fs {
     }
 
     /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
-    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) -> store::Result<Vec<Notice>> {
+    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) -> store::Result<()> {
         let entry = self.cache.get_key_value(&hidden.key).await.ok().and_then(|answer| answer.value);
         self.hold_changes(name);
         let deleted = self.cache.delete_key(&hidden.key, Expect::At(hidden.meta.revision)).await;
@@ -270,7 +271,7 @@ impl Fs {
             (Err(error), _) if !over => return Err(error),
             _ => {}
         }
-        Ok(vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())])
+        Ok(())
     }
 
     /// Deletes the keys in the directory at `path` that were renamed to backup names, if nothing else that `caller` can
@@ -278,8 +279,8 @@ impl Fs {
     pub(super) async fn finish_renames(self: &Arc<Self>, caller: Caller, path: &str) -> FsResult<()> {
         let keys = self.keys().await?.value;
         for (name, hidden) in self.left_in(caller, path, &keys) {
-            let notices = self.finish_rename(&name, &hidden).await?;
-            self.settle_later(notices);
+            self.finish_rename(&name, &hidden).await?;
+            self.settle_later(Notice::of_name(&name));
         }
         Ok(())
     }

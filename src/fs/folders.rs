@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::inodes::{Body, Folder, Ino, ROOT, State};
-use super::names::{base, is_inside, parent, value_name};
+use super::names::{base, is_inside, parent, value_name, ways_to};
 use super::{Drop, FsError, FsResult, Notice};
 use crate::store::Key;
 
@@ -27,13 +27,13 @@ impl State {
     }
 
     /// A notice in the kernel's terms, as far as the kernel may know what it is about.
-    pub(super) fn addressed(&self, notice: Notice, may_clash: bool) -> Vec<Drop> {
+    pub(super) fn addressed(&self, notice: Notice, has_directories: bool) -> Vec<Drop> {
         match notice {
             Notice::Inode(ino) => vec![Drop::Inode(ino, self.way_to(ino))],
             Notice::Entry(path) => {
                 let directories = [self.folder_ino(parent(&path)), self.vanished.get(parent(&path)).copied()];
                 // Which of its two names a file has now, or had when the kernel heard of it, is not known.
-                let value = may_clash.then(|| value_name(base(&path)));
+                let value = has_directories.then(|| value_name(base(&path)));
                 let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
                 let within = |ino: Ino| names.iter().map(move |name| Drop::Entry(ino, name.clone()));
                 directories.into_iter().flatten().flat_map(within).collect()
@@ -122,13 +122,12 @@ impl State {
     /// A key is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
     /// its name to it.
     pub(super) fn appeared(&mut self, path: &str) -> Vec<Notice> {
-        let slashes = path.match_indices('/').map(|(at, _)| &path[..at]);
-        let Some(unknown) = slashes.into_iter().find(|path| self.folder_ino(path).is_none()) else {
+        let Some(unknown) = ways_to(path).find(|path| self.folder_ino(path).is_none()) else {
             return Vec::new();
         };
         self.note_change(unknown);
         self.touch(unknown);
-        taken_or_given_back(unknown)
+        Notice::of_name(unknown)
     }
 
     /// The last key in the directory at `path` was deleted, `by_others` if that is certain.
@@ -139,7 +138,7 @@ impl State {
         self.remove_folder(path);
         self.note_change(path);
         self.touch(path);
-        taken_or_given_back(path)
+        Notice::of_name(path)
     }
 
     /// The names in the directory of `path` have changed.
@@ -153,9 +152,4 @@ impl State {
         };
         *own = SystemTime::now().max(*own + Duration::from_micros(1));
     }
-}
-
-/// What the kernel must drop when a directory takes the name at `path` from a file, or gives it back.
-pub(super) fn taken_or_given_back(path: &str) -> Vec<Notice> {
-    vec![Notice::Entry(path.to_owned()), Notice::Listing(parent(path).to_owned())]
 }

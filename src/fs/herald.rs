@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::inodes::{Body, Fh, Ino, State};
-use super::names::{is_inside, join};
+use super::names::{is_inside, join, ways_to};
 use super::{Caller, Found, Fs, FsError, FsResult, Notice, Opened};
 use crate::cache::Keys;
 use crate::store::{Change, Key, Meta, Revision};
@@ -374,26 +374,21 @@ impl State {
         if let Some(ino) = self.vanished.get(path) {
             return *ino;
         }
-        let ino = self.add_inode(path, &Key::from(""), Body::Directory);
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.unlinked = true;
-        }
-        ino
+        self.unnamed(path, &Key::from(""), Body::Directory)
+    }
+
+    fn shadow(&mut self, order: &Order) -> Ino {
+        self.unnamed(&order.name, &order.key, Body::Key(order.meta.clone()))
     }
 
     /// An inode that no name leads to, for as long as the kernel refers to it.
-    fn shadow(&mut self, order: &Order) -> Ino {
-        let ino = self.add_inode(&order.name, &order.key, Body::Key(order.meta.clone()));
+    fn unnamed(&mut self, name: &str, key: &Key, body: Body) -> Ino {
+        let ino = self.add_inode(name, key, body);
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.unlinked = true;
         }
         ino
     }
-}
-
-/// The directories on the way to `path`, outermost first.
-fn ways_to(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(end, _)| &path[..end])
 }
 
 /// Of a key that is gone.

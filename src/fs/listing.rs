@@ -75,7 +75,7 @@ impl Fs {
             // A key of the same name, set by somebody else, is listed as such.
             let listed = !hidden.contains(key) && keys.meta(key).is_some();
             let clashes =
-                self.settings.names.may_clash() && (state.keeps(name) || self.has_keys(name, &keys));
+                self.settings.names.has_directories() && (state.keeps(name) || self.has_keys(name, &keys));
             let kind = if clashes { Kind::Value } else { Kind::File };
             let shown = parent(name) == path && !(listed && self.settings.names.encode(key) == name);
             shown.then(|| (name.to_owned(), ino, kind))
@@ -134,10 +134,9 @@ impl Fs {
         directory: Arc<Directory>,
         offset: u64,
     ) -> FsResult<Arc<Directory>> {
-        let begins = offset == 0 && directory.begun.swap(true, Ordering::Relaxed);
+        let begins = directory.begun.swap(true, Ordering::Relaxed) && offset == 0;
         // In a directory that was renamed the same names are in the same order.
         let moved = self.state.lock().directory(directory.ino).is_ok_and(|path| path != directory.path);
-        directory.begun.store(true, Ordering::Relaxed);
         if !begins && !moved {
             return Ok(directory);
         }

@@ -46,6 +46,11 @@ pub(super) fn is_inside(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// The directories on the way to `path`, outermost first.
+pub(super) fn ways_to(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end])
+}
+
 /// `name` in the directory `parent`.
 pub(super) fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
@@ -108,12 +113,7 @@ impl Names {
 
     /// The name of which `name` is the [`value_name`]; it may be an alias.
     pub(super) fn of_value<'a>(&self, name: &'a str) -> Option<&'a str> {
-        name.strip_suffix(VALUE).filter(|_| self.may_clash())
-    }
-
-    /// Whether a file and a directory may want the same name.
-    pub(super) fn may_clash(&self) -> bool {
-        self.has_directories()
+        name.strip_suffix(VALUE).filter(|_| self.has_directories())
     }
 
     /// What every name ends in; may be empty.

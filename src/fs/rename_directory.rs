@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::folders::taken_or_given_back;
 use super::inodes::{Body, Ino, State};
 use super::names::{Decoded, is_inside, parent};
 use super::rename::RENAME_TRIES;
 use super::tree::Place;
-use super::{Caller, Fs, FsError, FsResult};
+use super::{Caller, Fs, FsError, FsResult, Notice};
 use crate::cache::Keys;
 use crate::store::{self, Key, Meta, Rename};
 
@@ -119,7 +118,7 @@ impl Fs {
         let mut state = self.state.lock();
         state.remove_folder(to);
         state.move_folder(from, to);
-        let mut notices = [taken_or_given_back(from), taken_or_given_back(to)].concat();
+        let mut notices = [Notice::of_name(from), Notice::of_name(to)].concat();
         for (rename, meta) in renames.iter().zip(metas) {
             let (old, new) = (names.encode(&rename.from), names.encode(&rename.to));
             let hidden = state.hidden.remove(&old);

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::folders::taken_or_given_back;
 use super::inodes::{Ino, ROOT, State};
 use super::lookup::Found;
 use super::names::{Decoded, NAME_MAX, base, is_alias, join, parent, value_name};
@@ -78,8 +77,9 @@ impl Fs {
 
     /// The path by which a program finds the file at `path`.
     pub fn shown_path(&self, path: &str) -> String {
-        let taken =
-            |keys: Answer<Keys>| self.settings.names.may_clash() && self.is_directory(path, &keys.value);
+        let taken = |keys: Answer<Keys>| {
+            self.settings.names.has_directories() && self.is_directory(path, &keys.value)
+        };
         if self.cache.last_keys().is_some_and(taken) {
             return join(parent(path), &value_name(base(path)));
         }
@@ -237,7 +237,7 @@ impl Fs {
         state.keep_folder(parent(&path));
         state.touch(&path);
         drop(state);
-        self.settle_later(taken_or_given_back(&path));
+        self.settle_later(Notice::of_name(&path));
         Ok(())
     }
 

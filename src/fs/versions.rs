@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Notice;
 use super::drafts::{Draft, DraftId};
 use super::inodes::{Body, Ino, Inode, State};
-use super::names::parent;
 use super::unlink::unlinked;
 use crate::store::{Key, Meta};
 
@@ -38,7 +37,7 @@ impl State {
         let Some(&ino) = self.names.get(name) else {
             if by == By::Others {
                 self.touch(name);
-                return vec![Notice::Entry(name.to_owned()), Notice::Listing(parent(name).to_owned())];
+                return Notice::of_name(name);
             }
             return Vec::new();
         };

@@ -121,9 +121,8 @@ impl Follower {
 
     /// Follows one watch to its end; without an error if another member is to be watched at once.
     async fn session(&mut self, member: Member) -> Outcome<()> {
-        let then = self.reached();
         // This member has reached it, too: what the watch tells from an earlier one on is complete up to there.
-        let now = self.view.now_at(member).await?;
+        let (then, now) = self.ask(Some(member)).await?;
         if then.is_some_and(|then| is_another(then, now)) {
             Clock::of(now.cluster).lock().restart();
             self.told = None;
