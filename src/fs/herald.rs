@@ -319,7 +319,9 @@ impl Fs {
         if local || gone {
             return Some(Err(if local { FsError::Exists } else { FsError::NotFound }));
         }
-        let ino = state.current_or_shadow(&order);
+        // The kernel takes the attributes in this answer for the newest, whatever it was told since: they must not be those
+        // of an inode that goes on as a newer version.
+        let ino = state.shadow(&order);
         Some(self.heralded(&mut state, ino).map(|found| (found, opened)))
     }
 
@@ -395,4 +397,40 @@ impl State {
 fn nobody() -> Meta {
     let time = std::time::SystemTime::now();
     Meta { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Access, ROOT, Settings};
+    use super::*;
+    use crate::cache::{self, Cache};
+    use crate::store::{Expect, MemoryStore, Store, Text};
+
+    const HERALD: Caller = Caller { thread: 7, uid: 0, gid: 0 };
+
+    #[tokio::test]
+    async fn what_the_herald_creates_is_never_the_inode_that_goes_on_as_a_newer_version() {
+        let bounds = cache::Settings {
+            entries: 100.try_into().unwrap(),
+            bytes: 1000,
+            max_age: Duration::ZERO,
+            max_stale: Duration::ZERO,
+        };
+        let store = MemoryStore::new();
+        let elsewhere = store.another_door();
+        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
+        cache.set_pushed(true);
+        let fs = Fs::new(cache, Settings::plain());
+        fs.herald().start();
+        fs.herald().employ(HERALD.thread);
+        let (key, text) = (Key::from("k"), Text::from(&b"1"[..]));
+        let meta = elsewhere.set_key_value(&key, text, Expect::Anything).await.unwrap();
+        let caller = Caller { thread: 1, ..HERALD };
+        let known = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
+        fs.take_in_all(vec![Change::Set(key, meta)], |_| None).await;
+        assert_eq!(fs.herald().next().kind, Kind::Created);
+        let access = Access { write: true, append: false, truncate: false };
+        let (created, _) = fs.create(HERALD, (ROOT, "k"), 0o666, access, true).unwrap();
+        assert_ne!(created.attr.unwrap().ino, known.ino);
+    }
 }

@@ -63,9 +63,10 @@ pub(super) struct Inode {
     pub(super) handles: u32,
     /// Those of them that read a snapshot through the page cache.
     pub(super) readers: u32,
-    /// Notices under way that make the kernel drop pages and attributes of an older version; no open is answered
-    /// before they arrived.
-    pub(super) stale: u32,
+    /// The kernel may know pages and attributes of an older version.
+    pub(super) stale: bool,
+    /// The kernel is being told to drop them.
+    pub(super) dropping: bool,
     /// The inode number to show, if not its own.
     pub(super) number: Option<Ino>,
     /// The name was removed.
@@ -73,6 +74,11 @@ pub(super) struct Inode {
 }
 
 impl Inode {
+    /// Whether the kernel knows nothing of older versions, and no notice about the inode is under way.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.stale && !self.dropping
+    }
+
     /// Whether the draft is this inode's own.
     pub(super) fn holds(&self, id: DraftId) -> bool {
         matches!(self.body, Body::Local(draft) | Body::Draft(draft) if draft == id)
@@ -108,6 +114,15 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    /// Whether its attributes are those that the inode has for all.
+    pub(super) fn shows(&self, inode: &Inode) -> bool {
+        match (&self.content, &inode.body) {
+            (Content::Snapshot(_, Some(meta)), Body::Key(known)) => meta.revision == known.revision,
+            (Content::Draft(id), _) => inode.holds(*id),
+            (Content::Snapshot(..), _) => true,
+        }
+    }
+
     /// Whether it reads a snapshot.
     pub(super) fn is_reader(&self) -> bool {
         matches!(self.content, Content::Snapshot(..))
@@ -170,6 +185,8 @@ pub(super) struct Overrides {
 pub(super) struct Held {
     /// How many changes of ours are under way.
     pub(super) operations: u32,
+    /// One of them is a rename that puts another inode in the place of the present one.
+    pub(super) replaces: bool,
     /// What was told meanwhile, and whether it is known to take a name away.
     pub(super) news: Vec<(Change, bool)>,
     /// Others may have changed it unnoticed meanwhile: what we left is not the newest for certain.
@@ -269,7 +286,8 @@ impl State {
             lookups: 0,
             handles: 0,
             readers: 0,
-            stale: 0,
+            stale: false,
+            dropping: false,
             number: None,
             unlinked: false,
         };

@@ -213,10 +213,15 @@ impl Fs {
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
         let state = self.state.lock();
         let attr = self.attr_in(&state, ino, fh)?;
-        // An inode that another version replaced follows its key again once nobody holds it; only a name that
-        // leads to it makes its attributes last.
+        // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
+        // makes its attributes last.
+        // So does what a handle shows of another version, which is not for those who read the inode by its pages.
+        let handle = fh.and_then(|fh| state.handles.get(&fh));
         let lasting = ino == ROOT
-            || state.inode(ino).is_ok_and(|inode| inode.handles > 0 || state.is_current(ino, inode));
+            || state.inode(ino).is_ok_and(|inode| match handle {
+                Some(handle) => handle.shows(inode),
+                None => inode.handles > 0 || state.is_current(ino, inode),
+            });
         let ttl = if attr.directory { self.listing_ttl() } else { FOREVER };
         Ok(Found { attr: Some(attr), ttl: if lasting { ttl } else { Duration::ZERO } })
     }

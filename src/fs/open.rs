@@ -11,8 +11,8 @@ use super::document::Validate;
 use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Handle, Ino, State};
 use super::versions::By;
-use super::{Caller, Fs, FsError, FsResult};
-use crate::store::{Entry, Expect, Revision, Text};
+use super::{Caller, Fs, FsError, FsResult, Notice};
+use crate::store::{Entry, Expect, Text};
 
 /// What an open asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ struct Fetched(Option<Entry>);
 /// What an open comes to, given the tables alone.
 enum Plan {
     Done(Opened),
-    /// The kernel may still have pages of a version older than this one.
-    Settle(Revision),
+    /// The kernel may still have pages of an older version.
+    Settle,
     /// A snapshot of the current value is needed first.
     Fetch,
 }
@@ -57,11 +57,11 @@ impl Fs {
         if access.write || access.truncate {
             self.writable()?;
         }
-        let (mut fetched, mut settled) = (None, None);
+        let mut fetched = None;
         loop {
-            match self.plan_open(caller, ino, access, fetched.take(), settled)? {
+            match self.plan_open(caller, ino, access, fetched.take())? {
                 Plan::Done(opened) => return Ok(opened),
-                Plan::Settle(version) => settled = self.drop_for_open(ino).await.then_some(version),
+                Plan::Settle => self.settle(vec![Notice::Inode(ino)]).await,
                 Plan::Fetch => fetched = Some(self.fetch(ino).await?),
             }
         }
@@ -79,7 +79,8 @@ impl Fs {
             Some(entry) => self.state.lock().adopt(&name, &entry.meta, By::Mount),
             None => Vec::new(),
         };
-        self.settle(notices).await;
+        // The open waits for what the kernel must drop of its own inode, and looks up what now leads elsewhere.
+        self.settle_later(notices);
         Ok(Fetched(entry))
     }
 
@@ -89,7 +90,6 @@ impl Fs {
         ino: Ino,
         access: Access,
         fetched: Option<Fetched>,
-        settled: Option<Revision>,
     ) -> FsResult<Plan> {
         let mut state = self.state.lock();
         let inode = state.inode(ino)?;
@@ -105,9 +105,8 @@ impl Fs {
             Body::Draft(_) => None,
         };
         self.check_outage(write)?;
-        let version = meta.map(|meta| meta.revision).unwrap_or_default();
-        if inode.stale > 0 && settled != Some(version) {
-            return Ok(Plan::Settle(version));
+        if !inode.is_fresh() {
+            return Ok(Plan::Settle);
         }
         let at_home = meta.filter(|_| !write && state.is_current(ino, inode)).map(|meta| meta.revision);
         if at_home.is_none() && !write && !retried {

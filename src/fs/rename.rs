@@ -98,7 +98,7 @@ impl Fs {
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
                 self.hold_changes(&from);
-                self.hold_changes(&to);
+                self.hold_replaced(&to);
                 let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;
                 let own = renamed.as_ref().map(|meta| meta.revision).unwrap_or_default();
                 self.release_changes(&from, own);
@@ -202,7 +202,7 @@ impl Fs {
             self.settings.validate.check(&draft.text)?;
             (Text::from(&draft.text[..]), draft.generation)
         };
-        self.hold_changes(to);
+        self.hold_replaced(to);
         let mut same = there.filter(|entry| entry.text == text);
         if same.is_some() {
             // It may have another value by now.

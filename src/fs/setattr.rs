@@ -8,7 +8,7 @@ use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Ino, Overrides, ROOT, State};
 use super::lookup::Found;
 use super::versions::By;
-use super::{Fs, FsError, FsResult, Notice};
+use super::{Fs, FsError, FsResult};
 use crate::store::{Expect, Limits, Text};
 
 /// What chmod, chown, utimes and truncate ask for.
@@ -137,17 +137,13 @@ impl Fs {
         let text = Text::from(text);
         self.hold_changes(&name);
         let set = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await;
-        // The kernel takes size and pages from the answer to this very request.
         let notices = match &set {
             Ok(meta) => self.state.lock().adopt(&name, meta, By::Mount),
             Err(_) => Vec::new(),
         };
         self.release_changes(&name, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
         set?;
-        let own = |notice: &Notice| *notice == Notice::Inode(ino);
-        let settled = if notices.iter().any(own) { &[ino][..] } else { &[] };
-        self.settled(settled);
-        self.settle(notices.into_iter().filter(|notice| !own(notice)).collect()).await;
+        self.settle(notices).await;
         Ok(())
     }
 }

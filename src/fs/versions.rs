@@ -27,7 +27,8 @@ impl State {
     /// Takes in that `name` has the version `meta`.
     ///
     /// Where nobody reads the inode it goes on as the new version, and the kernel drops its pages; where somebody
-    /// does, they keep it as it is, and the name leads to a new inode.
+    /// does, they keep it as it is, and the name leads to a new inode. So it does where a rename is about to replace the
+    /// inode: then the kernel ignores an answer on its way that tells the size.
     pub(super) fn adopt(&mut self, name: &str, meta: &Meta, by: By) -> Vec<Notice> {
         let entry = || vec![Notice::Entry(name.to_owned())];
         let known = self.named(name).map(|(_, inode)| &inode.body);
@@ -41,6 +42,7 @@ impl State {
             }
             return Vec::new();
         };
+        let replaced = self.held.get(name).is_some_and(|held| held.replaces);
         let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
         // What utimes(2) said was about the version before.
         if by != By::Writer
@@ -51,15 +53,12 @@ impl State {
         }
         match &mut inode.body {
             Body::Key(known) if known.revision >= meta.revision => {
-                if inode.stale == 0 {
-                    return Vec::new();
-                }
-                inode.stale += 1;
-                vec![Notice::Inode(ino)]
+                // Who was told of this version waits for the kernel to know of no older one.
+                if inode.is_fresh() { Vec::new() } else { vec![Notice::Inode(ino)] }
             }
-            Body::Key(known) if inode.readers == 0 => {
+            Body::Key(known) if inode.readers == 0 && !replaced => {
                 *known = meta.clone();
-                inode.stale += 1;
+                inode.stale = true;
                 vec![Notice::Inode(ino)]
             }
             Body::Key(_) => {
@@ -238,7 +237,7 @@ impl State {
     /// Makes the kernel drop what it knows of an inode.
     pub(super) fn stale(&mut self, ino: Ino) -> Vec<Notice> {
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.stale += 1;
+            inode.stale = true;
         }
         vec![Notice::Inode(ino)]
     }

@@ -1,6 +1,7 @@
 //! What files show of changes that meet others on their way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvfs::cache::FOREVER;
 use kvfs::fs::document::Validate;
@@ -201,6 +202,25 @@ fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found_while
 }
 
 #[test]
+fn what_is_read_of_an_older_version_is_not_what_the_kernel_takes_the_file_for() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        let ino = files.lookup("k").await.attr.unwrap().ino;
+        files.at.set_elsewhere("k", "22").await;
+        let directory = files.fs.clone().open_directory(CALLER, ROOT).await.unwrap();
+        files.fs.read_directory_plus(&directory, 2, |_, _, _| false);
+        files.at.double.fail(down());
+        let read = Access { write: false, append: false, truncate: false };
+        let opened = files.fs.clone().open(CALLER, ino, read).await.unwrap();
+        assert!(opened.direct);
+        let shown = |fh| files.fs.getattr(ino, fh).map(|found| (found.attr.unwrap().size, found.ttl));
+        assert_eq!(shown(Some(opened.fh)).unwrap(), (1, Duration::ZERO));
+        assert_eq!(shown(None).unwrap(), (2, FOREVER));
+    });
+}
+
+#[test]
 fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
     block_on(async {
         let files = Files::new(true);
@@ -211,9 +231,9 @@ fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
         assert_eq!(files.size("k").await, Some(0));
         let tending = tokio::spawn(files.fs.clone().tend());
         while files.at.calls("delete_key") == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(files.size("k").await, Some(0));
         tending.abort();
     });

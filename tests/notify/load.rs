@@ -1,7 +1,7 @@
 //! Many changes at once, while the mount is used.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,6 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
     if !can_mount() {
         return;
     }
-    let seconds = std::env::var("KVFS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let (mount, elsewhere) = mounted();
     (0..8).for_each(|number| elsewhere.set(&format!("k{number}"), "\"0\""));
     wait_for(PATIENCE, || mount.names().len() == 8);
@@ -92,7 +91,7 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
                 made.fetch_add(4, Ordering::Relaxed);
             });
         });
-        for _ in 0..seconds {
+        for _ in 0..seconds() {
             let before = rounds.load(Ordering::Relaxed);
             std::thread::sleep(Duration::from_secs(1));
             wait_for(PATIENCE, || rounds.load(Ordering::Relaxed) > before + 10);
@@ -106,6 +105,45 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
     }
     let made = 8 + made.into_inner() + 1;
     assert_eq!(last_revision(&mount), made, "the herald changes nothing in the store");
+}
+
+/// With large steps between the sizes, so that a reader that takes the size of another version sees too little or NULs.
+#[test]
+fn one_read_gives_one_value_whole_however_often_it_is_set_elsewhere() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    elsewhere.set("k", "\"0\"");
+    wait_for(PATIENCE, || mount.names().len() == 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = Raise(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let mut text = [0; 100];
+                    let size = fs::File::open(mount.path("k")).unwrap().read(&mut text).unwrap();
+                    let inner = text[..size].strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+                    let whole = inner.is_some_and(|inner| inner.iter().all(|byte| *byte == inner[0]));
+                    assert!(whole, "{:?}", String::from_utf8_lossy(&text[..size]));
+                }
+            });
+        }
+        let start = Instant::now();
+        for round in 0.. {
+            elsewhere.set("k", &format!("\"{}\"", "x".repeat(1 + round * 7 % 29)));
+            std::thread::sleep(Duration::from_micros(round as u64 * 131 % 2_000));
+            if start.elapsed() > Duration::from_secs(seconds()) {
+                break;
+            }
+        }
+    });
+}
+
+/// How long a test goes on that has no other end.
+fn seconds() -> u64 {
+    std::env::var("KVFS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
 fn save_and_remove(mount: &Mount, round: u64) {
