@@ -13,6 +13,7 @@ mod drafts;
 mod error;
 mod folders;
 pub mod herald;
+mod hidden;
 mod inodes;
 mod kernel;
 mod listing;

@@ -8,13 +8,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::drafts::{DraftId, Purpose};
 use super::herald::Before;
-use super::inodes::{Body, Held, Hidden, Ino, State};
+use super::hidden::Hidden;
+use super::inodes::{Body, Held, Ino, State};
 use super::names::Names;
 use super::unlink::unlinked;
 use super::versions::By;
-use super::{Caller, Fs, FsResult, Notice};
-use crate::cache::Keys;
-use crate::store::{self, Change, Error, Expect, Key, Revision};
+use super::{Fs, Notice};
+use crate::store::{Change, Key, Revision};
 
 /// How often backups and temporary files are looked after.
 const TEND: Duration = Duration::from_millis(250);
@@ -257,56 +257,6 @@ impl Fs {
         let grown = grown.map(|(id, draft)| (draft.ino, *id)).collect();
         (over, grown)
     }
-
-    /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
-    async fn finish_rename(self: &Arc<Self>, name: &str, hidden: &Hidden) -> store::Result<()> {
-        let entry = self.cache.get_key_value(&hidden.key).await.ok().and_then(|answer| answer.value);
-        self.hold_changes(name);
-        let deleted = self.cache.delete_key(&hidden.key, Expect::At(hidden.meta.revision)).await;
-        let over = matches!(deleted, Ok(_) | Err(Error::NotFound | Error::Changed));
-        if over {
-            let mut state = self.state.lock();
-            if state.hidden.get(name).is_some_and(|now| now.meta.revision == hidden.meta.revision) {
-                state.hidden.remove(name);
-                state.gone(name);
-            }
-            state.note_change(name);
-            state.touch(name);
-        }
-        self.release_changes(name, deleted.clone().unwrap_or_default());
-        match (deleted, entry) {
-            (Ok(_), Some(entry)) => self.aside.keep_deleted(name, entry.text),
-            (Err(error), _) if !over => return Err(error),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Deletes the keys in the directory at `path` that were renamed to backup names, if nothing else that `caller` can
-    /// see is in it. The kernel may hold the lock of the directory; `moving` must be held.
-    pub(super) async fn finish_renames(self: &Arc<Self>, caller: Caller, path: &str) -> FsResult<()> {
-        let keys = self.keys().await?.value;
-        for (name, hidden) in self.left_in(caller, path, &keys) {
-            self.finish_rename(&name, &hidden).await?;
-            self.settle_later(Notice::of_name(&name));
-        }
-        Ok(())
-    }
-
-    /// The keys that were renamed to backup names, if they are all that is in the directory at `path`.
-    fn left_in(&self, caller: Caller, path: &str, keys: &Keys) -> Vec<(String, Hidden)> {
-        let Some(prefix) = self.prefix(path, keys) else { return Vec::new() };
-        let state = self.state.lock();
-        if state.is_inhabited(path) {
-            return Vec::new();
-        }
-        let left = keys.below(&prefix).filter_map(|position| keys.at(position)).map(|(key, _)| {
-            let name = self.settings.names.encode(key);
-            let hidden = state.hidden.get(&name).filter(|hidden| hidden.gone_for(caller.thread))?;
-            (!state.is_drafted(&name)).then(|| (name, hidden.clone()))
-        });
-        left.collect::<Option<_>>().unwrap_or_default()
-    }
 }
 
 impl State {
@@ -329,13 +279,6 @@ impl State {
         let shown = self.named(&names.encode(key)).map(|(_, inode)| &inode.body);
         matches!(shown, Some(Body::Key(known)) if known.revision >= meta.revision)
     }
-
-    /// Whether this is the version of a key that was renamed to a backup name, and is told of late.
-    fn hides(&self, change: &Change, names: &Names) -> bool {
-        let Change::Set(key, meta) = change else { return false };
-        let hidden = self.hidden.get(&names.encode(key));
-        hidden.is_some_and(|hidden| hidden.meta.revision >= meta.revision)
-    }
 }
 
 /// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
@@ -357,10 +300,10 @@ fn unlinked_elsewhere(state: &mut State, name: &str) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::{Drop, Kernel, ROOT, Settings};
+    use super::super::{Caller, Drop, Kernel, ROOT, Settings};
     use super::*;
     use crate::cache::{self, Cache, FOREVER};
-    use crate::store::MemoryStore;
+    use crate::store::{Expect, MemoryStore};
 
     const MAX_AGE: Duration = Duration::from_secs(3);
     const CALLER: Caller = Caller { thread: 0, uid: 0, gid: 0 };

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::drafts::{Draft, DraftId, Purpose};
 use super::error::{FsError, FsResult};
 use super::herald::Before;
+use super::hidden::Hidden;
 use super::locks::Locks;
 use super::redirects::Redirect;
 use super::scratch;
@@ -127,40 +128,6 @@ impl Handle {
     pub(super) fn is_reader(&self) -> bool {
         matches!(self.content, Content::Snapshot(..))
     }
-}
-
-/// How long a key renamed to a backup name is kept for its successor while the renaming process lives on.
-const SUCCESSION: Duration = Duration::from_secs(2);
-
-impl Hidden {
-    /// Whether the key is gone for `thread`: for the process that renamed it, and for all once no successor is
-    /// to be expected any more.
-    pub(super) fn gone_for(&self, thread: u32) -> bool {
-        crate::sys::same_process(thread, self.by) || self.is_over()
-    }
-
-    /// Whether no successor is to be expected any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.since.elapsed() > SUCCESSION || !crate::sys::is_alive(self.by)
-    }
-}
-
-/// A key that was renamed to a backup name: it stays in the store until its successor is published or the
-/// renaming process is gone.
-#[derive(Clone, Debug)]
-pub(super) struct Hidden {
-    /// The name it was renamed to.
-    pub(super) backup: String,
-    /// Thread that renamed it; its process no longer sees the key.
-    pub(super) by: u32,
-    /// When.
-    pub(super) since: Instant,
-    /// The key.
-    pub(super) key: Key,
-    /// The value that was renamed.
-    pub(super) meta: Meta,
-    /// The inode in which all others still see it.
-    pub(super) shown: Option<Ino>,
 }
 
 /// What chmod, chown and utimes said: kept for the life of the mount.

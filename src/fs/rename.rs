@@ -2,13 +2,13 @@
 //! deletes nothing until the successor is published or the renaming process is gone).
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::document::{Fault, Validate};
-use super::drafts::{Draft, DraftId, Purpose};
-use super::inodes::{Body, Hidden, Ino, State};
+use super::drafts::{DraftId, Purpose};
+use super::inodes::{Body, Ino, State};
 use super::names::{Decoded, base, parent};
 use super::tree::Place;
 use super::unlink::unlinked;
@@ -203,11 +203,12 @@ impl Fs {
             (Text::from(&draft.text[..]), draft.generation)
         };
         self.hold_replaced(to);
-        let mut same = there.filter(|entry| entry.text == text);
-        if same.is_some() {
-            // It may have another value by now.
-            same = self.cache.ask_store(target).await.ok().flatten().filter(|entry| entry.text == text);
-        }
+        let same = there.is_some_and(|entry| entry.text == text);
+        // A key that is being deleted, as one that was renamed to a backup name, is set anew.
+        let kept = same && self.state.lock().keep_hidden(to);
+        // It may have another value by now.
+        let now = if kept { self.cache.ask_store(target).await.ok().flatten() } else { None };
+        let same = now.filter(|entry| entry.text == text);
         let set = match same {
             Some(entry) => Ok(entry.meta),
             None => self.cache.set_key_value(target, text, expect).await,
@@ -218,59 +219,11 @@ impl Fs {
             state.replace(to);
             state.move_name(ino, from, to, target);
             state.published_draft(ino, id, to, meta, generation);
+        } else if kept {
+            self.state.lock().keep_hidden_no_more(to);
         }
         self.release_changes(to, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
         set.map(drop).map_err(FsError::from)
-    }
-
-    /// An editor moves the key aside before it writes the new version. The key stays in the store, and for
-    /// everybody else, until the successor is published; the backup is a scratch file.
-    async fn rename_to_backup(
-        &self,
-        caller: Caller,
-        key: &Key,
-        from: &str,
-        to: &str,
-        target: &Key,
-    ) -> FsResult<()> {
-        let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
-        let mut state = self.state.lock();
-        if state.scratch_full(entry.text.len()) {
-            return Err(FsError::ScratchFull);
-        }
-        if state.names.contains_key(to) {
-            unlinked(&mut state, to);
-        }
-        let mut draft = Draft::new(entry.text.to_vec(), Purpose::Hard, Expect::Anything);
-        draft.modified = entry.meta.modified;
-        draft.was_key = true;
-        let id = state.add_draft(draft);
-        // The kernel takes the inode along to the new name.
-        let ino = match state.names.get(from) {
-            Some(ino) => *ino,
-            None => state.add_inode(from, key, Body::Key(entry.meta.clone())),
-        };
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.body = Body::Local(id);
-        }
-        if let Some(draft) = state.drafts.get_mut(&id) {
-            draft.ino = ino;
-        }
-        let kept = state.overrides.get(from).copied();
-        state.move_name(ino, from, to, target);
-        if let Some(kept) = kept {
-            state.overrides.insert(from.to_owned(), kept);
-        }
-        let hidden = Hidden {
-            backup: to.to_owned(),
-            by: caller.thread,
-            since: Instant::now(),
-            key: key.clone(),
-            meta: entry.meta,
-            shown: None,
-        };
-        state.hidden.insert(from.to_owned(), hidden);
-        Ok(())
     }
 }
 

@@ -80,18 +80,6 @@ impl State {
         }
     }
 
-    /// The inode in which others than who renamed it see a key whose successor is being written.
-    pub(super) fn show_hidden(&mut self, name: &str) -> Option<Ino> {
-        let hidden = self.hidden.get(name)?;
-        if let Some(ino) = hidden.shown.filter(|ino| self.inodes.contains_key(ino)) {
-            return Some(ino);
-        }
-        let (key, meta) = (hidden.key.clone(), hidden.meta.clone());
-        let ino = self.add_inode(name, &key, Body::Key(meta));
-        self.hidden.get_mut(name)?.shown = Some(ino);
-        Some(ino)
-    }
-
     /// Notes that `name` is not what the directories that are open now may say of it.
     pub(super) fn note_change(&mut self, name: &str) {
         if Arc::strong_count(&self.directories) == 1 {

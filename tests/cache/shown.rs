@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::Remembered::Nothing;
-use super::double::When::After;
+use super::double::When::{After, Before};
 use super::{Bench, block_on, down, roomy};
 
 const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
@@ -235,6 +235,50 @@ fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(files.size("k").await, Some(0));
+        tending.abort();
+    });
+}
+
+#[test]
+fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_to_be_deleted() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.rename("k", "k~").await.unwrap();
+        files.make("k.tmp", "1").await;
+        let hold = files.at.double.hold("delete_key", "k", Before);
+        let tending = tokio::spawn(files.fs.clone().tend());
+        hold.reached().await;
+        files.rename("k.tmp", "k").await.unwrap();
+        hold.release();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let entry = files.at.double.store.get_key_value(&"k".into()).await.unwrap();
+        assert_eq!(entry.text[..], *b"1");
+        assert_eq!(files.size("k").await, Some(1));
+        tending.abort();
+    });
+}
+
+#[test]
+fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.rename("k", "k~").await.unwrap();
+        files.make("k.tmp", "1").await;
+        let sets = files.at.calls("set_key_value");
+        let hold = files.at.double.hold("get_key_value", "k", After);
+        let renaming = tokio::spawn(files.rename("k.tmp", "k"));
+        hold.reached().await;
+        // What is about to take the place of the key relies on it.
+        let tending = tokio::spawn(files.fs.clone().tend());
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        hold.release();
+        renaming.await.unwrap().unwrap();
+        assert_eq!((files.at.calls("set_key_value"), files.at.calls("delete_key")), (sets, 0));
+        assert_eq!(files.size("k").await, Some(1));
         tending.abort();
     });
 }
