@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::{Mount, can_mount, wait_for};
-use super::server::{Cluster, Member, base64};
+use super::pipe::Pipe;
+use super::server::{Cluster, base64};
 use super::suite::{Bench, block_on};
 use super::{PATIENCE, tls::Authority};
 
@@ -35,22 +36,21 @@ fn secured(args: &[&str]) -> Option<Cluster> {
     Some(cluster)
 }
 
-fn at(member: &Member, prefix: &str, password: &str) -> Bench {
-    let argument = format!("etcd:{}/{prefix}", member.address);
+fn at(address: &str, prefix: &str, password: &str) -> Bench {
+    let argument = format!("etcd:{address}/{prefix}");
     let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), std::path::Path::new("/")) else {
         panic!()
     };
     let login = Some(("app".to_owned(), password.to_owned()));
     Bench(std::sync::Arc::new(
-        EtcdStore::open(&EtcdSettings { login, ..EtcdSettings::plain(address) }, Duration::from_secs(5))
-            .unwrap(),
+        EtcdStore::open(&EtcdSettings { login, ..EtcdSettings::plain(address) }, PATIENCE).unwrap(),
     ))
 }
 
 #[test]
 fn who_has_the_password_has_the_keys_of_the_role() {
     let Some(cluster) = secured(&[]) else { return };
-    let member = &cluster.members[0];
+    let member = &*cluster.members[0].address;
     block_on(async {
         let app = at(member, "app", PASSWORD);
         let mut feed = app.0.changes().unwrap();
@@ -103,32 +103,56 @@ async fn renewed(app: &Bench, void: impl AsyncFn()) {
 #[test]
 fn a_member_that_forgot_the_tokens_gives_another() {
     let Some(cluster) = secured(&[]) else { return };
-    block_on(renewed(&at(&cluster.members[0], "app", PASSWORD), async || {
+    block_on(renewed(&at(&cluster.members[0].address, "app", PASSWORD), async || {
         cluster.members[0].kill();
         cluster.members[0].start();
     }));
 }
 
-#[test]
-fn a_token_that_is_over_is_replaced() {
-    let authority = Authority::new();
+/// Tokens that are good for a second.
+fn one_second(authority: &Authority) -> String {
     authority.openssl("genrsa -out jwt.key 2048");
     authority.openssl("rsa -in jwt.key -pubout -out jwt.pub");
     let path = |name: &str| authority.path(name).display().to_string();
-    let jwt =
-        format!("jwt,pub-key={},priv-key={},sign-method=RS256,ttl=1s", path("jwt.pub"), path("jwt.key"));
-    for args in [["--auth-token", &*jwt], ["--auth-token-ttl", "1"]] {
+    format!("jwt,pub-key={},priv-key={},sign-method=RS256,ttl=1s", path("jwt.pub"), path("jwt.key"))
+}
+
+#[test]
+fn a_token_that_is_over_is_replaced() {
+    let authority = Authority::new();
+    for args in [["--auth-token", &*one_second(&authority)], ["--auth-token-ttl", "1"]] {
         let Some(cluster) = secured(&args) else { return };
-        block_on(renewed(&at(&cluster.members[0], "app", PASSWORD), async || {
+        block_on(renewed(&at(&cluster.members[0].address, "app", PASSWORD), async || {
             tokio::time::sleep(Duration::from_millis(2_500)).await;
         }));
     }
 }
 
 #[test]
+fn a_token_that_is_over_before_it_is_used_is_replaced_again() {
+    let authority = Authority::new();
+    let Some(cluster) = secured(&["--auth-token", &one_second(&authority)]) else { return };
+    let pipe = Pipe::before(&cluster.members[0].address);
+    let app = at(&pipe.address, "app", PASSWORD);
+    block_on(async {
+        pipe.hold_after("\"token\"");
+        let set = tokio::spawn(async move { app.set("k", "1").await });
+        for again in [true, false] {
+            wait_for(PATIENCE, || pipe.is_held());
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            if again {
+                pipe.hold_after("\"token\"");
+            }
+            pipe.mend();
+        }
+        set.await.unwrap();
+    });
+}
+
+#[test]
 fn a_login_that_nobody_asks_for_does_no_harm() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
-    let app = at(&cluster.members[0], "app", PASSWORD);
+    let app = at(&cluster.members[0].address, "app", PASSWORD);
     block_on(async {
         app.set("k", "1").await;
         assert_eq!(app.text("k").await, b"1");

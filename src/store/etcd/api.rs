@@ -117,15 +117,21 @@ impl Api {
         if self.login.is_some() && self.token.lock().is_none() {
             self.renew_token(None).await?;
         }
-        match self.rounds(kind, path, body).await {
-            Err((Trouble::Login, used)) => {
-                self.renew_token(used).await?;
-                self.rounds(kind, path, body).await
+        let (start, mut pause) = (Instant::now(), Duration::ZERO);
+        loop {
+            match self.rounds(kind, path, body).await {
+                // Also a new token may be over by the time it is used: if it is good for a second, and the machine is busy.
+                Err((Trouble::Login, used)) if start.elapsed() < self.patience => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).max(FIRST_PAUSE);
+                    self.renew_token(used).await?;
+                }
+                answer => {
+                    let text = answer.map_err(|(trouble, _)| self.told(trouble))?;
+                    return parse(&text);
+                }
             }
-            answer => answer,
         }
-        .map_err(|(trouble, _)| self.told(trouble))
-        .and_then(|text| parse(&text))
     }
 
     /// Asks the members one after the other, again and again while that may help. With the trouble comes the token that was
