@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Fs;
-use super::inodes::{Ino, State};
+use super::inodes::{Ino, Inode, State};
 use super::names::parent;
 
 /// How long a caller waits for the kernel to take a notice in, before it is answered without.
@@ -95,7 +95,9 @@ impl Fs {
             }
         }
         let told = self.notify(others);
-        inodes.iter().for_each(|ino| self.drop_older(*ino));
+        for ino in &inodes {
+            self.drop_older(*ino);
+        }
         for ino in inodes {
             _ = timeout_at(until, self.dropped(ino)).await;
         }
@@ -143,7 +145,7 @@ impl Fs {
     async fn dropped(&self, ino: Ino) {
         loop {
             let dropped = self.dropped.notified();
-            if self.state.lock().inodes.get(&ino).is_none_or(|inode| inode.is_fresh()) {
+            if self.state.lock().inodes.get(&ino).is_none_or(Inode::is_fresh) {
                 return;
             }
             dropped.await;
