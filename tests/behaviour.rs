@@ -178,6 +178,8 @@ macro_rules! every_case {
                 every_reader_keeps_the_version_it_opened
                 a_reader_keeps_its_version_of_a_removed_key
                 a_reader_keeps_its_version_of_a_renamed_and_of_a_replaced_key
+                a_reader_of_a_temporary_file_goes_on_when_it_becomes_a_key
+                a_reader_of_a_new_file_sees_it_empty_also_when_it_is_set
                 size_and_time_are_true_before_the_first_open
                 the_listing_shows_each_file_once
                 a_reader_cannot_write

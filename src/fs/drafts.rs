@@ -5,9 +5,9 @@ use std::time::{Instant, SystemTime};
 
 use super::document::{Fault, Prefix, Validate};
 use super::error::{FsError, FsResult};
-use super::inodes::{Ino, ROOT};
+use super::inodes::{Content, Ino, ROOT, State};
 use super::scratch;
-use crate::store::{Expect, Limits, Meta, counted_len};
+use crate::store::{Expect, Limits, Meta, Text, counted_len};
 
 /// Names a draft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -217,6 +217,26 @@ impl Draft {
 
 fn counted_len_of_tail(last: Option<u8>) -> usize {
     last.map_or(0, |last| 1 - counted_len(&[last]))
+}
+
+impl State {
+    /// Removes a draft that nobody writes any more. Who reads it goes on with its last text, which is the version
+    /// `published`, if that is one.
+    pub(super) fn remove_draft(&mut self, id: DraftId, published: Option<&Meta>) {
+        let Some(draft) = self.drafts.remove(&id) else { return };
+        if self.inodes.get(&draft.ino).is_none_or(|inode| inode.handles == 0) {
+            return;
+        }
+        let text = Text::from(&draft.text[..]);
+        for handle in self.handles.values_mut() {
+            if matches!(handle.content, Content::Draft(read) if read == id) {
+                handle.content = Content::Snapshot(text.clone(), published.cloned());
+                if let Some(inode) = self.inodes.get_mut(&handle.ino) {
+                    inode.readers += 1;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -174,10 +174,9 @@ impl Fs {
     /// Opens a file that is shared by all who have it open.
     fn join(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Opened {
         let write = access.write || access.truncate;
-        let unborn =
-            |draft: &Draft| draft.purpose == Purpose::Key && draft.handles > 0 && draft.published.is_none();
+        let unborn = |draft: &Draft| draft.purpose == Purpose::Key && draft.published.is_none();
         if !write && state.drafts.get(&draft).is_some_and(unborn) {
-            // A new key that is being written: nothing of it is there for others yet.
+            // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
             let fh = state.add_handle(handle(caller, ino, content, false, false));
             return Opened { fh, direct: true, quiet: true };

@@ -67,7 +67,7 @@ impl Fs {
             self.end_draft(state, &handle, id, &mut end);
             end.emptied = state.empty_file(handle.ino);
             if !state.inodes.get(&handle.ino).is_some_and(|inode| inode.holds(id)) {
-                state.drafts.remove(&id);
+                state.remove_draft(id, None);
             }
         }
         if let Content::Snapshot(..) = handle.content {
@@ -113,7 +113,7 @@ impl Fs {
                     && !state.hidden.contains_key(&name)
                     && known.is_some_and(|entry| entry.meta == meta)
                 {
-                    state.drafts.remove(&id);
+                    state.remove_draft(id, Some(&meta));
                     state.become_key(ino, &name, &key, meta);
                 }
             }

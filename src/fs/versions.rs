@@ -151,7 +151,7 @@ impl State {
             self.names.remove(name);
         } else {
             let key = inode.key.clone();
-            self.drafts.remove(&id);
+            self.remove_draft(id, Some(meta));
             self.become_key(ino, name, &key, meta.clone());
         }
     }

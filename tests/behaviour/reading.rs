@@ -61,6 +61,33 @@ pub(super) fn a_reader_keeps_its_version_of_a_renamed_and_of_a_replaced_key(door
     assert_eq!(door.close(b), Ok(()));
 }
 
+pub(super) fn a_reader_of_a_temporary_file_goes_on_when_it_becomes_a_key(door: &dyn Door) {
+    door.save("k", "\"old\"").unwrap();
+    door.save_with("k.tmp", O_CREAT, "\"new\"").unwrap();
+    let fd = door.reader("k.tmp");
+    assert_eq!(door.rename("k.tmp", "k", false), Ok(()));
+    assert_eq!(door.contents(fd).unwrap(), b"\"new\"");
+    door.save("k", "\"newer\"").unwrap();
+    assert_eq!(door.contents(fd).unwrap(), b"\"new\"");
+    assert_eq!(door.fstat(fd).unwrap().size, 5);
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.text("k"), "\"newer\"");
+}
+
+pub(super) fn a_reader_of_a_new_file_sees_it_empty_also_when_it_is_set(door: &dyn Door) {
+    door.save_with("k", O_CREAT, "").unwrap();
+    let fd = door.reader("k");
+    assert_eq!(door.contents(fd).unwrap(), b"");
+    let writer = door.open("k", O_WRONLY).unwrap();
+    assert_eq!(door.write(writer, b"\"half"), Ok(5));
+    assert_eq!(door.contents(fd).unwrap(), b"");
+    assert_eq!(door.write(writer, b"\""), Ok(1));
+    assert_eq!(door.close(writer), Ok(()));
+    assert_eq!(door.contents(fd).unwrap(), b"");
+    assert_eq!(door.text("k"), "\"half\"");
+    assert_eq!(door.close(fd), Ok(()));
+}
+
 pub(super) fn size_and_time_are_true_before_the_first_open(door: &dyn Door) {
     door.save("k", "[1]").unwrap();
     let first = door.stat("k").unwrap();
