@@ -157,14 +157,6 @@ impl Fs {
         self.state.lock().held.entry(name.to_owned()).or_default().operations += 1;
     }
 
-    /// As [`Fs::hold_changes`], for a rename onto `name`.
-    pub(super) fn hold_replaced(&self, name: &str) {
-        let mut state = self.state.lock();
-        let held = state.held.entry(name.to_owned()).or_default();
-        held.operations += 1;
-        held.replaces = true;
-    }
-
     /// Takes in what was held back and is newer than this mount's own operation.
     pub(super) fn release_changes(self: &Arc<Self>, name: &str, own: Revision) {
         let Held { news, missed, untold, .. } = {
@@ -226,7 +218,7 @@ impl Fs {
                 let finished = self.finish_rename(&name, &hidden).await;
                 drop(staying);
                 match finished {
-                    Ok(()) => self.settle(Notice::of_name(&name)).await,
+                    Ok(()) => _ = self.settle(Notice::of_name(&name)).await,
                     Err(error) => self.note(&name, &format!("renamed, but not deleted yet: {error}")),
                 }
             }

@@ -89,6 +89,8 @@ impl Fs {
         if let Some(kept) = kept {
             state.overrides.insert(from.to_owned(), kept);
         }
+        // Those who rely on the key do so however often it is renamed.
+        let relied_on = state.hidden.get(from).map_or(0, |before| before.kept);
         let hidden = Hidden {
             backup: to.to_owned(),
             by: caller.thread,
@@ -96,7 +98,7 @@ impl Fs {
             key: key.clone(),
             meta: entry.meta,
             shown: None,
-            kept: 0,
+            kept: relied_on,
             endings: 0,
         };
         state.hidden.insert(from.to_owned(), hidden);
@@ -167,7 +169,7 @@ impl Fs {
 impl State {
     /// What `hidden` is now, if it still is what has the name.
     fn hidden_as(&mut self, name: &str, hidden: &Hidden) -> Option<&mut Hidden> {
-        self.hidden.get_mut(name).filter(|now| now.meta.revision == hidden.meta.revision)
+        self.hidden.get_mut(name).filter(|now| now.since == hidden.since)
     }
 
     /// Whether the caller may delete the key; nobody relies on it from now on.

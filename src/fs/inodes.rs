@@ -68,6 +68,9 @@ pub(super) struct Inode {
     pub(super) stale: bool,
     /// The kernel is being told to drop them.
     pub(super) dropping: bool,
+    /// It does not go on as a newer version, for it was or is being removed, replaced, or given other attributes: upon the
+    /// answer to that the kernel ignores a newer size, or takes an older one for the newest.
+    pub(super) last: bool,
     /// The inode number to show, if not its own.
     pub(super) number: Option<Ino>,
     /// The name was removed.
@@ -152,8 +155,6 @@ pub(super) struct Overrides {
 pub(super) struct Held {
     /// How many changes of ours are under way.
     pub(super) operations: u32,
-    /// One of them is a rename that puts another inode in the place of the present one.
-    pub(super) replaces: bool,
     /// What was told meanwhile, and whether it is known to take a name away.
     pub(super) news: Vec<(Change, bool)>,
     /// Others may have changed it unnoticed meanwhile: what we left is not the newest for certain.
@@ -255,6 +256,7 @@ impl State {
             readers: 0,
             stale: false,
             dropping: false,
+            last: false,
             number: None,
             unlinked: false,
         };

@@ -48,12 +48,12 @@ impl Notice {
     }
 }
 
-/// The way to the kernel's caches. Notices are taken in one after the other.
+/// The way to the kernel's caches.
 pub trait Kernel: Send + Sync {
     /// Whether it can drop all names at once.
     fn drops_everything(&self) -> bool;
 
-    /// Passes notices on; the receiver resolves when the kernel has taken them in.
+    /// Passes notices on, which are taken in one after the other; the receiver resolves when these have been.
     fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()>;
 
     /// Makes the kernel drop pages and attributes of an inode, on the caller's thread; false if it does not know it. The
@@ -84,8 +84,9 @@ impl Fs {
     }
 
     /// Sends notices and waits until the kernel took them in, so that who is answered next finds the new state.
-    /// Never called while the kernel holds the directory's lock for the same request: that would be a deadlock.
-    pub(super) async fn settle(self: &Arc<Self>, notices: Vec<Notice>) {
+    /// Never called while the kernel holds the directory's lock for the same request: that would be a deadlock. False if
+    /// it took longer than [`SETTLE`].
+    pub(super) async fn settle(self: &Arc<Self>, notices: Vec<Notice>) -> bool {
         let until = Instant::now() + SETTLE;
         let (mut inodes, mut others) = (Vec::new(), Vec::new());
         for notice in notices {
@@ -98,12 +99,14 @@ impl Fs {
         for ino in &inodes {
             self.drop_older(*ino);
         }
+        let mut settled = true;
         for ino in inodes {
-            _ = timeout_at(until, self.dropped(ino)).await;
+            settled &= timeout_at(until, self.dropped(ino)).await.is_ok();
         }
         if let Some(told) = told {
-            _ = timeout_at(until, told).await;
+            settled &= timeout_at(until, told).await.is_ok();
         }
+        settled
     }
 
     /// As [`Fs::settle`], for a request during which the kernel may hold the directory's lock.
@@ -115,12 +118,16 @@ impl Fs {
     }
 
     /// Makes the kernel drop what it knows of older versions of an inode, unless that is under way. It does so on this
-    /// thread, which costs less than a hand-over, but on fuser's own, and where the kernel does not know the inode yet:
-    /// then it is for the notifier, which may have to wait for the directory's lock.
+    /// thread, which costs less than a hand-over, or on the runtime if this is fuser's own. Where the kernel does not know
+    /// the inode yet it is for the notifier, which may have to wait for the directory's lock.
     fn drop_older(self: &Arc<Self>, ino: Ino) {
-        let may_wait = tokio::task::try_id().is_some();
+        if tokio::task::try_id().is_none() {
+            let fs = self.clone();
+            tokio::spawn(async move { fs.drop_older(ino) });
+            return;
+        }
         while self.state.lock().begin_drop(ino) {
-            if !may_wait || self.kernel.get().is_some_and(|kernel| !kernel.drop_inode(ino)) {
+            if self.kernel.get().is_some_and(|kernel| !kernel.drop_inode(ino)) {
                 let (fs, told) = (self.clone(), self.notify(vec![Notice::Inode(ino)]));
                 tokio::spawn(async move {
                     if let Some(told) = told {
@@ -134,6 +141,17 @@ impl Fs {
             }
             self.end_drop(ino);
         }
+    }
+
+    /// For an open that has waited too long for the notifier: who opens an inode knows it, and it can be dropped at once.
+    pub(super) fn drop_known(&self, ino: Ino) {
+        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
+            inode.stale = false;
+        }
+        if let Some(kernel) = self.kernel.get() {
+            kernel.drop_inode(ino);
+        }
+        self.end_drop(ino);
     }
 
     fn end_drop(&self, ino: Ino) {
@@ -172,6 +190,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use parking_lot::Mutex;
 
     use super::super::{Access, Caller, ROOT, Settings};
@@ -179,9 +199,15 @@ mod tests {
     use crate::cache::{self, Cache};
     use crate::store::{Change, Expect, Key, MemoryStore, Store, Text};
 
-    /// One that takes a notice in when the test says so.
+    const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
+    const READ: Access = Access { write: false, append: false, truncate: false };
+
+    /// One that takes a notice in when the test says so, and at once if it is about an inode that it `knows`.
     #[derive(Clone, Default)]
-    struct Slow(Arc<Mutex<Vec<oneshot::Sender<()>>>>);
+    struct Slow {
+        waiting: Arc<Mutex<Vec<oneshot::Sender<()>>>>,
+        knows: bool,
+    }
 
     impl Kernel for Slow {
         fn drops_everything(&self) -> bool {
@@ -190,17 +216,21 @@ mod tests {
 
         fn tell(&self, _: Vec<Drop>) -> oneshot::Receiver<()> {
             let (sender, receiver) = oneshot::channel();
-            self.0.lock().push(sender);
+            self.waiting.lock().push(sender);
             receiver
         }
 
         fn drop_inode(&self, _: Ino) -> bool {
-            false
+            self.knows
         }
     }
 
-    #[tokio::test]
-    async fn no_notice_about_an_inode_is_under_way_when_it_is_opened() {
+    fn text(text: &str) -> Text {
+        Text::from(text.as_bytes())
+    }
+
+    /// A mount with the key `k`, another door to its store, and the inode that was looked up.
+    async fn mounted(kernel: &Slow) -> (Arc<Fs>, MemoryStore, Ino) {
         let store = MemoryStore::new();
         let elsewhere = store.another_door();
         let bounds = cache::Settings {
@@ -211,30 +241,48 @@ mod tests {
         };
         let cache = Arc::new(Cache::new(Arc::new(store), bounds));
         cache.set_pushed(true);
-        let (fs, kernel) = (Fs::new(cache, Settings::plain()), Slow::default());
+        let fs = Fs::new(cache, Settings::plain());
         fs.attach(Box::new(kernel.clone()));
-        let (key, text) = (Key::from("k"), |text: &str| Text::from(text.as_bytes()));
-        fs.cache.set_key_value(&key, text("1"), Expect::Anything).await.unwrap();
-        let caller = Caller { thread: 1, uid: 0, gid: 0 };
-        let ino = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
-        let meta = elsewhere.set_key_value(&key, text("22"), Expect::Anything).await.unwrap();
+        fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();
+        let ino = fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+        (fs, elsewhere, ino)
+    }
+
+    #[tokio::test]
+    async fn no_notice_about_an_inode_is_under_way_when_it_is_opened() {
+        let kernel = Slow::default();
+        let (fs, elsewhere, ino) = mounted(&kernel).await;
+        let meta = elsewhere.set_key_value(&Key::from("k"), text("22"), Expect::Anything).await.unwrap();
         let taken_in = tokio::spawn({
             let fs = fs.clone();
-            async move { fs.take_in_all(vec![Change::Set(key, meta)], |_| None).await }
+            async move { fs.take_in_all(vec![Change::Set(Key::from("k"), meta)], |_| None).await }
         });
-        let access = Access { write: false, append: false, truncate: false };
-        let opens = [(); 3].map(|()| tokio::spawn(fs.clone().open(caller, ino, access)));
+        let opens = [(); 3].map(|()| tokio::spawn(fs.clone().open(CALLER, ino, READ)));
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
         assert!(!taken_in.is_finished() && !opens.iter().any(tokio::task::JoinHandle::is_finished));
-        assert_eq!(kernel.0.lock().len(), 1);
-        kernel.0.lock().remove(0).send(()).unwrap();
+        assert_eq!(kernel.waiting.lock().len(), 1);
+        kernel.waiting.lock().remove(0).send(()).unwrap();
         for open in opens {
             let opened = open.await.unwrap().unwrap();
             assert_eq!(fs.read(opened.fh, 0, 10, <[u8]>::to_vec).unwrap(), b"22");
         }
         taken_in.await.unwrap();
-        assert!(kernel.0.lock().is_empty());
+        assert!(kernel.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_open_is_not_held_up_by_a_notifier_that_is_stuck() {
+        for knows in [true, false] {
+            let kernel = Slow { knows, ..Slow::default() };
+            let (fs, _, ino) = mounted(&kernel).await;
+            fs.state.lock().stale(ino);
+            // As on fuser's own thread, which goes on with what does not end at once on the runtime.
+            let mut open = Box::pin(fs.clone().open(CALLER, ino, READ));
+            assert!(open.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            tokio::time::timeout(10 * SETTLE, tokio::spawn(open)).await.unwrap().unwrap().unwrap();
+            assert_eq!(kernel.waiting.lock().is_empty(), knows);
+        }
     }
 }

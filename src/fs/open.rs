@@ -61,7 +61,8 @@ impl Fs {
         loop {
             match self.plan_open(caller, ino, access, fetched.take())? {
                 Plan::Done(opened) => return Ok(opened),
-                Plan::Settle => self.settle(vec![Notice::Inode(ino)]).await,
+                Plan::Settle if self.settle(vec![Notice::Inode(ino)]).await => {}
+                Plan::Settle => self.drop_known(ino),
                 Plan::Fetch => fetched = Some(self.fetch(ino).await?),
             }
         }

@@ -67,6 +67,7 @@ impl Fs {
         to: String,
         no_replace: bool,
     ) -> FsResult<()> {
+        self.state.lock().make_last(&to);
         let _no_publish = self.local_gate(&from).await;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
@@ -98,7 +99,7 @@ impl Fs {
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
                 self.hold_changes(&from);
-                self.hold_replaced(&to);
+                self.hold_changes(&to);
                 let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;
                 let own = renamed.as_ref().map(|meta| meta.revision).unwrap_or_default();
                 self.release_changes(&from, own);
@@ -202,7 +203,7 @@ impl Fs {
             self.settings.validate.check(&draft.text)?;
             (Text::from(&draft.text[..]), draft.generation)
         };
-        self.hold_replaced(to);
+        self.hold_changes(to);
         let same = there.is_some_and(|entry| entry.text == text);
         // A key that is being deleted, as one that was renamed to a backup name, is set anew.
         let kept = same && self.state.lock().keep_hidden(to);

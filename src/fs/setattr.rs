@@ -81,6 +81,9 @@ impl Fs {
     /// Changes attributes; the answer shows what they are now.
     pub async fn setattr(self: Arc<Self>, ino: Ino, fh: Option<Fh>, changes: Changes) -> FsResult<Found> {
         self.writable()?;
+        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
+            inode.last = true;
+        }
         if let Some(size) = changes.size {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             match fh {

@@ -15,6 +15,7 @@ impl Fs {
             return done;
         }
         self.writable()?;
+        self.state.lock().make_last(&name);
         let _staying = self.moving.read().await;
         let _no_publish = self.local_gate(&name).await;
         let key = {

@@ -27,8 +27,7 @@ impl State {
     /// Takes in that `name` has the version `meta`.
     ///
     /// Where nobody reads the inode it goes on as the new version, and the kernel drops its pages; where somebody
-    /// does, they keep it as it is, and the name leads to a new inode. So it does where a rename is about to replace the
-    /// inode: then the kernel ignores an answer on its way that tells the size.
+    /// does, or where this is its [last](Inode::last) version, it stays as it is, and the name leads to a new inode.
     pub(super) fn adopt(&mut self, name: &str, meta: &Meta, by: By) -> Vec<Notice> {
         let entry = || vec![Notice::Entry(name.to_owned())];
         let known = self.named(name).map(|(_, inode)| &inode.body);
@@ -42,7 +41,6 @@ impl State {
             }
             return Vec::new();
         };
-        let replaced = self.held.get(name).is_some_and(|held| held.replaces);
         let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
         // What utimes(2) said was about the version before.
         if by != By::Writer
@@ -56,7 +54,7 @@ impl State {
                 // Who was told of this version waits for the kernel to know of no older one.
                 if inode.is_fresh() { Vec::new() } else { vec![Notice::Inode(ino)] }
             }
-            Body::Key(known) if inode.readers == 0 && !replaced => {
+            Body::Key(known) if inode.readers == 0 && !inode.last => {
                 *known = meta.clone();
                 inode.stale = true;
                 vec![Notice::Inode(ino)]
@@ -77,6 +75,13 @@ impl State {
                 Vec::new()
             }
             Body::Draft(_) | Body::Directory => Vec::new(),
+        }
+    }
+
+    /// The inode of `name` never goes on as a newer version from now on.
+    pub(super) fn make_last(&mut self, name: &str) {
+        if let Some(inode) = self.names.get(name).and_then(|ino| self.inodes.get_mut(ino)) {
+            inode.last = true;
         }
     }
 

@@ -261,6 +261,35 @@ fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_t
 }
 
 #[test]
+fn a_key_that_is_renamed_to_a_backup_again_when_it_is_about_to_be_deleted_is_deleted_once() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files.rename("k", "k~").await.unwrap();
+        files.tell(Change::Everything, "k").await;
+        let get = files.at.double.hold("get_key_value", "k", After);
+        let delete = files.at.double.hold("delete_key", "k", Before);
+        // Who does not see that it was renamed.
+        let other = Caller { thread: std::os::unix::process::parent_id(), ..CALLER };
+        let again = files.fs.clone().rename(other, (ROOT, "k".into()), (ROOT, "k~".into()), false);
+        let again = tokio::spawn(again);
+        get.reached().await;
+        let tending = tokio::spawn(files.fs.clone().tend());
+        tokio::time::sleep(Duration::from_millis(2_600)).await;
+        get.release();
+        again.await.unwrap().unwrap();
+        delete.reached().await;
+        delete.release();
+        tokio::time::sleep(Duration::from_millis(2_600)).await;
+        assert!(!tending.is_finished());
+        assert_eq!(files.size("k").await, None);
+        files.at.double.store.get_key_value(&"k".into()).await.unwrap_err();
+        tending.abort();
+    });
+}
+
+#[test]
 fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
     block_on(async {
         let files = Files::new(true);

@@ -1,7 +1,9 @@
 //! Many changes at once, while the mount is used.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -107,9 +109,9 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
     assert_eq!(last_revision(&mount), made, "the herald changes nothing in the store");
 }
 
-/// With large steps between the sizes, so that a reader that takes the size of another version sees too little or NULs.
-#[test]
-fn one_read_gives_one_value_whole_however_often_it_is_set_elsewhere() {
+/// Reads a key that is set elsewhere again and again, with large steps between the sizes: a reader that takes the size of
+/// another version sees too little, or NULs. Meanwhile `disturb` is done to the file.
+fn each_read_gives_one_value_whole(disturb: impl Fn(&Path) + Sync) {
     if !can_mount() {
         return;
     }
@@ -130,6 +132,11 @@ fn one_read_gives_one_value_whole_however_often_it_is_set_elsewhere() {
                 }
             });
         }
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                disturb(&mount.path("k"));
+            }
+        });
         let start = Instant::now();
         for round in 0.. {
             elsewhere.set("k", &format!("\"{}\"", "x".repeat(1 + round * 7 % 29)));
@@ -138,6 +145,25 @@ fn one_read_gives_one_value_whole_however_often_it_is_set_elsewhere() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn one_read_gives_one_value_whole_however_often_it_is_set_elsewhere() {
+    each_read_gives_one_value_whole(|_| std::thread::sleep(Duration::from_millis(1)));
+}
+
+#[test]
+fn one_read_gives_one_value_whole_while_the_attributes_of_the_file_change() {
+    each_read_gives_one_value_whole(|file| fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap());
+}
+
+#[test]
+fn one_read_gives_one_value_whole_while_the_file_is_replaced() {
+    each_read_gives_one_value_whole(|file| {
+        let temporary = file.with_extension("tmp");
+        fs::write(&temporary, format!("\"{}\"", "y".repeat(50))).unwrap();
+        fs::rename(&temporary, file).unwrap();
     });
 }
 

@@ -122,7 +122,7 @@ impl Api {
             match self.rounds(kind, path, body).await {
                 // Also a new token may be over by the time it is used: if it is good for a second, and the machine is busy.
                 Err((Trouble::Login, used)) if start.elapsed() < self.patience => {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(pause.min(self.patience.saturating_sub(start.elapsed()))).await;
                     pause = (pause * 2).max(FIRST_PAUSE);
                     self.renew_token(used).await?;
                 }
