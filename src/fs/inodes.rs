@@ -9,6 +9,7 @@ use super::drafts::{Draft, DraftId, Purpose};
 use super::error::{FsError, FsResult};
 use super::herald::Before;
 use super::hidden::Hidden;
+use super::kernel::Older;
 use super::locks::Locks;
 use super::redirects::Redirect;
 use super::scratch;
@@ -64,10 +65,8 @@ pub(super) struct Inode {
     pub(super) handles: u32,
     /// Those of them that read a snapshot through the page cache.
     pub(super) readers: u32,
-    /// The kernel may know pages and attributes of an older version.
-    pub(super) stale: bool,
-    /// The kernel is being told to drop them.
-    pub(super) dropping: bool,
+    /// What the kernel knows of older versions.
+    pub(super) older: Older,
     /// It does not go on as a newer version, for it was or is being removed, replaced, or given other attributes: upon the
     /// answer to that the kernel ignores a newer size, or takes an older one for the newest.
     pub(super) last: bool,
@@ -78,11 +77,6 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// Whether the kernel knows nothing of older versions, and no notice about the inode is under way.
-    pub(super) fn is_fresh(&self) -> bool {
-        !self.stale && !self.dropping
-    }
-
     /// Whether the draft is this inode's own.
     pub(super) fn holds(&self, id: DraftId) -> bool {
         matches!(self.body, Body::Local(draft) | Body::Draft(draft) if draft == id)
@@ -254,8 +248,7 @@ impl State {
             lookups: 0,
             handles: 0,
             readers: 0,
-            stale: false,
-            dropping: false,
+            older: Older::Nothing,
             last: false,
             number: None,
             unlinked: false,

@@ -146,7 +146,7 @@ impl Fs {
     /// For an open that has waited too long for the notifier: who opens an inode knows it, and it can be dropped at once.
     pub(super) fn drop_known(&self, ino: Ino) {
         if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
-            inode.stale = false;
+            inode.older = Older::Dropped;
         }
         if let Some(kernel) = self.kernel.get() {
             kernel.drop_inode(ino);
@@ -171,19 +171,51 @@ impl Fs {
     }
 }
 
+/// Pages and attributes that the kernel may know of versions of an inode before the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Older {
+    /// None, and no notice about the inode is under way.
+    Nothing,
+    /// Some.
+    Something,
+    /// Some, and it is being told to drop them.
+    Dropped,
+    /// As before, but of a version that came meanwhile it may know something afterwards.
+    DroppedAndMore,
+}
+
+impl Inode {
+    /// Whether the kernel knows nothing of older versions, and no notice about the inode is under way.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.older == Older::Nothing
+    }
+
+    /// What the kernel knows of the inode is of an older version from now on.
+    pub(super) fn mark_stale(&mut self) {
+        self.older = match self.older {
+            Older::Nothing | Older::Something => Older::Something,
+            Older::Dropped | Older::DroppedAndMore => Older::DroppedAndMore,
+        };
+    }
+}
+
 impl State {
     /// Whether the caller is to make the kernel drop older versions of an inode.
     fn begin_drop(&mut self, ino: Ino) -> bool {
-        let inode = self.inodes.get_mut(&ino).filter(|inode| inode.stale && !inode.dropping);
-        inode.is_some_and(|inode| {
-            (inode.stale, inode.dropping) = (false, true);
+        let stale = self.inodes.get_mut(&ino).filter(|inode| inode.older == Older::Something);
+        stale.is_some_and(|inode| {
+            inode.older = Older::Dropped;
             true
         })
     }
 
     fn end_drop(&mut self, ino: Ino) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.dropping = false;
+            inode.older = match inode.older {
+                Older::Dropped => Older::Nothing,
+                Older::DroppedAndMore => Older::Something,
+                same => same,
+            };
         }
     }
 }

@@ -56,7 +56,7 @@ impl State {
             }
             Body::Key(known) if inode.readers == 0 && !inode.last => {
                 *known = meta.clone();
-                inode.stale = true;
+                inode.mark_stale();
                 vec![Notice::Inode(ino)]
             }
             Body::Key(_) => {
@@ -230,7 +230,7 @@ impl State {
     /// Makes the kernel drop what it knows of an inode.
     pub(super) fn stale(&mut self, ino: Ino) -> Vec<Notice> {
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.stale = true;
+            inode.mark_stale();
         }
         vec![Notice::Inode(ino)]
     }
