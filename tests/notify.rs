@@ -16,6 +16,7 @@ mod server;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,6 +221,21 @@ fn a_file_that_readers_hold_is_replaced_and_they_keep_their_version() {
     elsewhere.set("k", "3");
     directory.until("CLOSE_WRITE,CLOSE k");
     assert_eq!(text(mount.path("k")), "3");
+}
+
+#[test]
+fn who_watches_a_file_whose_attributes_were_changed_is_told_that_it_is_another() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    told_of_k(&mount, &elsewhere);
+    let file = Watch::new(&mount.path("k"), &[]);
+    fs::set_permissions(mount.path("k"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(mount.path("k"), "22").unwrap();
+    elsewhere.set("k", "333");
+    file.until("DELETE_SELF");
+    assert_eq!(text(mount.path("k")), "333");
 }
 
 #[test]

@@ -82,11 +82,6 @@ pub(super) struct Before {
 }
 
 impl Herald {
-    /// From now on orders are taken.
-    pub fn start(&self) {
-        self.on.store(true, Ordering::Release);
-    }
-
     /// Makes the process `id` the herald; 0 for none. To be called before it does anything, and after its end.
     pub fn employ(&self, id: u32) {
         self.orders.lock().current = None;
@@ -147,6 +142,12 @@ impl Fs {
     /// Where those who watch files are told of changes made elsewhere.
     pub fn herald(&self) -> &Herald {
         &self.herald
+    }
+
+    /// From now on those who watch files are told.
+    pub fn start_herald(&self) {
+        self.state.lock().heralded = true;
+        self.herald.on.store(true, Ordering::Release);
     }
 
     /// Makes the kernel forget the names that must be new to it for the order to be carried out. Not to be called by the
@@ -421,7 +422,7 @@ mod tests {
         let cache = Arc::new(Cache::new(Arc::new(store), bounds));
         cache.set_pushed(true);
         let fs = Fs::new(cache, Settings::plain());
-        fs.herald().start();
+        fs.start_herald();
         fs.herald().employ(HERALD.thread);
         let (key, text) = (Key::from("k"), Text::from(&b"1"[..]));
         let meta = elsewhere.set_key_value(&key, text, Expect::Anything).await.unwrap();

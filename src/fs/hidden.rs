@@ -89,8 +89,8 @@ impl Fs {
         if let Some(kept) = kept {
             state.overrides.insert(from.to_owned(), kept);
         }
-        // Those who rely on the key do so however often it is renamed.
-        let relied_on = state.hidden.get(from).map_or(0, |before| before.kept);
+        // Who relies on the key, or deletes it, does so however often it is renamed.
+        let (kept, endings) = state.hidden.get(from).map_or((0, 0), |before| (before.kept, before.endings));
         let hidden = Hidden {
             backup: to.to_owned(),
             by: caller.thread,
@@ -98,8 +98,8 @@ impl Fs {
             key: key.clone(),
             meta: entry.meta,
             shown: None,
-            kept: relied_on,
-            endings: 0,
+            kept,
+            endings,
         };
         state.hidden.insert(from.to_owned(), hidden);
         Ok(())
@@ -119,7 +119,7 @@ impl Fs {
             let now = state.hidden_as(name, hidden);
             let is_it = now.is_some();
             if let Some(now) = now {
-                now.endings -= 1;
+                now.endings = now.endings.saturating_sub(1);
             }
             if over && is_it {
                 state.hidden.remove(name);
@@ -169,7 +169,8 @@ impl Fs {
 impl State {
     /// What `hidden` is now, if it still is what has the name.
     fn hidden_as(&mut self, name: &str, hidden: &Hidden) -> Option<&mut Hidden> {
-        self.hidden.get_mut(name).filter(|now| now.since == hidden.since)
+        let same = |now: &&mut Hidden| now.since == hidden.since && now.meta.revision == hidden.meta.revision;
+        self.hidden.get_mut(name).filter(same)
     }
 
     /// Whether the caller may delete the key; nobody relies on it from now on.

@@ -183,8 +183,11 @@ pub(super) struct State {
     pub(super) directories: Arc<()>,
     /// Why the last text written to a file was not published, until one is.
     pub(super) unpublished: HashMap<String, FsError>,
-    /// The inodes that the files had when changes were missed, for those who watch them.
+    /// The inodes that the files had when changes were missed, and those that went on as no newer version, for those who watch
+    /// them.
     pub(super) replaced: HashMap<String, Ino>,
+    /// There are some (`--notify`).
+    pub(super) heralded: bool,
     /// Names that this mount is changing in the store.
     pub(super) held: HashMap<String, Held>,
     /// By thread.
@@ -209,6 +212,7 @@ impl State {
             folders: HashMap::new(),
             vanished: HashMap::new(),
             replaced: HashMap::new(),
+            heralded: false,
             handles: HashMap::new(),
             drafts: HashMap::new(),
             hidden: HashMap::new(),

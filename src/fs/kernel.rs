@@ -144,9 +144,12 @@ impl Fs {
     }
 
     /// For an open that has waited too long for the notifier: who opens an inode knows it, and it can be dropped at once.
-    pub(super) fn drop_known(&self, ino: Ino) {
-        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
-            inode.older = Older::Dropped;
+    pub(super) async fn drop_known(&self, ino: Ino) {
+        // Off fuser's own thread.
+        tokio::task::yield_now().await;
+        match self.state.lock().inodes.get_mut(&ino) {
+            Some(inode) if !inode.is_fresh() => inode.older = Older::Dropped,
+            Some(_) | None => return,
         }
         if let Some(kernel) = self.kernel.get() {
             kernel.drop_inode(ino);

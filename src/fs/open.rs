@@ -62,7 +62,7 @@ impl Fs {
             match self.plan_open(caller, ino, access, fetched.take())? {
                 Plan::Done(opened) => return Ok(opened),
                 Plan::Settle if self.settle(vec![Notice::Inode(ino)]).await => {}
-                Plan::Settle => self.drop_known(ino),
+                Plan::Settle => self.drop_known(ino).await,
                 Plan::Fetch => fetched = Some(self.fetch(ino).await?),
             }
         }
@@ -180,6 +180,7 @@ impl Fs {
             // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
             let fh = state.add_handle(handle(caller, ino, content, false, false));
+            state.end_redirect(caller.thread);
             return Opened { fh, direct: true, quiet: true };
         }
         // The redirect ends only after the handle holds the inode.

@@ -283,7 +283,7 @@ impl State {
             return vec![Notice::Entry(to.to_owned())];
         };
         self.move_name(ino, from, to, key);
-        let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0, &inode.body));
+        let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0 || inode.last, &inode.body));
         match inode {
             Some((_, Body::Key(known))) if known.revision == before => {
                 self.become_key(ino, to, key, meta.clone());

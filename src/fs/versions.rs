@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Notice;
-use super::drafts::{Draft, DraftId};
+use super::drafts::{Draft, DraftId, Purpose};
 use super::inodes::{Body, Ino, Inode, State};
 use super::unlink::unlinked;
 use crate::store::{Key, Meta};
@@ -60,8 +60,20 @@ impl State {
                 vec![Notice::Inode(ino)]
             }
             Body::Key(_) => {
+                let successor = (inode.last && inode.lookups > 0).then(|| inode.key.clone());
                 self.remove_name(name);
-                entry()
+                if let Some(key) = successor {
+                    if self.heralded {
+                        self.replaced.entry(name.to_owned()).or_insert(ino);
+                    }
+                    // Those that follow their key find it here.
+                    let ino = self.add_inode(name, &key, Body::Key(meta.clone()));
+                    self.names.insert(name.to_owned(), ino);
+                }
+                // Those who hold it let it follow its key at the end of that.
+                let mut notices = self.follow_again(ino);
+                notices.extend(entry());
+                notices
             }
             // Somebody else set the key of a file that is only local so far. Unless it is being written, it is
             // the key now.
@@ -154,6 +166,9 @@ impl State {
         if still_written {
             inode.body = Body::Draft(id);
             self.names.remove(name);
+        } else if draft.changed {
+            // Rewritten meanwhile, and closed: it becomes the key as any temporary file that is left alone.
+            draft.purpose = Purpose::Soft;
         } else {
             let key = inode.key.clone();
             self.remove_draft(id, Some(meta));

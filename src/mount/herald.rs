@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Starts to tell of changes. `device` is that of the mount. Called when the standard streams are those of the daemon: the
 /// herald keeps them.
 pub(super) fn start(fs: Arc<Fs>, mountpoint: PathBuf, device: u64) {
-    fs.herald().start();
+    fs.start_herald();
     let employ = move || {
         loop {
             let ended = serve(&fs, &mountpoint, device);

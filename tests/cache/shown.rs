@@ -290,6 +290,29 @@ fn a_key_that_is_renamed_to_a_backup_again_when_it_is_about_to_be_deleted_is_del
 }
 
 #[test]
+fn a_temporary_file_that_is_rewritten_while_it_becomes_a_key_becomes_it_again() {
+    block_on(async {
+        let files = Files::new(true);
+        files.make("k.tmp", "1").await;
+        let hold = files.at.double.hold("set_key_value", "k.tmp", After);
+        let tending = tokio::spawn(files.fs.clone().tend());
+        hold.reached().await;
+        let ino = files.lookup("k.tmp").await.attr.unwrap().ino;
+        let opened = files.fs.clone().open(CALLER, ino, WRITE).await.unwrap();
+        files.fs.write(opened.fh, 0, b"22").unwrap();
+        files.fs.clone().flush(CALLER, opened.fh, 0).await.unwrap();
+        files.fs.clone().release(opened.fh).await;
+        hold.release();
+        let stored = async || files.at.double.store.get_key_value(&"k.tmp".into()).await.unwrap().text;
+        while stored().await[..] != *b"22" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(files.size("k.tmp").await, Some(2));
+        tending.abort();
+    });
+}
+
+#[test]
 fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
     block_on(async {
         let files = Files::new(true);

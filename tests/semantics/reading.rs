@@ -3,6 +3,7 @@
 use std::fs;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -155,7 +156,7 @@ fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
     fs::write(mount.path("app"), "{\"v\":1}").unwrap();
     let elsewhere = Elsewhere::of(&mount);
     // In a mount namespace of its own, as a container has it.
-    let script = "touch app.json; mount --bind mnt/app app.json; echo ready; while read -r _; do cat app.json; stat -c \" %s\" app.json; done";
+    let script = "touch app.json; mount --bind mnt/app app.json; echo ready; while read -r only; do [ $only ] || cat app.json; stat -c \" %s\" app.json; done";
     let mut container = Command::new("unshare")
         .args(["-m", "sh", "-c", script])
         .current_dir(mount.home.path())
@@ -171,10 +172,11 @@ fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
         line
     };
     assert_eq!(line(), "ready\n");
-    let mut shown = || {
-        ask.write_all(b"\n").unwrap();
+    let mut answer = |question: &[u8]| {
+        ask.write_all(question).unwrap();
         line()
     };
+    let mut shown = || answer(b"\n");
     assert_eq!(shown(), "{\"v\":1} 7\n");
     fs::write(mount.path("app"), "{\"v\":22}").unwrap();
     assert_eq!(shown(), "{\"v\":22} 8\n");
@@ -183,11 +185,16 @@ fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
     assert_eq!(shown().split(' ').next(), Some("{\"v\":333}"));
     drop(reader);
     let replaced =
-        mount.sh("echo '{\"v\":4444}' > app.tmp$$ && mv app.tmp$$ app && sed -i s/4444/55555/ app");
+        mount.sh("printf %s '{\"v\":4444}' > app.tmp$$ && mv app.tmp$$ app && sed -i s/4444/55555/ app");
     assert!(replaced.status.success(), "{replaced:?}");
     assert!(shown().starts_with("{\"v\":55555}"));
     elsewhere.set("app", "{\"v\":6}");
     wait_for(Duration::from_secs(5), || shown().starts_with("{\"v\":6} "));
+    fs::set_permissions(mount.path("app"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut size = || answer(b"stat\n");
+    assert_eq!(size(), " 7\n");
+    elsewhere.set("app", "{\"v\":77777777}");
+    wait_for(Duration::from_secs(5), || size() == " 14\n");
     drop(ask);
     container.wait().unwrap();
 }
