@@ -231,11 +231,20 @@ fn who_watches_a_file_whose_attributes_were_changed_is_told_that_it_is_another()
     let (mount, elsewhere) = mounted();
     told_of_k(&mount, &elsewhere);
     let file = Watch::new(&mount.path("k"), &[]);
-    fs::set_permissions(mount.path("k"), fs::Permissions::from_mode(0o600)).unwrap();
-    fs::write(mount.path("k"), "22").unwrap();
+    let change = || {
+        fs::set_permissions(mount.path("k"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(mount.path("k"), "22").unwrap();
+    };
+    change();
     elsewhere.set("k", "333");
     file.until("DELETE_SELF");
     assert_eq!(text(mount.path("k")), "333");
+    change();
+    change();
+    let file = Watch::new(&mount.path("k"), &[]);
+    change();
+    elsewhere.set("k", "4444");
+    file.until("DELETE_SELF");
 }
 
 #[test]

@@ -336,6 +336,7 @@ impl State {
             return;
         }
         if let Some(inode) = self.inodes.remove(&ino) {
+            self.no_longer_replaced(&inode.name, Some(ino));
             match inode.body {
                 Body::Directory if named => self.forget_folder(&inode.name),
                 Body::Directory if self.vanished.get(&inode.name) == Some(&ino) => {

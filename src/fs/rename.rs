@@ -284,7 +284,7 @@ impl State {
         };
         self.move_name(ino, from, to, key);
         let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0 || inode.last, &inode.body));
-        match inode {
+        let mut notices = match inode {
             Some((_, Body::Key(known))) if known.revision == before => {
                 self.become_key(ino, to, key, meta.clone());
                 Vec::new()
@@ -292,12 +292,17 @@ impl State {
             // Readers keep the older version that they have open.
             Some((true, _)) => {
                 self.remove_name(to);
-                vec![Notice::Entry(to.to_owned())]
+                self.follow_again(ino)
             }
             _ => {
                 self.become_key(ino, to, key, meta.clone());
                 self.stale(ino)
             }
+        };
+        // What the kernel took along may be another inode, of an older version.
+        if self.named(to).is_none_or(|(_, inode)| inode.lookups == 0) {
+            notices.push(Notice::Entry(to.to_owned()));
         }
+        notices
     }
 }

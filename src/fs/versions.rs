@@ -166,10 +166,13 @@ impl State {
         if still_written {
             inode.body = Body::Draft(id);
             self.names.remove(name);
-        } else if draft.changed {
+        } else if draft.changed && !draft.text.is_empty() {
             // Rewritten meanwhile, and closed: it becomes the key as any temporary file that is left alone.
             draft.purpose = Purpose::Soft;
         } else {
+            if draft.changed {
+                inode.mark_stale();
+            }
             let key = inode.key.clone();
             self.remove_draft(id, Some(meta));
             self.become_key(ino, name, &key, meta.clone());
