@@ -41,7 +41,12 @@ impl Fs {
             Place::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
             Place::File(path) => {
                 self.forget_vanished(&path);
-                self.lookup_file(caller, path).await
+                let found = self.clone().lookup_file(caller, path.clone()).await?;
+                if found.attr.is_none() {
+                    // Who was sent to look again does not come back: it creates the file, or gives up.
+                    self.state.lock().end_retry(caller.thread, &path);
+                }
+                Ok(found)
             }
         }
     }

@@ -313,6 +313,26 @@ fn a_temporary_file_that_is_rewritten_while_it_becomes_a_key_becomes_it_again() 
 }
 
 #[test]
+fn a_writer_that_found_its_key_gone_has_an_inode_of_its_own_when_it_writes_the_next() {
+    block_on(async {
+        let files = Files::new(true);
+        files.at.set("k", "1").await.unwrap();
+        let ino = files.lookup("k").await.attr.unwrap().ino;
+        files.at.delete_elsewhere("k").await;
+        files.miss_changes().await;
+        assert_eq!(files.at.get("k").await.unwrap().value, None);
+        files.fs.clone().open(CALLER, ino, WRITE).await.unwrap_err();
+        assert_eq!(files.size("k").await, None);
+        files.make("k", "22").await;
+        let ino = files.lookup("k").await.attr.unwrap().ino;
+        files.fs.clone().open(CALLER, ino, WRITE).await.unwrap_err();
+        let own = files.lookup("k").await.attr.unwrap();
+        assert_ne!(own.ino, ino);
+        assert_eq!(own.number, ino);
+    });
+}
+
+#[test]
 fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
     block_on(async {
         let files = Files::new(true);
