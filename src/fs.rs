@@ -79,6 +79,24 @@ pub struct Settings {
 }
 
 #[cfg(test)]
+impl Fs {
+    /// A mount of a store that tells of its changes, without options and without a kernel, and another door to the store.
+    pub(crate) fn in_memory(max_age: std::time::Duration) -> (Arc<Self>, crate::store::MemoryStore) {
+        let store = crate::store::MemoryStore::new();
+        let elsewhere = store.another_door();
+        let bounds = crate::cache::Settings {
+            entries: std::num::NonZeroUsize::MIN.saturating_add(99),
+            bytes: 1000,
+            max_age,
+            max_stale: std::time::Duration::ZERO,
+        };
+        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
+        cache.set_pushed(true);
+        (Self::new(cache, Settings::plain()), elsewhere)
+    }
+}
+
+#[cfg(test)]
 impl Settings {
     /// Those of a mount without options, as root has it.
     pub(crate) fn plain() -> Self {

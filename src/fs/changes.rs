@@ -1,6 +1,5 @@
 //! What happens by itself: changes made by others come in, backups and temporary files come of age.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,12 +138,10 @@ impl Fs {
                 let keys = state.names.iter().filter(|(_, ino)| {
                     state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
                 });
-                let keys: HashMap<String, Ino> = keys.map(|(name, ino)| (name.clone(), *ino)).collect();
-                for name in keys.keys() {
-                    state.remove_name(name);
-                }
-                if self.herald.is_on() {
-                    state.note_replaced(keys);
+                let keys: Vec<(String, Ino)> = keys.map(|(name, ino)| (name.clone(), *ino)).collect();
+                for (name, ino) in keys {
+                    state.note_replaced(&name, ino);
+                    state.remove_name(&name);
                 }
                 state.touch("");
                 state.all_changed(self.drops_everything())
@@ -176,9 +173,8 @@ impl Fs {
         let mut notices = Vec::new();
         if missed {
             let mut state = self.state.lock();
-            if self.herald.is_on() {
-                let known = state.names.get(name).map(|ino| (name.to_owned(), *ino));
-                state.note_replaced(known);
+            if let Some(ino) = state.names.get(name).copied() {
+                state.note_replaced(name, ino);
             }
             state.gone(name);
             notices = Notice::of_name(name);
@@ -292,10 +288,10 @@ fn unlinked_elsewhere(state: &mut State, name: &str) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::{Caller, Drop, Kernel, ROOT, Settings};
+    use super::super::{Caller, Drop, Kernel, ROOT};
     use super::*;
-    use crate::cache::{self, Cache, FOREVER};
-    use crate::store::{Expect, MemoryStore};
+    use crate::cache::FOREVER;
+    use crate::store::Expect;
 
     const MAX_AGE: Duration = Duration::from_secs(3);
     const CALLER: Caller = Caller { thread: 0, uid: 0, gid: 0 };
@@ -322,15 +318,7 @@ mod tests {
     }
 
     fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Drop>>>) {
-        let bounds = cache::Settings {
-            entries: 100.try_into().unwrap(),
-            bytes: 1000,
-            max_age: MAX_AGE,
-            max_stale: Duration::ZERO,
-        };
-        let cache = Arc::new(Cache::new(Arc::new(MemoryStore::new()), bounds));
-        cache.set_pushed(true);
-        let (fs, notices) = (Fs::new(cache, Settings::plain()), Arc::default());
+        let ((fs, _), notices) = (Fs::in_memory(MAX_AGE), Arc::default());
         fs.attach(Box::new(Told { drops_everything, notices: Arc::clone(&notices) }));
         (fs, notices)
     }

@@ -402,26 +402,15 @@ fn nobody() -> Meta {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Access, ROOT, Settings};
+    use super::super::{Access, ROOT};
     use super::*;
-    use crate::cache::{self, Cache};
-    use crate::store::{Expect, MemoryStore, Store, Text};
+    use crate::store::{Expect, Store, Text};
 
     const HERALD: Caller = Caller { thread: 7, uid: 0, gid: 0 };
 
     #[tokio::test]
     async fn what_the_herald_creates_is_never_the_inode_that_goes_on_as_a_newer_version() {
-        let bounds = cache::Settings {
-            entries: 100.try_into().unwrap(),
-            bytes: 1000,
-            max_age: Duration::ZERO,
-            max_stale: Duration::ZERO,
-        };
-        let store = MemoryStore::new();
-        let elsewhere = store.another_door();
-        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
-        cache.set_pushed(true);
-        let fs = Fs::new(cache, Settings::plain());
+        let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         fs.start_herald();
         fs.herald().employ(HERALD.thread);
         let (key, text) = (Key::from("k"), Text::from(&b"1"[..]));

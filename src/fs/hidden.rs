@@ -84,10 +84,10 @@ impl Fs {
         if let Some(draft) = state.drafts.get_mut(&id) {
             draft.ino = ino;
         }
-        let kept = state.overrides.get(from).copied();
+        let attributes = state.overrides.get(from).copied();
         state.move_name(ino, from, to, target);
-        if let Some(kept) = kept {
-            state.overrides.insert(from.to_owned(), kept);
+        if let Some(attributes) = attributes {
+            state.overrides.insert(from.to_owned(), attributes);
         }
         // Who relies on the key, or deletes it, does so however often it is renamed.
         let (kept, endings) = state.hidden.get(from).map_or((0, 0), |before| (before.kept, before.endings));

@@ -229,9 +229,8 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use super::super::{Access, Caller, ROOT, Settings};
+    use super::super::{Access, Caller, ROOT};
     use super::*;
-    use crate::cache::{self, Cache};
     use crate::store::{Change, Expect, Key, MemoryStore, Store, Text};
 
     const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
@@ -266,17 +265,7 @@ mod tests {
 
     /// A mount with the key `k`, another door to its store, and the inode that was looked up.
     async fn mounted(kernel: &Slow) -> (Arc<Fs>, MemoryStore, Ino) {
-        let store = MemoryStore::new();
-        let elsewhere = store.another_door();
-        let bounds = cache::Settings {
-            entries: 100.try_into().unwrap(),
-            bytes: 1000,
-            max_age: Duration::ZERO,
-            max_stale: Duration::ZERO,
-        };
-        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
-        cache.set_pushed(true);
-        let fs = Fs::new(cache, Settings::plain());
+        let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         fs.attach(Box::new(kernel.clone()));
         fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();
         let ino = fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;

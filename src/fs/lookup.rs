@@ -29,6 +29,10 @@ impl Fs {
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.moving.try_read().ok();
         let found = self.clone().lookup_now(caller, within, name).await?;
+        if found.attr.is_none() {
+            // Who was sent to look again does not come back: it creates the file, or gives up.
+            self.state.lock().end_redirect(caller.thread);
+        }
         Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
     }
 
@@ -41,12 +45,7 @@ impl Fs {
             Place::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
             Place::File(path) => {
                 self.forget_vanished(&path);
-                let found = self.clone().lookup_file(caller, path.clone()).await?;
-                if found.attr.is_none() {
-                    // Who was sent to look again does not come back: it creates the file, or gives up.
-                    self.state.lock().end_retry(caller.thread, &path);
-                }
-                Ok(found)
+                self.lookup_file(caller, path).await
             }
         }
     }

@@ -260,24 +260,13 @@ pub(super) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool,
 mod tests {
     use std::time::Duration;
 
-    use super::super::{ROOT, Settings};
+    use super::super::ROOT;
     use super::*;
-    use crate::cache::{self, Cache};
-    use crate::store::{Key, MemoryStore, Store};
+    use crate::store::{Key, Store};
 
     #[tokio::test]
     async fn a_listing_that_is_newer_than_the_remembered_value_is_never_read_as_that_value() {
-        let store = MemoryStore::new();
-        let elsewhere = store.another_door();
-        let bounds = cache::Settings {
-            entries: 100.try_into().unwrap(),
-            bytes: 1000,
-            max_age: Duration::ZERO,
-            max_stale: Duration::ZERO,
-        };
-        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
-        cache.set_pushed(true);
-        let fs = Fs::new(cache, Settings::plain());
+        let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         let caller = Caller { thread: 1, uid: 0, gid: 0 };
         let text = |text: &str| Text::from(text.as_bytes());
         fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();

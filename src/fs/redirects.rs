@@ -52,13 +52,6 @@ impl State {
         redirect.is_some_and(|redirect| redirect.name == name && redirect.since.elapsed() < REDIRECT_LIFE)
     }
 
-    /// Forgets that `thread` was told to look `name` up again.
-    pub(super) fn end_retry(&mut self, thread: u32, name: &str) {
-        if self.redirects.get(&thread).is_some_and(|redirect| redirect.name == name) {
-            self.end_redirect(thread);
-        }
-    }
-
     /// Forgets the redirect of `thread`; the draft inode made for it goes if nothing took it up.
     pub(super) fn end_redirect(&mut self, thread: u32) {
         if let Some(redirect) = self.redirects.remove(&thread)

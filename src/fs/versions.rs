@@ -63,9 +63,7 @@ impl State {
                 let successor = (inode.last && inode.lookups > 0).then(|| inode.key.clone());
                 self.remove_name(name);
                 if let Some(key) = successor {
-                    if self.heralded {
-                        self.replaced.entry(name.to_owned()).or_insert(ino);
-                    }
+                    self.note_replaced(name, ino);
                     // Those that follow their key find it here.
                     let ino = self.add_inode(name, &key, Body::Key(meta.clone()));
                     self.names.insert(name.to_owned(), ino);
@@ -213,13 +211,12 @@ impl State {
         }
     }
 
-    /// Keeps in mind the inodes that files had when changes were missed.
-    pub(super) fn note_replaced(&mut self, files: impl IntoIterator<Item = (String, Ino)>) {
-        let inodes = &self.inodes;
-        self.replaced.retain(|_, ino| inodes.get(ino).is_some_and(|inode| inode.lookups > 0));
-        for (name, ino) in files {
-            // One that the kernel still knows although its name leads elsewhere is more likely to be watched.
-            self.replaced.entry(name).or_insert(ino);
+    /// Keeps in mind an inode that has lost its name to another one, if there may be some who watch it.
+    pub(super) fn note_replaced(&mut self, name: &str, ino: Ino) {
+        let is_known = |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.lookups > 0);
+        // One that the kernel still knows although its name leads elsewhere is more likely to be watched.
+        if self.heralded && is_known(&ino) && !self.replaced.get(name).is_some_and(is_known) {
+            self.replaced.insert(name.to_owned(), ino);
         }
     }
 

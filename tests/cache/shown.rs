@@ -74,6 +74,14 @@ impl Files {
         Self { at, fs, feed, drops, _home: home }
     }
 
+    /// Of a store that tells of its changes, with the key `k` that was set and looked at here.
+    async fn with_k() -> Self {
+        let files = Self::new(true);
+        files.at.set("k", "1").await.unwrap();
+        assert_eq!(files.size("k").await, Some(1));
+        files
+    }
+
     async fn lookup(&self, name: &str) -> Found {
         self.fs.clone().lookup(CALLER, ROOT, name.to_owned()).await.unwrap()
     }
@@ -143,9 +151,7 @@ fn a_new_file_that_is_empty_gives_way_to_a_key_although_the_store_was_down_when_
 #[test]
 fn a_file_renamed_onto_a_key_does_not_hide_a_newer_value_among_changes_that_were_missed() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         files.make("k.tmp", "333").await;
         let hold = files.at.double.hold("set_key_value", "k", After);
         let renaming = tokio::spawn(files.rename("k.tmp", "k"));
@@ -187,9 +193,7 @@ fn changes_missed_during_many_writes_are_told_to_the_kernel_once() {
 #[test]
 fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found_while_the_store_is_down() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         let meta = files.at.set_elsewhere("k", "22").await;
         files.at.double.fail(down());
         files.tell(Change::Set("k".into(), meta), "k").await;
@@ -223,9 +227,7 @@ fn what_is_read_of_an_older_version_is_not_what_the_kernel_takes_the_file_for() 
 #[test]
 fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
         files.make("k", "").await;
         assert_eq!(files.size("k").await, Some(0));
@@ -242,9 +244,7 @@ fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
 #[test]
 fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_to_be_deleted() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
         files.make("k.tmp", "1").await;
         let hold = files.at.double.hold("delete_key", "k", Before);
@@ -263,9 +263,7 @@ fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_t
 #[test]
 fn a_key_that_is_renamed_to_a_backup_again_when_it_is_about_to_be_deleted_is_deleted_once() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
         files.tell(Change::Everything, "k").await;
         let get = files.at.double.hold("get_key_value", "k", After);
@@ -335,9 +333,7 @@ fn a_writer_that_found_its_key_gone_has_an_inode_of_its_own_when_it_writes_the_n
 #[test]
 fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
     block_on(async {
-        let files = Files::new(true);
-        files.at.set("k", "1").await.unwrap();
-        assert_eq!(files.size("k").await, Some(1));
+        let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
         files.make("k.tmp", "1").await;
         let sets = files.at.calls("set_key_value");
