@@ -1,14 +1,13 @@
 //! Hostile and unlucky input: each gets its errno, the daemon stays up, and nothing stored changes.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
+use crate::common;
 use common::{Elsewhere, Mount, can_mount, close, errno};
 
 #[test]

@@ -2,41 +2,18 @@
 //! kind of store.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "behaviour/clients.rs"]
 mod clients;
-mod common;
-#[path = "behaviour/conflicts.rs"]
 mod conflicts;
-#[path = "behaviour/directories.rs"]
 mod directories;
-#[path = "behaviour/door.rs"]
-mod door;
-#[path = "etcd/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod etcd;
-#[path = "behaviour/in_process.rs"]
-mod in_process;
-#[path = "behaviour/kernel.rs"]
-mod kernel;
-#[path = "behaviour/limits.rs"]
+pub(crate) mod door;
+pub(crate) mod in_process;
+pub(crate) mod kernel;
 mod limits;
-#[path = "behaviour/names.rs"]
 mod names;
-#[path = "behaviour/naming.rs"]
 mod naming;
-#[path = "prefect/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod prefect;
-#[path = "behaviour/reading.rs"]
 mod reading;
-#[path = "behaviour/scratch.rs"]
 mod scratch;
-#[path = "serve/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod server;
-#[path = "behaviour/sys.rs"]
-mod sys;
-#[path = "behaviour/writing.rs"]
+pub(crate) mod sys;
 mod writing;
 
 use std::sync::Arc;
@@ -45,6 +22,10 @@ use std::time::Duration;
 use kvfs::fs::document::Validate;
 use kvfs::store::{PrefectCloudSettings, PrefectCloudStore, PrefectSettings, PrefectStore, Store};
 
+use crate::common;
+use crate::common::etcd;
+use crate::common::prefect;
+use crate::common::serve as server;
 use common::Mount;
 use door::Door;
 use in_process::InProcess;
@@ -133,8 +114,8 @@ macro_rules! tests {
             $(mod $file {
                 $(#[test]
                 fn $case() {
-                    if let Some(door) = crate::$door() {
-                        crate::$file::$case(&door);
+                    if let Some(door) = crate::behaviour::$door() {
+                        crate::behaviour::$file::$case(&door);
                     }
                 })+
             })+

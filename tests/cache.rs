@@ -1,21 +1,13 @@
 //! What the cache remembers and for how long, and how a store is kept from hanging.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "cache/double.rs"]
 mod double;
-#[path = "cache/flights.rs"]
 mod flights;
-#[path = "cache/guarded.rs"]
 mod guarded;
-#[path = "cache/listing.rs"]
 mod listing;
-#[path = "cache/memory.rs"]
 mod memory;
-#[path = "cache/outage.rs"]
 mod outage;
-#[path = "cache/pushed.rs"]
 mod pushed;
-#[path = "cache/shown.rs"]
 mod shown;
 
 use std::num::NonZeroUsize;

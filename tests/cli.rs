@@ -1,14 +1,13 @@
 //! The command line: starting, exit codes, messages, options, status.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use crate::common;
 use common::{KVFS, Mount, can_mount, errno, wait_for};
 use tempfile::TempDir;
 

@@ -1,22 +1,9 @@
 //! Mounts and servers on one real etcd cluster: what each sees of the others, while members come and go.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-#[path = "clusters/counter.rs"]
 mod counter;
-#[path = "clusters/history.rs"]
 mod history;
-#[path = "prefect/pipe.rs"]
-mod pipe;
-#[path = "serve/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod serve;
-#[path = "etcd/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod server;
-#[path = "clusters/serving.rs"]
 mod serving;
-#[path = "clusters/sharing.rs"]
 mod sharing;
 
 use std::fs;
@@ -24,6 +11,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::common;
+use crate::common::etcd as server;
+use crate::common::pipe;
+use crate::common::serve;
 use common::{Mount, can_mount};
 use server::Cluster;
 use tempfile::TempDir;

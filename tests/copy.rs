@@ -1,11 +1,6 @@
 //! `kvfs copy`: from any store to any other, with nothing dropped in silence.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-#[path = "serve/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod server;
-
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -15,6 +10,8 @@ use kvfs::store::{Expect, Key, SqliteStore, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::common;
+use crate::common::serve as server;
 use common::KVFS;
 use server::{KEY, Server};
 

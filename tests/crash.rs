@@ -3,8 +3,6 @@
 //! `KVFS_CRASHES` sets the number of kills (20), `KVFS_SEED` repeats a run's choices.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-#[path = "crash/load.rs"]
 mod load;
 
 use std::collections::BTreeMap;
@@ -20,6 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common;
 use common::{Mount, can_mount, is_running, wait_for};
 use load::{Event, Writer, start_reader};
 

@@ -1,34 +1,22 @@
 //! The `etcd` store against real clusters of one and of three members.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
-#[path = "etcd/auth.rs"]
 mod auth;
-mod common;
-#[path = "etcd/failover.rs"]
 mod failover;
-#[path = "etcd/listing.rs"]
 mod listing;
-#[path = "etcd/mounts.rs"]
 mod mounts;
-#[path = "prefect/pipe.rs"]
-mod pipe;
-#[path = "serve/server.rs"]
-mod serve;
-#[path = "etcd/server.rs"]
-mod server;
-#[path = "etcd/settled.rs"]
 mod settled;
-#[macro_use]
-#[path = "store/suite.rs"]
-mod suite;
-#[path = "etcd/tls.rs"]
 mod tls;
-#[path = "etcd/watching.rs"]
 mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common;
+use crate::common::etcd as server;
+use crate::common::pipe;
+use crate::common::serve;
+use crate::suite;
 use kvfs::store::{EtcdSettings, EtcdStore, Location, Store};
 use server::Shared;
 use settled::Settled;

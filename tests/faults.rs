@@ -2,15 +2,7 @@
 //! known values stay readable.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-#[path = "faults/matrix.rs"]
 mod matrix;
-#[path = "faults/proxy.rs"]
-mod proxy;
-#[path = "serve/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod server;
-#[path = "faults/shapes.rs"]
 mod shapes;
 
 use std::io::{Read, Write};
@@ -20,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
+use crate::common;
+use crate::common::proxy;
+use crate::common::serve as server;
 use common::{Mount, can_mount, close, errno, wait_for};
 use proxy::{Fault, Proxy, response};
 use server::{KEY, Server};

@@ -1,13 +1,12 @@
 //! What the kernel has to ask: the cost of this filesystem. Counted by the daemon, so true on any machine.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
 
+use crate::common;
 use common::{Mount, can_mount, wait_for};
 
 /// Messages since `before`, those of the counting itself and FORGET left out.

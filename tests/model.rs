@@ -3,25 +3,18 @@
 //! `KVFS_SEED` repeats a run, `KVFS_OPS` sets its length.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod common;
-#[path = "behaviour/door.rs"]
-mod door;
-#[path = "model/drafts.rs"]
 mod drafts;
-#[path = "behaviour/in_process.rs"]
-mod in_process;
-#[path = "behaviour/kernel.rs"]
-mod kernel;
-#[path = "model/reference.rs"]
 mod reference;
-#[path = "behaviour/sys.rs"]
-mod sys;
 
 use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libc::{O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC};
 
+use crate::behaviour::door;
+use crate::behaviour::in_process;
+use crate::behaviour::kernel;
+use crate::common;
 use door::{Door, Fd, Outcome};
 use in_process::InProcess;
 use kernel::Mounted;

@@ -1,18 +1,8 @@
 //! `--notify`: inotify tells of what others change, through a real kernel.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
-mod common;
-#[path = "etcd/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod etcd;
-#[path = "notify/load.rs"]
 mod load;
-#[path = "notify/missed.rs"]
 mod missed;
-#[path = "prefect/pipe.rs"]
-mod pipe;
-#[path = "serve/server.rs"]
-mod server;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -23,6 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::common;
+use crate::common::etcd;
+use crate::common::pipe;
+use crate::common::serve as server;
 use common::{Elsewhere, Mount, Raise, can_mount, errno, is_running, wait_for};
 use serde_json::json;
 use server::{KEY, Server};

@@ -2,12 +2,8 @@
 //! for the differences that are listed here because a flat directory of values wants them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod common;
-#[path = "oracle/files.rs"]
 mod files;
-#[path = "oracle/names.rs"]
 mod names;
-#[path = "oracle/sys.rs"]
 mod sys;
 
 use std::fs;
@@ -15,6 +11,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::common;
 use common::{Mount, can_mount};
 use files::{Open, Texts};
 

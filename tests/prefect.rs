@@ -1,34 +1,22 @@
 //! The `prefect` store against the real Prefect 3 server, its client and its command line.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
-#[path = "prefect/clients.rs"]
 mod clients;
-mod common;
-#[path = "prefect/copy.rs"]
 mod copy;
-#[path = "prefect/events.rs"]
 mod events;
-#[path = "prefect/files.rs"]
 mod files;
-#[path = "prefect/load.rs"]
 mod load;
-#[path = "prefect/paging.rs"]
 mod paging;
-#[path = "prefect/pipe.rs"]
-mod pipe;
-#[path = "faults/proxy.rs"]
-mod proxy;
-#[path = "prefect/secured.rs"]
 mod secured;
-#[path = "prefect/server.rs"]
-mod server;
-#[macro_use]
-#[path = "store/suite.rs"]
-mod suite;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common;
+use crate::common::pipe;
+use crate::common::prefect as server;
+use crate::common::proxy;
+use crate::suite;
 use common::Mount;
 use kvfs::store::{PrefectSettings, PrefectStore, Store};
 use server::Server;

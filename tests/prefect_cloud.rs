@@ -1,15 +1,7 @@
 //! The `prefect-cloud` store against `kvfs serve`.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
-mod common;
-#[path = "prefect_cloud/directories.rs"]
 mod directories;
-#[path = "serve/server.rs"]
-mod server;
-#[macro_use]
-#[path = "store/suite.rs"]
-mod suite;
-#[path = "prefect_cloud/tls.rs"]
 mod tls;
 
 use std::fs;
@@ -20,6 +12,9 @@ use std::time::Duration;
 use kvfs::store::{PrefectCloudSettings, PrefectCloudStore, Store};
 use serde_json::{Value, json};
 
+use crate::common;
+use crate::common::serve as server;
+use crate::suite;
 use common::{Mount, can_mount, close, errno, wait_for};
 use server::{KEY, Server};
 use suite::{Fresh, PATIENCE};

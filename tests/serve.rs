@@ -1,11 +1,7 @@
 //! `kvfs serve`, by the real Prefect 1.x client and by hand.
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
-#[path = "serve/abuse.rs"]
 mod abuse;
-mod common;
-#[path = "serve/server.rs"]
-mod server;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common;
+use crate::common::serve as server;
 use common::http::answer;
 use common::{Mount, can_mount, wait_for};
 use server::{KEY, Server, both, command};

@@ -1,35 +1,17 @@
 //! Everyday tools on real mounts: their exit codes, what they leave behind, and what reaches the store.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "tools/bench.rs"]
 mod bench;
-mod common;
-#[path = "tools/editors.rs"]
 mod editors;
-#[path = "etcd/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod etcd;
-#[path = "tools/files.rs"]
 mod files;
-#[path = "tools/locks.rs"]
 mod locks;
-#[path = "tools/names.rs"]
 mod names;
-#[path = "prefect/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod prefect;
-#[path = "tools/scripting.rs"]
 mod scripting;
-#[path = "tools/search.rs"]
 mod search;
-#[path = "serve/server.rs"]
-#[allow(dead_code, reason = "for another test too")]
-mod server;
-#[path = "tools/shell.rs"]
 mod shell;
-#[path = "tools/terminal.rs"]
 mod terminal;
 
+use crate::common;
 use bench::{Bench, Calls, On, PATIENCE, Past, Ran};
 use common::wait_for;
 
@@ -40,7 +22,7 @@ macro_rules! tests {
             $(mod $room {
                 $(#[test]
                 fn $case() {
-                    crate::$room::$case(crate::On::$on);
+                    crate::tools::$room::$case(crate::tools::On::$on);
                 })+
             })+
         }

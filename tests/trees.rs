@@ -1,21 +1,16 @@
 //! Keys with parts as directories, on a real mount.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-mod common;
-
-#[path = "trees/clash.rs"]
 mod clash;
-#[path = "trees/elsewhere.rs"]
 mod elsewhere;
-#[path = "trees/model.rs"]
 mod model;
-#[path = "trees/tools.rs"]
 mod tools;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::common;
 use common::{Elsewhere, KVFS, Mount, can_mount, errno};
 
 /// A mount in directories, and another door to its keys.

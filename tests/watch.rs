@@ -1,10 +1,6 @@
 //! `kvfs watch`: every change is told once, whoever made it.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
-mod common;
-#[path = "serve/server.rs"]
-mod server;
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common;
+use crate::common::serve as server;
 use common::{Elsewhere, Mount, can_mount, wait_for};
 use serde_json::{Value, json};
 use server::{KEY, Server};

@@ -12,23 +12,23 @@ use kvfs::store::{Expect, Key, Store};
 use tokio::runtime::Runtime;
 
 /// An errno, or what the call gave.
-pub(super) type Outcome<T> = Result<T, i32>;
+pub(crate) type Outcome<T> = Result<T, i32>;
 
 /// An open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Fd(pub(super) i32);
+pub(crate) struct Fd(pub(crate) i32);
 
 /// What stat(2) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) size: u64,
-    pub(super) links: u64,
-    pub(super) mode: u32,
-    pub(super) modified: SystemTime,
+pub(crate) struct Stat {
+    pub(crate) size: u64,
+    pub(crate) links: u64,
+    pub(crate) mode: u32,
+    pub(crate) modified: SystemTime,
 }
 
 /// A directory of keys, as a program sees it. Flags are those of open(2).
-pub(super) trait Door {
+pub(crate) trait Door {
     fn open(&self, name: &str, flags: i32) -> Outcome<Fd>;
     fn pread(&self, fd: Fd, at: u64, limit: usize) -> Outcome<Vec<u8>>;
     fn read(&self, fd: Fd, limit: usize) -> Outcome<Vec<u8>>;
@@ -58,7 +58,7 @@ pub(super) trait Door {
 
 impl dyn Door + '_ {
     /// open, write all, close; the first errno.
-    pub(super) fn save_with(&self, name: &str, flags: i32, text: impl AsRef<[u8]>) -> Outcome<()> {
+    pub(crate) fn save_with(&self, name: &str, flags: i32, text: impl AsRef<[u8]>) -> Outcome<()> {
         let fd = self.open(name, libc::O_WRONLY | flags)?;
         let written = self.write_all(fd, text.as_ref());
         let closed = self.close(fd);
@@ -66,11 +66,11 @@ impl dyn Door + '_ {
     }
 
     /// As `echo TEXT > NAME` does.
-    pub(super) fn save(&self, name: &str, text: impl AsRef<[u8]>) -> Outcome<()> {
+    pub(crate) fn save(&self, name: &str, text: impl AsRef<[u8]>) -> Outcome<()> {
         self.save_with(name, libc::O_CREAT | libc::O_TRUNC, text)
     }
 
-    pub(super) fn write_all(&self, fd: Fd, mut data: &[u8]) -> Outcome<()> {
+    pub(crate) fn write_all(&self, fd: Fd, mut data: &[u8]) -> Outcome<()> {
         while !data.is_empty() {
             let count = self.write(fd, data)?;
             data = &data[count..];
@@ -79,7 +79,7 @@ impl dyn Door + '_ {
     }
 
     /// All that an open file shows, whatever its position is.
-    pub(super) fn contents(&self, fd: Fd) -> Outcome<Vec<u8>> {
+    pub(crate) fn contents(&self, fd: Fd) -> Outcome<Vec<u8>> {
         let mut text = Vec::new();
         loop {
             let more = self.pread(fd, text.len() as u64, 1 << 16)?;
@@ -91,7 +91,7 @@ impl dyn Door + '_ {
     }
 
     /// The whole file of this name.
-    pub(super) fn load(&self, name: &str) -> Outcome<Vec<u8>> {
+    pub(crate) fn load(&self, name: &str) -> Outcome<Vec<u8>> {
         let fd = self.open(name, libc::O_RDONLY)?;
         let text = self.contents(fd);
         self.close(fd).and(text)
@@ -99,29 +99,29 @@ impl dyn Door + '_ {
 
     /// The whole file of this name as text; panics where there is none.
     #[track_caller]
-    pub(super) fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         String::from_utf8(self.load(name).unwrap()).unwrap()
     }
 
     /// The current version of a key as a reader that holds it open.
     #[track_caller]
-    pub(super) fn reader(&self, name: &str) -> Fd {
+    pub(crate) fn reader(&self, name: &str) -> Fd {
         self.open(name, libc::O_RDONLY).unwrap()
     }
 }
 
 /// Another client of the store.
-pub(super) struct Client {
+pub(crate) struct Client {
     store: Arc<dyn Store>,
     runtime: Runtime,
     /// Whether the store keeps the bytes, or the JSON that they stand for.
-    pub(super) keeps_bytes: bool,
+    pub(crate) keeps_bytes: bool,
     /// What its keys begin with, and the client does not say.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Client {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         Self { store, runtime: runtime.unwrap(), keeps_bytes: true, prefix: String::new() }
     }
@@ -130,13 +130,13 @@ impl Client {
         Key::from(format!("{}{key}", self.prefix))
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let entry = self.runtime.block_on(self.store.get_key_value(&self.key(key)));
         entry.ok().map(|entry| entry.text.to_vec())
     }
 
     /// What the files show of a text that was set elsewhere.
-    pub(super) fn shown(&self, text: &str) -> String {
+    pub(crate) fn shown(&self, text: &str) -> String {
         if self.keeps_bytes {
             return text.to_owned();
         }
@@ -144,17 +144,17 @@ impl Client {
         format!("{value:#}\n")
     }
 
-    pub(super) fn set(&self, key: &str, text: &str) {
+    pub(crate) fn set(&self, key: &str, text: &str) {
         let text = text.as_bytes().into();
         self.runtime.block_on(self.store.set_key_value(&self.key(key), text, Expect::Anything)).unwrap();
     }
 
-    pub(super) fn delete(&self, key: &str) {
+    pub(crate) fn delete(&self, key: &str) {
         self.runtime.block_on(self.store.delete_key(&self.key(key), Expect::Anything)).unwrap();
     }
 
     /// Every key and its value.
-    pub(super) fn all(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn all(&self) -> BTreeMap<String, Vec<u8>> {
         let listing = self.runtime.block_on(self.store.list_keys()).unwrap();
         let keys = listing
             .into_iter()
@@ -164,12 +164,12 @@ impl Client {
 }
 
 /// The errno of a failed call.
-pub(super) fn errno(error: &io::Error) -> i32 {
+pub(crate) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// The rejected texts below `directory`, without their reasons and without deleted values.
-pub(super) fn kept_in(directory: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn kept_in(directory: &Path) -> Vec<Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     let texts =

@@ -40,7 +40,7 @@ struct Table {
 }
 
 /// A directory of a store in memory.
-pub(super) struct InProcess {
+pub(crate) struct InProcess {
     fs: Arc<Fs>,
     table: Mutex<Table>,
     client: Client,
@@ -49,7 +49,7 @@ pub(super) struct InProcess {
 }
 
 impl InProcess {
-    pub(super) fn new(validate: Validate) -> Self {
+    pub(crate) fn new(validate: Validate) -> Self {
         let home = TempDir::new().unwrap();
         let memory = MemoryStore::new();
         let client = Client::new(Arc::new(memory.another_door()));
@@ -80,13 +80,13 @@ impl InProcess {
     }
 
     /// Looks after backups and temporary files too, as a mount does.
-    pub(super) fn tended(self) -> Self {
+    pub(crate) fn tended(self) -> Self {
         self.runtime.spawn(self.fs.clone().tend());
         self
     }
 
     /// Drops all references but those of open files, as the kernel does when it needs memory.
-    pub(super) fn drop_caches(&self) {
+    pub(crate) fn drop_caches(&self) {
         let idle: Vec<(Ino, u64)> = {
             let mut table = self.table.lock();
             let Table { open, lookups, .. } = &mut *table;
@@ -112,7 +112,7 @@ impl InProcess {
     }
 
     /// The next open of `name` is sent to where it leads now.
-    pub(super) fn remember(&self, name: &str) {
+    pub(crate) fn remember(&self, name: &str) {
         let ino = self.expect(name).unwrap().ino;
         self.table.lock().remembered.insert(name.to_owned(), ino);
     }

@@ -27,8 +27,8 @@ static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 const KEPT: &str = "kept";
 
 /// A mount and the files this process has open on it.
-pub(super) struct Mounted {
-    pub(super) mount: Mount,
+pub(crate) struct Mounted {
+    pub(crate) mount: Mount,
     /// Where the files are.
     dir: PathBuf,
     files: Mutex<HashMap<Fd, File>>,
@@ -39,12 +39,12 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    pub(super) fn memory(args: &[&str]) -> Self {
+    pub(crate) fn memory(args: &[&str]) -> Self {
         let alone = ONE_AT_A_TIME.lock();
         Self::new(Mount::memory(args), None, alone)
     }
 
-    pub(super) fn sqlite(args: &[&str]) -> Self {
+    pub(crate) fn sqlite(args: &[&str]) -> Self {
         let alone = ONE_AT_A_TIME.lock();
         let mount = Mount::sqlite(args);
         let location = Location::Sqlite(mount.home.path().join("kv.db"));
@@ -53,7 +53,7 @@ impl Mounted {
     }
 
     /// A mount of what a server keeps, and another client of it; `None` if there is no such server.
-    pub(super) fn served<S: Any>(
+    pub(crate) fn served<S: Any>(
         keeps_bytes: bool,
         start: impl FnOnce() -> Option<(S, Mount, Arc<dyn Store>)>,
     ) -> Option<Self> {
@@ -72,7 +72,7 @@ impl Mounted {
     }
 
     /// The files of the keys that begin with `prefix`, in the directory of that name.
-    pub(super) fn below(mut self, prefix: &str) -> Self {
+    pub(crate) fn below(mut self, prefix: &str) -> Self {
         self.dir = self.mount.path(prefix);
         // Others may delete all keys there.
         fs::create_dir_all(self.dir.join(KEPT)).unwrap();
@@ -100,7 +100,7 @@ impl Drop for Mounted {
 }
 
 /// Opens `path` with the flags of open(2), whatever their combination.
-pub(super) fn open_with(path: &std::path::Path, flags: i32, mode: u32) -> io::Result<File> {
+pub(crate) fn open_with(path: &std::path::Path, flags: i32, mode: u32) -> io::Result<File> {
     let access = flags & libc::O_ACCMODE;
     let mut options = OpenOptions::new();
     options.read(access != libc::O_WRONLY).write(access != libc::O_RDONLY);

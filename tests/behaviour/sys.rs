@@ -9,13 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// close(2), with the errno that dropping a `File` swallows.
-pub(super) fn close(file: File) -> io::Result<()> {
+pub(crate) fn close(file: File) -> io::Result<()> {
     // SAFETY: the descriptor is ours alone and is not used again.
     outcome(unsafe { libc::close(file.into_raw_fd()) }.into()).map(drop)
 }
 
 /// renameat2(2) of two absolute paths.
-pub(super) fn rename_with(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
+pub(crate) fn rename_with(from: &Path, to: &Path, flags: u32) -> io::Result<()> {
     let (from, to) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
     let at = libc::AT_FDCWD;
     // SAFETY: both paths are NUL-terminated and outlive the call.
@@ -27,40 +27,40 @@ fn outcome(result: i64) -> io::Result<i64> {
 }
 
 /// truncate(2).
-pub(super) fn truncate(path: &Path, size: u64) -> io::Result<()> {
+pub(crate) fn truncate(path: &Path, size: u64) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path is NUL-terminated and outlives the call.
     outcome(unsafe { libc::truncate(path.as_ptr(), size.cast_signed()) }.into()).map(drop)
 }
 
 /// fallocate(2) from the start of a file.
-pub(super) fn allocate(file: &File, mode: i32, size: u64) -> io::Result<()> {
+pub(crate) fn allocate(file: &File, mode: i32, size: u64) -> io::Result<()> {
     // SAFETY: the descriptor is open.
     outcome(unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, size.cast_signed()) }.into()).map(drop)
 }
 
 /// A directory stream of opendir(3).
-pub(super) struct Stream(*mut libc::DIR);
+pub(crate) struct Stream(*mut libc::DIR);
 
 impl Stream {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the path is NUL-terminated and outlives the call.
         let stream = unsafe { libc::opendir(path.as_ptr()) };
         if stream.is_null() { Err(io::Error::last_os_error()) } else { Ok(Self(stream)) }
     }
 
-    pub(super) fn tell(&self) -> i64 {
+    pub(crate) fn tell(&self) -> i64 {
         // SAFETY: the stream is open.
         unsafe { libc::telldir(self.0) }
     }
 
-    pub(super) fn seek(&self, position: i64) {
+    pub(crate) fn seek(&self, position: i64) {
         // SAFETY: as above; the position is one of this stream.
         unsafe { libc::seekdir(self.0, position) }
     }
 
-    pub(super) fn rewind(&self) {
+    pub(crate) fn rewind(&self) {
         // SAFETY: as above.
         unsafe { libc::rewinddir(self.0) }
     }

@@ -1,8 +1,14 @@
 //! A real mount of the built binary, unmounted when dropped.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod etcd;
 pub mod http;
+pub mod pipe;
 pub mod port;
+pub mod prefect;
+pub mod proxy;
+pub mod serve;
+pub mod shared;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

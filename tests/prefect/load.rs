@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::PATIENCE;
 use super::common::{Mount, Raise, can_mount, close, wait_for};
 use super::proxy::Proxy;
-use super::server::{PATIENT, Server};
+use super::server::{PATIENT, Process, Server};
 
 #[test]
 fn a_thousand_variables_are_listed_and_read_in_six_requests_and_a_set_is_one() {
@@ -96,7 +96,7 @@ fn set(path: &Path, number: u64) -> Result<(), i32> {
 
 #[test]
 fn a_restart_of_the_server_is_survived_under_load() {
-    let Some(mut server) = can_mount().then(Server::fresh).flatten() else { return };
+    let Some(mut server) = can_mount().then(|| Process::with(&[])).flatten() else { return };
     server.create(&json!({"name": "read", "value": "as it was"}));
     let mount = Mount::prefect(&server.address, &["--max-age", "50ms", "--timeout", "5s"]);
     let (over, reads, writes, failures) =

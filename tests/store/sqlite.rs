@@ -1,16 +1,10 @@
 //! The embedded store: the suite, and what only it promises.
 
-#[path = "sqlite/commit.rs"]
 mod commit;
-#[path = "sqlite/damaged.rs"]
 mod damaged;
-#[path = "sqlite/foreign.rs"]
 mod foreign;
-#[path = "sqlite/full.rs"]
 mod full;
-#[path = "sqlite/readonly.rs"]
 mod readonly;
-#[path = "sqlite/shared.rs"]
 mod shared;
 
 use std::path::Path;

@@ -10,10 +10,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::etcd;
+use crate::common::prefect;
+use crate::common::serve::{KEY, Server};
 use crate::common::{Mount, can_mount, wait_for};
-use crate::etcd;
-use crate::prefect;
-use crate::server::{KEY, Server};
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);

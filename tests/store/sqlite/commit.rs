@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::{close, fresh, open, raw};
-use crate::process;
+use crate::store::process;
 use crate::suite::{Bench, block_on};
 
 /// Commits in the write-ahead log of the database at `path`: its frames that name the size of the database.

@@ -7,7 +7,7 @@ use kvfs::store::{Change, Error, Expect};
 use tempfile::TempDir;
 
 use super::{create, files, open, try_open};
-use crate::process;
+use crate::store::process;
 use crate::suite::{Bench, block_on};
 
 /// Shows the directory `$D/rw` at `$D/ro` for reading only.

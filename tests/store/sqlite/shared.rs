@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{close, open, raw};
-use crate::process;
+use crate::store::process;
 use crate::suite::block_on;
 use crate::suite::concurrency::increment;
 

@@ -2,21 +2,13 @@
 //! returns a [`Fresh`] store. `conformance!(fresh, bytes)` leaves out ids that outlive a rename,
 //! `conformance!(fresh, json)` what only a store of bytes promises, and the feed, too.
 
-#[path = "suite/concurrency.rs"]
 pub(crate) mod concurrency;
-#[path = "suite/expect.rs"]
 pub(crate) mod expect;
-#[path = "suite/feed.rs"]
 pub(crate) mod feed;
-#[path = "suite/keys.rs"]
 pub(crate) mod keys;
-#[path = "suite/rename.rs"]
 pub(crate) mod rename;
-#[path = "suite/renames.rs"]
 pub(crate) mod renames;
-#[path = "suite/values.rs"]
 pub(crate) mod values;
-#[path = "suite/versions.rs"]
 pub(crate) mod versions;
 
 use std::any::Any;

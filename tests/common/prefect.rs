@@ -1,66 +1,54 @@
-//! The real Prefect 3 server, one for all tests of a program, and its programs.
+//! The real Prefect 3 server, and its programs.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::http::{exchange, prefect_bin};
-use super::common::port::Port;
-use super::common::wait_for;
+use crate::common::http::{exchange, prefect_bin};
+use crate::common::port::Port;
+use crate::common::shared::{Lease, Run};
+use crate::common::wait_for;
 
 /// A first start compiles all of Prefect.
 const START: Duration = Duration::from_mins(3);
 
 /// For mounts of it: it shares the machine with the tests, and nothing there measures time.
-pub(super) const PATIENT: [&str; 2] = ["--timeout", "30s"];
+pub(crate) const PATIENT: [&str; 2] = ["--timeout", "30s"];
 
-/// The server without any variable, for one test at a time.
-pub(super) struct Server {
+/// The server that all tests of a run share, without any variable, for one test at a time.
+pub(crate) struct Server {
     api: Api,
-    process: MutexGuard<'static, Option<Process>>,
+    _lease: Lease,
 }
 
 /// What the server is asked, from any thread.
 #[derive(Clone)]
-pub(super) struct Api {
-    pub(super) address: String,
+pub(crate) struct Api {
+    pub(crate) address: String,
 }
 
 impl Server {
     /// `None`, with a line that says why, where Prefect is not installed.
-    pub(super) fn fresh() -> Option<Self> {
-        static PROCESS: Mutex<Option<Process>> = Mutex::new(None);
-        let mut process = PROCESS.lock();
+    pub(crate) fn fresh() -> Option<Self> {
         bin()?;
-        let running = process.get_or_insert_with(|| Process::new(&[]));
-        // A test that failed may have left it stopped.
-        running.start();
-        running.wipe();
-        let api = Api { address: running.address.clone() };
-        Some(Self { api, process })
-    }
-
-    /// Ends the process; the variables stay.
-    pub(super) fn stop(&mut self) {
-        if let Some(process) = &mut *self.process {
-            process.stop();
-        }
-    }
-
-    /// Starts it again at the same address, if it is stopped.
-    pub(super) fn start(&mut self) {
-        if let Some(process) = &mut *self.process {
-            process.start();
-        }
+        let lease = Run::current().lease("prefect", |run| {
+            let port = Port::reserve();
+            let home = run.keep(|home| command(&port.address(), home));
+            let api = Api { address: port.address() };
+            wait_for(START, || api.is_healthy());
+            Some(format!("{} {}", api.address, home.display()))
+        })?;
+        let (address, home) = lease.told.split_once(' ').unwrap();
+        wipe(Path::new(home));
+        Some(Self { api: Api { address: address.to_owned() }, _lease: lease })
     }
 }
 
@@ -74,8 +62,13 @@ impl Deref for Server {
 
 impl Api {
     /// The address of the API.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/api", self.address)
+    }
+
+    fn is_healthy(&self) -> bool {
+        let healthy = |stream| exchange(stream, "GET /api/health HTTP/1.1", b"").0 == 200;
+        TcpStream::connect(&self.address).is_ok_and(healthy)
     }
 
     /// What the server says once it is not too busy.
@@ -91,13 +84,13 @@ impl Api {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<Value> {
         let (status, variable) = self.send("GET", &format!("/variables/name/{name}"), &Value::Null);
         assert!(status == 200 || status == 404, "{status} {variable}");
         (status == 200).then_some(variable)
     }
 
-    pub(super) fn set(&self, name: &str, value: &Value) {
+    pub(crate) fn set(&self, name: &str, value: &Value) {
         let (status, answer) =
             self.send("PATCH", &format!("/variables/name/{name}"), &json!({"value": value}));
         if status == 404 {
@@ -107,23 +100,23 @@ impl Api {
         }
     }
 
-    pub(super) fn rename(&self, from: &str, to: &str) {
+    pub(crate) fn rename(&self, from: &str, to: &str) {
         let (status, answer) = self.send("PATCH", &format!("/variables/name/{from}"), &json!({"name": to}));
         assert_eq!(status, 204, "{answer}");
     }
 
-    pub(super) fn create(&self, variable: &Value) {
+    pub(crate) fn create(&self, variable: &Value) {
         let (status, answer) = self.send("POST", "/variables/", variable);
         assert_eq!(status, 201, "{answer}");
     }
 
-    pub(super) fn delete(&self, name: &str) {
+    pub(crate) fn delete(&self, name: &str) {
         let (status, answer) = self.send("DELETE", &format!("/variables/name/{name}"), &Value::Null);
         assert_eq!(status, 204, "{name}: {answer}");
     }
 
     /// Every name and its value.
-    pub(super) fn all(&self) -> BTreeMap<String, Value> {
+    pub(crate) fn all(&self) -> BTreeMap<String, Value> {
         let mut all = BTreeMap::new();
         loop {
             let page = json!({"offset": all.len(), "sort": "NAME_ASC"});
@@ -138,12 +131,12 @@ impl Api {
         }
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.all().into_keys().collect()
     }
 
     /// A program of Prefect 3, set up for this server.
-    pub(super) fn prefect(&self, program: &str) -> Command {
+    pub(crate) fn prefect(&self, program: &str) -> Command {
         let mut command = Command::new(bin().unwrap().join(program));
         command.env("PREFECT_API_URL", self.url()).stdin(Stdio::null());
         quiet(&mut command);
@@ -152,8 +145,8 @@ impl Api {
 }
 
 /// A server of its own; ended when dropped, or with the program of the tests.
-pub(super) struct Process {
-    pub(super) address: String,
+pub(crate) struct Process {
+    api: Api,
     _port: Port,
     home: TempDir,
     settings: &'static [(&'static str, &'static str)],
@@ -161,61 +154,72 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn new(settings: &'static [(&'static str, &'static str)]) -> Self {
-        let port = Port::reserve();
-        Self { address: port.address(), _port: port, home: TempDir::new().unwrap(), settings, running: None }
-    }
-
     /// Starts a server with these settings; `None` where Prefect is not installed.
-    pub(super) fn with(settings: &'static [(&'static str, &'static str)]) -> Option<Self> {
+    pub(crate) fn with(settings: &'static [(&'static str, &'static str)]) -> Option<Self> {
         bin()?;
-        let mut process = Self::new(settings);
+        let port = Port::reserve();
+        let api = Api { address: port.address() };
+        let mut process = Self { api, _port: port, home: TempDir::new().unwrap(), settings, running: None };
         process.start();
         Some(process)
     }
 
-    fn start(&mut self) {
-        if self.running.is_some() {
-            return;
-        }
-        let (host, port) = self.address.split_once(':').unwrap();
+    /// Starts it again at the same address.
+    pub(crate) fn start(&mut self) {
+        let server = command(&self.address, self.home.path());
         let mut command = Command::new("sh");
-        // Statics are not dropped: the end of standard input tells the end of the tests, a line that of the server.
+        // The end of standard input tells the end of the tests, a line that of the server.
         command.args([
             "-c",
             r#""$@" & server=$!; read -r _ || over=1; kill $server; wait $server
                [ -z "$over" ] || rm -rf "$PREFECT_HOME""#,
             "sh",
         ]);
-        command.arg(bin().unwrap().join("prefect"));
-        command.args(["server", "start", "--no-ui", "--host", host, "--port", port]);
+        command.arg(server.get_program()).args(server.get_args());
+        command.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command
-            .env("PREFECT_HOME", self.home.path())
             .envs(self.settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        quiet(&mut command);
         let child = self.running.insert(command.spawn().unwrap());
         wait_for(START, || {
             assert!(child.try_wait().unwrap().is_none(), "the Prefect server ended");
-            let healthy = |stream| exchange(stream, "GET /api/health HTTP/1.1", b"").0 == 200;
-            TcpStream::connect(&self.address).is_ok_and(healthy)
+            self.api.is_healthy()
         });
     }
 
-    /// A request for each variable would take longer than most tests.
-    fn wipe(&self) {
-        let database = Connection::open(self.home.path().join("prefect.db")).unwrap();
-        database.busy_timeout(START).unwrap();
-        database.execute("DELETE FROM variable", []).unwrap();
-    }
-
-    fn stop(&mut self) {
+    /// Ends the process; the variables stay.
+    pub(crate) fn stop(&mut self) {
         let Some(mut child) = self.running.take() else { return };
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         child.wait().unwrap();
     }
+}
+
+impl Deref for Process {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+/// What starts a server at this address that keeps its database below `home`.
+fn command(address: &str, home: &Path) -> Command {
+    let (host, port) = address.split_once(':').unwrap();
+    let mut command = Command::new(bin().unwrap().join("prefect"));
+    command.args(["server", "start", "--no-ui", "--host", host, "--port", port]);
+    command.env("PREFECT_HOME", home);
+    quiet(&mut command);
+    command
+}
+
+/// A request for each variable would take longer than most tests.
+fn wipe(home: &Path) {
+    let database = Connection::open(home.join("prefect.db")).unwrap();
+    database.busy_timeout(START).unwrap();
+    database.execute("DELETE FROM variable", []).unwrap();
 }
 
 impl Drop for Process {

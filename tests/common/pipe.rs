@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 /// A pipe before `behind`; the thread that listens lives as long as the tests.
-pub(super) struct Pipe {
-    pub(super) address: String,
+pub(crate) struct Pipe {
+    pub(crate) address: String,
     open: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
     behind: Arc<Mutex<String>>,
@@ -20,7 +20,7 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    pub(super) fn before(behind: &str) -> Self {
+    pub(crate) fn before(behind: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
@@ -54,7 +54,7 @@ impl Pipe {
     }
 
     /// Ends all connections, and each new one at once.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.open.store(false, Ordering::SeqCst);
         for stream in self.streams.lock().drain(..) {
             // The other end may have gone first.
@@ -64,28 +64,28 @@ impl Pipe {
 
     /// Connections stay and are made, but nothing gets through, until it is mended.
     #[allow(dead_code, reason = "each test file uses its own part")]
-    pub(super) fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
     }
 
     /// As [`Pipe::hold`], once `last` has got through.
     #[allow(dead_code, reason = "each test file uses its own part")]
-    pub(super) fn hold_after(&self, last: &'static str) {
+    pub(crate) fn hold_after(&self, last: &'static str) {
         *self.last.lock() = Some(last);
     }
 
     #[allow(dead_code, reason = "each test file uses its own part")]
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::SeqCst)
     }
 
     /// New connections lead to another server.
     #[allow(dead_code, reason = "each test file uses its own part")]
-    pub(super) fn lead_to(&self, behind: &str) {
+    pub(crate) fn lead_to(&self, behind: &str) {
         behind.clone_into(&mut self.behind.lock());
     }
 
-    pub(super) fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.held.store(false, Ordering::SeqCst);
         self.open.store(true, Ordering::SeqCst);
     }

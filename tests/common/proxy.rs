@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 /// What becomes of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// They are passed on, and so are the answers.
     None,
     /// Nobody listens.
@@ -36,7 +36,7 @@ pub(super) enum Fault {
 }
 
 /// All bytes of an answer.
-pub(super) fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
         .into()
@@ -52,14 +52,14 @@ struct Shared {
 }
 
 /// The misbehaving server; ended when dropped.
-pub(super) struct Proxy {
-    pub(super) address: String,
+pub(crate) struct Proxy {
+    pub(crate) address: String,
     shared: Arc<Shared>,
     listener: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Proxy {
-    pub(super) fn before(behind: &str) -> Self {
+    pub(crate) fn before(behind: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shared = Arc::new(Shared {
             behind: behind.to_owned(),
@@ -75,7 +75,7 @@ impl Proxy {
     }
 
     /// What becomes of requests from now on; those that hang end.
-    pub(super) fn set(&self, fault: &Fault) {
+    pub(crate) fn set(&self, fault: &Fault) {
         *self.shared.fault.lock() = fault.clone();
         self.shared.changed.notify_all();
         if *fault == Fault::Refuse {
@@ -86,7 +86,7 @@ impl Proxy {
     }
 
     /// How many requests have come in.
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
@@ -189,7 +189,7 @@ impl Shared {
 }
 
 /// The next request, head and body; `None` at the end.
-pub(super) fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+pub(crate) fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
     let (mut bytes, mut piece) = (Vec::new(), [0; 1 << 14]);
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -13,23 +13,23 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::http::{exchange, prefect_bin};
-use super::common::{KVFS, wait_for};
+use crate::common::http::{exchange, prefect_bin};
+use crate::common::{KVFS, wait_for};
 
-pub(super) const KEY: &str = "pcu_secret123";
+pub(crate) const KEY: &str = "pcu_secret123";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server with the API key [`KEY`]; ended when dropped.
-pub(super) struct Server {
-    pub(super) home: TempDir,
-    pub(super) address: String,
+pub(crate) struct Server {
+    pub(crate) home: TempDir,
+    pub(crate) address: String,
     child: Child,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
 
 /// The binary with its directories moved below `home`.
-pub(super) fn command(home: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(KVFS);
     command
         .arg("serve")
@@ -45,11 +45,11 @@ pub(super) fn command(home: &Path, args: &[&str]) -> Command {
 }
 
 impl Server {
-    pub(super) fn memory() -> Self {
+    pub(crate) fn memory() -> Self {
         Self::start(TempDir::new().unwrap(), &["memory:"])
     }
 
-    pub(super) fn start(home: TempDir, args: &[&str]) -> Self {
+    pub(crate) fn start(home: TempDir, args: &[&str]) -> Self {
         let mut command = command(home.path(), args);
         if !args.iter().any(|arg| arg.contains("keys") || arg.contains("no-auth")) {
             command.env("KVFS_API_KEY", KEY);
@@ -57,7 +57,7 @@ impl Server {
         Self::spawn(home, command)
     }
 
-    pub(super) fn spawn(home: TempDir, mut command: Command) -> Self {
+    pub(crate) fn spawn(home: TempDir, mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// What the server has logged so far, complete while it runs.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         if let Ok(mut stream) = TcpStream::connect(&self.address) {
             let mark = format!("/mark-{}", MARKS.fetch_add(1, Ordering::Relaxed));
@@ -87,19 +87,19 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The most memory that the server has had so far, in KiB.
-    pub(super) fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Connections that the server has open.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
         let socket = |fd: &std::fs::DirEntry| {
             // Closed since it was listed.
@@ -108,28 +108,28 @@ impl Server {
         open.filter(socket).count()
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
     }
 
     /// Waits for the end; returns the exit code.
-    pub(super) fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
-    pub(super) fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
     /// Sends one request of any kind; returns status, head and body.
-    pub(super) fn send(&self, head: &str, body: &[u8]) -> (u16, String, String) {
+    pub(crate) fn send(&self, head: &str, body: &[u8]) -> (u16, String, String) {
         exchange(self.connect(), head, body)
     }
 
     /// Posts a GraphQL request with the API key.
-    pub(super) fn post(&self, body: &Value) -> (u16, Value) {
+    pub(crate) fn post(&self, body: &Value) -> (u16, Value) {
         let head = format!("POST / HTTP/1.1\r\nAuthorization: Bearer {KEY}");
         let (status, _, body) = self.send(&head, body.to_string().as_bytes());
         (status, serde_json::from_str(&body).unwrap())
@@ -137,25 +137,25 @@ impl Server {
 
     /// The data of a query that must succeed.
     #[track_caller]
-    pub(super) fn data(&self, query: &str, variables: Value) -> Value {
+    pub(crate) fn data(&self, query: &str, variables: Value) -> Value {
         let (status, mut answer) = self.post(&json!({"query": query, "variables": variables}));
         assert!(status == 200 && answer.get("errors").is_none(), "{query}: {status} {answer}");
         answer["data"].take()
     }
 
-    pub(super) fn set(&self, key: &str, value: Value) -> String {
+    pub(crate) fn set(&self, key: &str, value: Value) -> String {
         const SET: &str = "mutation($input: set_key_value_input!) { set_key_value(input: $input) { id } }";
         let data = self.data(SET, json!({"input": {"key": key, "value": value}}));
         data["set_key_value"]["id"].as_str().unwrap().to_owned()
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<Value> {
         let query = format!("query {{ key_value(where: {{ key: {{ _eq: {} }} }}) {{ value }} }}", json!(key));
         self.data(&query, Value::Null)["key_value"].get(0).map(|row| row["value"].clone())
     }
 
     /// A program of the real Prefect 1.x client, set up for this server; `None` where it is not installed.
-    pub(super) fn prefect(&self, program: &str) -> Option<Command> {
+    pub(crate) fn prefect(&self, program: &str) -> Option<Command> {
         let bin = prefect_bin("prefect-1.4.1")?;
         let mut command = Command::new(bin.join(program));
         command
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// Runs a script with the real client; it must say `passed`.
-    pub(super) fn runs(&self, script: &str) {
+    pub(crate) fn runs(&self, script: &str) {
         let Some(mut python) = self.prefect("python") else { return };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(script);
         let out = python.env("PREFECT__CLOUD__API_KEY", KEY).arg(script).output().unwrap();
@@ -192,6 +192,6 @@ fn keep(mut lines: BufReader<ChildStderr>, log: &Mutex<String>) {
     }
 }
 
-pub(super) fn both(out: &Output) -> String {
+pub(crate) fn both(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
