@@ -1,8 +1,8 @@
-//! Notices what other processes wrote: inotify says that the log file moved, `PRAGMA data_version` whether a
-//! commit was behind it, and the `change` table what it was.
+//! Notices what other processes wrote: each writer touches the log once its commit can be seen, of which inotify tells;
+//! `PRAGMA data_version` says whether there was a commit, and the `change` table what it was.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,14 +14,19 @@ use super::pool::Pool;
 use super::schema;
 use crate::store::{Change, Error, Result};
 
-/// File systems without inotify for other machines' or containers' writes are looked at this often.
-const FALLBACK: Duration = Duration::from_millis(500);
+/// How often the log is looked at all the same: inotify tells nothing of a writer on another machine or below a strange
+/// filesystem.
+const TICK: Duration = Duration::from_millis(500);
 
-/// How long writes to the log are let settle before they are looked at.
+/// How long nothing is looked at after a look, so that many small commits are read together.
 const SETTLE: Duration = Duration::from_millis(1);
 
 /// Starts the feed: all changes from now on.
 pub(super) fn start(pool: &Arc<Pool>) -> Result<UnboundedReceiver<Change>> {
+    start_with(pool, TICK)
+}
+
+fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<UnboundedReceiver<Change>> {
     let db = pool.connect()?;
     let seen = schema::revision(&db)?;
     let files =
@@ -30,15 +35,31 @@ pub(super) fn start(pool: &Arc<Pool>) -> Result<UnboundedReceiver<Change>> {
     let pool = Arc::downgrade(pool);
     std::thread::Builder::new()
         .name("kvfs-watcher".into())
-        .spawn(move || run(&pool, db, seen, files, &sender))
+        .spawn(move || run(&pool, db, seen, files, tick, &sender))
         .map_err(|error| Error::Other(format!("cannot start the watcher: {error}")))?;
     Ok(receiver)
 }
 
+/// Tells the watchers of other processes that a commit can be seen. That it was written to the log they must not go by:
+/// it cannot be seen before the disk has it, and nothing is written after that.
+pub(super) fn announce(database: &Path) {
+    if let Err(error) = crate::sys::touch_path(&log_of(database)) {
+        tracing::warn!("the change is told late to other mounts of {}: {error}", database.display());
+    }
+}
+
+fn log_of(database: &Path) -> PathBuf {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// `ATTRIB` is [`announce`], `CLOSE_WRITE` the end of a writer that was killed before it.
 fn watch(path: &Path) -> std::io::Result<Inotify> {
     let inotify = Inotify::init()?;
     let directory = path.parent().unwrap_or(path);
-    inotify.watches().add(directory, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
+    let mask = WatchMask::ATTRIB | WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::MOVED_TO;
+    inotify.watches().add(directory, mask)?;
     Ok(inotify)
 }
 
@@ -47,30 +68,24 @@ fn run(
     mut db: Connection,
     mut seen: i64,
     mut files: Option<Inotify>,
+    tick: Duration,
     feed: &UnboundedSender<Change>,
 ) {
     let mut version = None;
-    let mut patience = FALLBACK;
     while !feed.is_closed() {
-        let written = wait(files.as_mut(), patience);
+        wait(files.as_mut(), tick);
         let Some(pool) = pool.upgrade() else { return };
-        let before = version;
         match news(&pool, &db, &mut version, &mut seen) {
             Ok(changes) => {
                 for change in changes {
                     _ = feed.send(change);
                 }
-                // The log is written before the disk is waited for, and the commit is seen after that.
-                let nothing_yet = version == before;
-                patience = match (nothing_yet, written) {
-                    (true, true) => SETTLE,
-                    (true, false) => FALLBACK.min(patience * 2),
-                    (false, _) => FALLBACK,
-                };
+                drop(pool);
+                std::thread::sleep(SETTLE);
             }
             Err(error) => {
                 tracing::warn!("cannot read what changed in {}: {error}", pool.path().display());
-                std::thread::sleep(FALLBACK);
+                std::thread::sleep(TICK);
                 // Versions of different connections cannot be compared.
                 version = None;
                 if let Ok(new) = pool.connect() {
@@ -82,21 +97,14 @@ fn run(
     }
 }
 
-/// Waits until the log is written to (true) or `patience` ends.
-fn wait(files: Option<&mut Inotify>, patience: Duration) -> bool {
-    let Some(files) = files else {
-        std::thread::sleep(FALLBACK);
-        return false;
-    };
-    let written = crate::sys::wait_readable(files.as_fd(), patience);
-    if written {
-        // Every commit writes to the log several times, and most are this process's own.
-        std::thread::sleep(SETTLE);
+/// Waits until something happened to the files, or for `tick`.
+fn wait(files: Option<&mut Inotify>, tick: Duration) {
+    let Some(files) = files else { return std::thread::sleep(tick) };
+    if crate::sys::wait_readable(files.as_fd(), tick) {
         let mut buffer = [0; 4096];
-        // Only that something happened counts; what it was, the database tells.
+        // Only that something happened counts; what it was, the database tells. What happens from here on is told again.
         while files.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {}
     }
-    written
 }
 
 fn news(pool: &Pool, db: &Connection, version: &mut Option<i64>, seen: &mut i64) -> Result<Vec<Change>> {
@@ -115,12 +123,15 @@ fn news(pool: &Pool, db: &Connection, version: &mut Option<i64>, seen: &mut i64)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Expect;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::{Expect, Store, Text};
+
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     #[test]
     fn a_change_whose_caller_has_given_up_is_told_although_it_was_passed_over_before() {
         let home = tempfile::tempdir().unwrap();
-        let pool = Pool::open(&home.path().join("kv.db"), FALLBACK).unwrap();
+        let pool = Pool::open(&home.path().join("kv.db"), TICK).unwrap();
         let (mut writer, db) = (pool.connect().unwrap(), pool.connect().unwrap());
         let (mut version, mut seen) = (None, 0);
         let mut told = || news(&pool, &db, &mut version, &mut seen).unwrap().len();
@@ -134,5 +145,44 @@ mod tests {
         pool.disown(&(2..=2));
         assert_eq!(told(), 1);
         assert_eq!(told(), 0);
+    }
+
+    /// The feed's answers to pairs of commits as close to one another as two processes can make them.
+    #[test]
+    fn each_of_two_thousand_changes_is_told_without_the_tick() {
+        const PAIRS: usize = 1000;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("kv.db");
+        let pool = Arc::new(Pool::open(&path, PATIENCE).unwrap());
+        let mut feed = start_with(&pool, Duration::MAX).unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::spawn(
+            move || while feed.blocking_recv().is_some_and(|change| told.send(change).is_ok()) {},
+        );
+        std::thread::scope(|scope| {
+            let starts = ["a", "b"].map(|key| {
+                let (start, started) = std::sync::mpsc::channel();
+                let path = &path;
+                scope.spawn(move || {
+                    let store = SqliteStore::open(path, PATIENCE).unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let key = key.into();
+                    for number in started {
+                        let text = Text::from(format!("{number}").into_bytes());
+                        let set = store.set_key_value(&key, text, Expect::Anything);
+                        runtime.block_on(set).unwrap();
+                    }
+                });
+                start
+            });
+            for pair in 0..PAIRS {
+                for start in &starts {
+                    start.send(pair).unwrap();
+                }
+                for _ in 0..2 {
+                    assert!(tell.recv_timeout(PATIENCE).is_ok(), "a change of pair {pair} was not told");
+                }
+            }
+        });
     }
 }

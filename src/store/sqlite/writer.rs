@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::pool::Pool;
-use super::{blocking, leave_thread, schema};
+use super::{blocking, leave_thread, schema, watcher};
 use crate::store::{Error, Expect, Key, Meta, Rename, Result, Revision, Text};
 
 /// More would make one caller wait for the work of too many others.
@@ -133,11 +133,17 @@ impl Writer {
             Some(error) => transaction.rollback().map_err(Error::from).and(Err(error)),
             None => transaction.commit().map_err(Error::from),
         };
+        if committed.is_ok() {
+            watcher::announce(self.pool.path());
+        }
         // Who gave up hears of its change from the feed, like anybody else.
         let heard = outcomes.into_iter().filter_map(|outcome| outcome.tell(&committed).then_some(())).count()
             == asked;
         if let (true, Some(own)) = (committed.is_err() || !heard, &own) {
             self.pool.disown(own);
+            if committed.is_ok() {
+                watcher::announce(self.pool.path());
+            }
         }
         committed.is_ok().then_some(db)
     }
