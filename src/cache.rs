@@ -327,6 +327,11 @@ impl Cache {
         self.store.get_tags(key).await
     }
 
+    /// See [`Store::get_ttl`]; never remembered.
+    pub async fn get_ttl(&self, key: &Key) -> Result<Option<Duration>> {
+        self.store.get_ttl(key).await
+    }
+
     /// See [`Store::set_tags`].
     pub async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
         self.store.set_tags(key, tags).await

@@ -320,6 +320,11 @@ pub trait Store: Send + Sync {
         Err(Error::Other("keys of this store have no tags".into()))
     }
 
+    /// How long `key` has left where its value goes with a lease of its owner; `None` if it stays.
+    async fn get_ttl(&self, _key: &Key) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
     /// The value of a version that the feed has told of, if the store still has it at hand. To be asked for once.
     fn take_told(&self, _key: &Key, _revision: Revision) -> Option<Text> {
         None

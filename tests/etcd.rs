@@ -3,6 +3,7 @@
 
 mod auth;
 mod failover;
+mod lease;
 mod listing;
 mod mounts;
 mod settled;

@@ -106,6 +106,10 @@ impl Fs {
             "created" => Ok(seconds(meta.created)),
             "store" => Ok(self.cache.name().to_owned()),
             TAGS if self.cache.limits().tags => Ok(json!(self.cache.get_tags(&key).await?).to_string()),
+            "ttl" => {
+                let left = self.cache.get_ttl(&key).await?.ok_or(FsError::NoAttribute)?;
+                Ok(left.as_secs().to_string())
+            }
             "age" => {
                 let age = self.cache.get_key_value(&key).await?.age;
                 let age = if self.cache.is_pushed() { std::time::Duration::ZERO } else { age };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -28,9 +29,11 @@ pub enum Call {
     GetTags,
     /// `set_tags`
     SetTags,
+    /// `get_ttl`
+    GetTtl,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "list_keys",
     "get_key_value",
     "set_key_value",
@@ -39,6 +42,7 @@ const NAMES: [&str; 8] = [
     "rename_keys",
     "get_tags",
     "set_tags",
+    "get_ttl",
 ];
 
 /// How often each [`Call`] was made.
@@ -126,6 +130,11 @@ impl Store for Counted {
     async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
         self.counters.add(Call::SetTags);
         self.inner.set_tags(key, tags).await
+    }
+
+    async fn get_ttl(&self, key: &Key) -> Result<Option<Duration>> {
+        self.counters.add(Call::GetTtl);
+        self.inner.get_ttl(key).await
     }
 
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {

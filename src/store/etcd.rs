@@ -25,6 +25,7 @@ use self::refusal::Failure;
 use self::txn::{Plan, exists, is_absent, is_at};
 use self::view::{View, too_big};
 use self::watch::Follower;
+use self::wire::Pair;
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
     VALUE_LIMIT,
@@ -61,45 +62,52 @@ impl EtcdStore {
 
     /// One try of a rename; `None` if the source has changed since it was read.
     async fn rename_once(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Option<Meta>> {
-        let entry = self.get_key_value(from).await?;
-        at.check(Some(entry.meta.revision))?;
+        let mut found = Plan::new(&self.view).read(from).read(to).run().await?.pairs().into_iter();
+        let source = found.next().flatten().ok_or(Error::NotFound)?;
+        let target = found.next().flatten().map(|pair| Revision(pair.changed));
+        let (before, text) = (Revision(source.changed), source.value.0);
+        at.check(Some(before))?;
+        expect.check(target)?;
         let mut plan = Plan::new(&self.view);
-        plan.expect(from, Expect::At(entry.meta.revision)).put(to, &entry.text);
-        if from == to {
-            expect.check(Some(entry.meta.revision))?;
-        } else {
-            plan.expect(to, expect).delete(from);
+        plan.expect(from, Expect::At(before));
+        match (target, expect) {
+            (None, _) => plan.expect(to, Expect::Absent).make(to, &text, source.lease),
+            (Some(_), Expect::Anything) => plan.compare(exists(&self.view.sent(to))).replace(to, &text),
+            (Some(_), _) => plan.expect(to, expect).replace(to, &text),
+        };
+        if from != to {
+            plan.delete(from);
         }
         let done = plan.look(to).otherwise(from).otherwise(to).run().await;
         let done = done.map_err(|failure| match failure {
-            Failure::TooBig => too_big(entry.text.len()),
+            Failure::TooBig => too_big(text.len()),
             failure => failure.into(),
         })?;
         if let Some(revision) = done.revision() {
-            return Ok(Some(done.meta(revision, entry.text.len())));
+            return Ok(Some(done.meta(revision, text.len())));
         }
         let [source, target] = [0, 1].map(|index| done.there(index));
         match source {
             None => return Err(Error::NotFound),
-            Some(revision) if revision == entry.meta.revision && from != to => expect.check(target)?,
+            Some(revision) if revision == before && from != to => expect.check(target)?,
             Some(_) if at != Expect::Anything => return Err(Error::Changed),
             Some(_) => {}
         }
         Ok(None)
     }
 
-    /// The values of the sources of renames, all at their revisions.
-    async fn sources(&self, renames: &[Rename]) -> Result<Vec<Text>> {
+    /// The sources of renames, all at their revisions.
+    async fn sources(&self, renames: &[Rename]) -> Result<Vec<Pair>> {
         let mut plan = Plan::new(&self.view);
         for rename in renames {
             plan.read(&rename.from);
         }
-        let found = plan.run().await?.entries();
-        let texts = found.into_iter().zip(renames).map(|(entry, rename)| {
-            let entry = entry.filter(|entry| entry.meta.revision == rename.at);
-            entry.map(|entry| entry.text).ok_or(Error::Changed)
-        });
-        texts.collect()
+        let found = plan.run().await?.pairs();
+        let sources = found
+            .into_iter()
+            .zip(renames)
+            .map(|(pair, rename)| pair.filter(|pair| pair.changed == rename.at.0).ok_or(Error::Changed));
+        sources.collect()
     }
 }
 
@@ -137,7 +145,12 @@ impl Store for EtcdStore {
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.check(key, &text)?;
         let mut plan = Plan::new(&self.view);
-        let done = plan.expect(key, expect).put(key, &text).look(key).run().await?;
+        match expect {
+            Expect::Anything => plan.put(key, &text),
+            Expect::Absent => plan.expect(key, expect).make(key, &text, 0).look(key),
+            Expect::At(_) => plan.expect(key, expect).replace(key, &text).look(key),
+        };
+        let done = plan.run().await?;
         match (done.revision(), expect) {
             (Some(revision), _) => Ok(done.meta(revision, text.len())),
             (None, Expect::Absent) => Err(Error::Exists),
@@ -188,11 +201,11 @@ impl Store for EtcdStore {
         if renames.len() > RENAMES {
             return Err(Error::TooMany(RENAMES));
         }
-        let texts = self.sources(renames).await?;
+        let sources = self.sources(renames).await?;
         let mut plan = Plan::new(&self.view);
-        for (Rename { from, to, at }, text) in renames.iter().zip(&texts) {
+        for (Rename { from, to, at }, source) in renames.iter().zip(&sources) {
             plan.expect(from, Expect::At(*at)).expect(to, Expect::Absent);
-            plan.put(to, text).delete(from).otherwise(from);
+            plan.make(to, &source.value.0, source.lease).delete(from).otherwise(from);
         }
         let done = match plan.run().await {
             Err(Failure::TooManyOps | Failure::TooBig) => return Err(Error::TooMany(1)),
@@ -200,10 +213,17 @@ impl Store for EtcdStore {
         };
         if let Some(revision) = done.revision() {
             // The keys were made by it.
-            return Ok(texts.iter().map(|text| done.made(revision, text.len())).collect());
+            return Ok(sources.iter().map(|source| done.made(revision, source.value.0.len())).collect());
         }
         let unchanged = |(index, rename): (usize, &Rename)| done.there(index) == Some(rename.at);
         Err(if renames.iter().enumerate().all(unchanged) { Error::Exists } else { Error::Changed })
+    }
+
+    async fn get_ttl(&self, key: &Key) -> Result<Option<Duration>> {
+        if !self.view.can_be(key) {
+            return Err(Error::NotFound);
+        }
+        Ok(self.view.left(key).await?)
     }
 
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {

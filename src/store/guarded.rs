@@ -203,6 +203,11 @@ impl Store for Guarded {
         self.write(Box::pin(async move { inner.set_tags(&key, &tags).await })).await
     }
 
+    async fn get_ttl(&self, key: &Key) -> Result<Option<Duration>> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        self.read(Box::pin(async move { inner.get_ttl(&key).await })).await
+    }
+
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
         self.inner.take_told(key, revision)
     }

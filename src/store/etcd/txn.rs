@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::api::Outcome;
-use super::view::{View, entry, meta, note};
+use super::view::{View, meta, note};
 use super::wire::{Bytes, Pair, Txn};
-use crate::store::{Entry, Expect, Key, Meta, Revision};
+use crate::store::{Expect, Key, Meta, Revision};
 
 pub(super) struct Plan<'a> {
     view: &'a View,
@@ -13,6 +13,8 @@ pub(super) struct Plan<'a> {
     success: Vec<Value>,
     failure: Vec<Value>,
     changes: bool,
+    /// Whatever holds, it is done.
+    either: bool,
 }
 
 pub(super) fn is_absent(key: &Bytes) -> Value {
@@ -34,7 +36,8 @@ pub(super) fn is_at(key: &Bytes, revision: Revision) -> Value {
 
 impl<'a> Plan<'a> {
     pub(super) fn new(view: &'a View) -> Self {
-        Self { view, compare: Vec::new(), success: Vec::new(), failure: Vec::new(), changes: false }
+        let (compare, success, failure) = (Vec::new(), Vec::new(), Vec::new());
+        Self { view, compare, success, failure, changes: false, either: false }
     }
 
     pub(super) fn compare(&mut self, compare: Value) -> &mut Self {
@@ -51,11 +54,29 @@ impl<'a> Plan<'a> {
         }
     }
 
-    pub(super) fn put(&mut self, key: &Key, text: &[u8]) -> &mut Self {
-        let put = json!({"key": self.view.sent(key), "value": Bytes(text.to_vec())});
+    /// Sets a key that is not there, and puts it on this lease, if it is one.
+    pub(super) fn make(&mut self, key: &Key, text: &[u8], lease: i64) -> &mut Self {
+        self.sets(key, text, "lease", &json!(lease.to_string()))
+    }
+
+    /// Sets a key that is there. The lease is its owner's: it stays on it.
+    pub(super) fn replace(&mut self, key: &Key, text: &[u8]) -> &mut Self {
+        self.sets(key, text, "ignore_lease", &json!(true))
+    }
+
+    fn sets(&mut self, key: &Key, text: &[u8], lease: &str, which: &Value) -> &mut Self {
+        let put = json!({"key": self.view.sent(key), "value": Bytes(text.to_vec()), lease: which});
         self.success.push(json!({"request_put": put}));
         self.changes = true;
         self
+    }
+
+    /// Sets a key and looks at it, whether it is there or not.
+    pub(super) fn put(&mut self, key: &Key, text: &[u8]) -> &mut Self {
+        self.make(key, text, 0).look(key);
+        self.failure = std::mem::take(&mut self.success);
+        self.either = true;
+        self.compare(exists(&self.view.sent(key))).replace(key, text).look(key)
     }
 
     pub(super) fn delete(&mut self, key: &Key) -> &mut Self {
@@ -88,7 +109,7 @@ impl<'a> Plan<'a> {
         let txn: Txn =
             if self.changes { api.write("kv/txn", &body).await? } else { api.read("kv/txn", &body).await? };
         note(txn.header);
-        let (cluster, succeeded) = (txn.header.cluster, txn.succeeded);
+        let (cluster, succeeded) = (txn.header.cluster, txn.succeeded || self.either);
         Ok(Done { cluster, revision: Revision(txn.header.revision), succeeded, found: txn.found().collect() })
     }
 }
@@ -127,7 +148,8 @@ impl Done {
         meta(self.cluster, revision.0, revision.0, size)
     }
 
-    pub(super) fn entries(self) -> Vec<Option<Entry>> {
-        self.found.into_iter().map(|pair| pair.map(|pair| entry(self.cluster, pair))).collect()
+    /// What was read, in its order.
+    pub(super) fn pairs(self) -> Vec<Option<Pair>> {
+        self.found
     }
 }

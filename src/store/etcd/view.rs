@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use super::api::{Api, Outcome};
 use super::clock::Clock;
 use super::members::Member;
 use super::refusal::Failure;
-use super::wire::{Bytes, Header, Pair, Range};
+use super::wire::{Bytes, Header, Left, Pair, Range};
 use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
 
 /// Keys asked for at once at first, and at most.
@@ -97,6 +98,18 @@ impl View {
         let range: Range = self.api.read("kv/range", &json!({"key": self.sent(key)})).await?;
         note(range.header);
         Ok(range.kvs.into_iter().next().map(|pair| entry(range.header.cluster, pair)))
+    }
+
+    /// What is left of the lease of a key, if it is on one.
+    pub(super) async fn left(&self, key: &Key) -> Outcome<Option<Duration>> {
+        let body = json!({"key": self.sent(key), "keys_only": true});
+        let range: Range = self.api.read("kv/range", &body).await?;
+        let pair = range.kvs.into_iter().next().ok_or(Error::NotFound)?;
+        if pair.lease == 0 {
+            return Ok(None);
+        }
+        let left: Left = self.api.read("lease/timetolive", &json!({"ID": pair.lease.to_string()})).await?;
+        Ok(Some(Duration::from_secs(u64::try_from(left.seconds).unwrap_or(0))))
     }
 
     /// The revision that the cluster has reached, as a majority of it says.

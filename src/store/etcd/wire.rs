@@ -71,6 +71,12 @@ pub(super) struct Pair {
     pub(super) made: u64,
     #[serde(rename = "mod_revision", deserialize_with = "number")]
     pub(super) changed: u64,
+    /// How often it was set since it was made.
+    #[serde(deserialize_with = "number")]
+    pub(super) version: u64,
+    /// The lease that it goes with, or 0.
+    #[serde(deserialize_with = "number")]
+    pub(super) lease: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -101,6 +107,14 @@ impl Txn {
             .into_iter()
             .filter_map(|response| Some(response.response_range?.kvs.into_iter().next()))
     }
+}
+
+/// What is left of a lease in seconds; less than 0 once it is over.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Left {
+    #[serde(rename = "TTL", deserialize_with = "number")]
+    pub(super) seconds: i64,
 }
 
 #[derive(Deserialize, Default)]
