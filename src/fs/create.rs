@@ -1,5 +1,6 @@
 //! New files. Creating one never asks the store: the kernel holds the whole directory while it waits.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::MutexGuard;
@@ -10,6 +11,7 @@ use super::names::{Decoded, base, parent};
 use super::open::{draft_of, handle};
 use super::scratch::Class;
 use super::tree::Place;
+use super::unlink::unlinked;
 use super::{Access, Caller, Found, Fs, FsError, FsResult, Opened};
 use crate::store::{Expect, Key};
 
@@ -82,6 +84,28 @@ impl Fs {
         }
         let attr = self.attr_in(&state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, quiet: false }))
+    }
+
+    /// mknod(2) of a regular file: creates and closes it, which sets the empty value where any bytes are one.
+    pub async fn make_file(
+        self: Arc<Self>,
+        caller: Caller,
+        (within, name): (Ino, &str),
+        mode: u32,
+    ) -> FsResult<Found> {
+        let access = Access { write: true, append: false, truncate: false };
+        let (found, Opened { fh, .. }) = self.create(caller, (within, name), mode, access, true)?;
+        let closed = self.close(caller, fh).await;
+        self.clone().release(fh).await;
+        if let (Err(_), Some(attr)) = (&closed, found.attr) {
+            let mut state = self.state.lock();
+            let name = state.inode(attr.ino)?.name.clone();
+            if state.names.get(&name) == Some(&attr.ino) {
+                unlinked(&mut state, &name);
+            }
+            state.forget(attr.ino, 1);
+        }
+        closed.map(|()| found)
     }
 
     /// The path of a new file, and the tables, in which its directory is where it was.

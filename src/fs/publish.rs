@@ -34,7 +34,7 @@ impl Fs {
         result
     }
 
-    async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
+    pub(super) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
         let Some((ino, id, opener)) = self.writer(fh)? else { return Ok(()) };
         match self.judge(id, false) {
             Verdict::Publish => self.publish(ino, id).await,

@@ -23,10 +23,9 @@ pub struct LastError {
 }
 
 const PREFIX: &str = "user.kvfs.";
-const OF_KEY: [&str; 6] = ["id", "revision", "created", "age", "store", "last_error"];
-/// The one that can be set: a JSON array of strings.
+/// The one that can be set, and that is listed: a JSON array of strings. All others are computed, and would be copied to other
+/// files by whoever copies what is listed.
 const TAGS: &str = "tags";
-const OF_ROOT: [&str; 2] = ["store", "last_error"];
 /// What changed from now on; followed by a dot and a cursor, what changed after it.
 const CHANGES: &str = "changes";
 
@@ -54,18 +53,14 @@ impl Fs {
         join(&within, name)
     }
 
-    /// Names of the attributes of an inode.
+    /// Names of the attributes of an inode that are data.
     pub fn list_xattrs(&self, ino: Ino) -> FsResult<Vec<String>> {
-        let full = |names: &[&str]| names.iter().map(|name| format!("{PREFIX}{name}")).collect();
-        if ino == ROOT {
-            return Ok(full(&OF_ROOT));
+        if ino == ROOT || !self.cache.limits().tags {
+            return Ok(Vec::new());
         }
-        let state = self.state.lock();
-        Ok(match state.inode(ino)?.body {
-            Body::Key(_) if self.cache.limits().tags => full(&[&OF_KEY[..5], &[TAGS]].concat()),
-            Body::Key(_) => full(&OF_KEY[..5]),
-            Body::Directory => full(&OF_ROOT[..1]),
-            Body::Local(_) | Body::Draft(_) => Vec::new(),
+        Ok(match self.state.lock().inode(ino)?.body {
+            Body::Key(_) => vec![format!("{PREFIX}{TAGS}")],
+            Body::Directory | Body::Local(_) | Body::Draft(_) => Vec::new(),
         })
     }
 

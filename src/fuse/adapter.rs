@@ -105,15 +105,21 @@ impl Filesystem for Adapter {
 
     fn mknod(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
-        _mode: u32,
+        mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(self.answers.refuse(Op::MkNod, parent, name));
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            return reply.error(self.answers.refuse(Op::MkNod, parent, name));
+        }
+        let (caller, shown) = (caller(request), name.to_string_lossy().into_owned());
+        let (fs, name) = (self.fs.clone(), utf8(name));
+        let done = async move { fs.make_file(caller, (Ino(parent.0), &name?), mode).await };
+        self.answers.give(Op::MkNod, (parent, shown), done, |result| answer_entry(reply, result));
     }
 
     fn mkdir(
@@ -432,9 +438,10 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let names = || self.fs.list_xattrs(Ino(ino.0));
+        let names =
+            || Ok(self.fs.list_xattrs(Ino(ino.0))?.into_iter().map(|name| name + "\0").collect::<String>());
         self.answers.now(Op::ListXAttr, ino, names, move |result| match result {
-            Ok(names) => xattr(reply, (names.join("\0") + "\0").as_bytes(), size),
+            Ok(names) => xattr(reply, names.as_bytes(), size),
             Err(errno) => reply.error(errno),
         });
     }

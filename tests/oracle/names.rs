@@ -33,7 +33,6 @@ pub(super) const WANTED: &[Wanted] = &[
     wanted("link", "EPERM"),
     wanted("mkfifo", "EPERM"),
     wanted("a socket", "EPERM"),
-    wanted("mknod of a regular file", "EPERM"),
     // Two keys cannot change places in one request, and there are no whiteouts.
     wanted("rename exchange", "EINVAL"),
     wanted("rename with a whiteout", "EINVAL"),

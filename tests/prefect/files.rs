@@ -97,7 +97,9 @@ fn tags_are_an_attribute_and_a_write_leaves_them_alone() {
     let now = server.get("k").unwrap();
     assert_eq!((&now["value"], &now["tags"], &now["id"]), (&json!(2), &json!(["a", "b c"]), &id));
     assert_eq!(get(), r#"["a","b c"]"#);
-    assert!(fattr("getfattr", &["-d"]).1.contains("user.kvfs.tags"));
+    let listed = fattr("getfattr", &["-d", "-m", "-", "--absolute-names"]).1;
+    assert_eq!(listed.matches("user.").count(), 1, "{listed}");
+    assert!(listed.contains("user.kvfs.tags="), "{listed}");
     assert!(!fattr("setfattr", &["-n", "user.kvfs.tags", "-v", "a"]).0);
     assert!(!fattr("setfattr", &["-n", "user.kvfs.id", "-v", "x"]).0);
     assert!(!fattr("setfattr", &["-n", "user.foreign", "-v", "x"]).0);
