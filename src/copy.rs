@@ -192,7 +192,7 @@ impl<'a> Copy<'a> {
 
 /// Whether there is no use in going on with other keys.
 fn ends(error: &Error) -> bool {
-    error.is_outage() && !matches!(error, Error::Other(_))
+    error.is_outage() && !matches!(error.reason(), Error::Other(_))
 }
 
 /// Whether two texts are the same bytes or stand for the same value.

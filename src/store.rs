@@ -245,7 +245,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// thread; later ones may, for [`Guarded`] keeps the deadline from elsewhere.
 ///
 /// A set or delete that returned `Ok` is durable. One that failed changed nothing, except after
-/// [`Error::TimedOut`], when only the store knows.
+/// [`Error::TimedOut`], [`Error::Other`] and [`Error::Unsure`], when only the store knows.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Name for people, without secrets: `sqlite:/var/lib/kvfs/kv.db`.
@@ -292,7 +292,7 @@ pub trait Store: Send + Sync {
         if from == to {
             return Ok(meta);
         }
-        self.delete_key(from, Expect::At(entry.meta.revision)).await?;
+        self.delete_key(from, Expect::At(entry.meta.revision)).await.map_err(Error::unsure)?;
         Ok(meta)
     }
 

@@ -8,6 +8,7 @@ mod listing;
 mod memory;
 mod outage;
 mod pushed;
+mod refused;
 mod shown;
 
 use std::num::NonZeroUsize;

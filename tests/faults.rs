@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod matrix;
+mod refused;
 mod shapes;
 
 use std::io::{Read, Write};

@@ -67,7 +67,9 @@ impl Journal {
         match changes {
             Ok(changes) => _ = self.tell(&changes),
             // Only the store knows.
-            Err(Error::TimedOut(_)) => self.ring.lock().push(Change::Everything, SystemTime::now()),
+            Err(Error::TimedOut(_) | Error::Unsure(_)) => {
+                self.ring.lock().push(Change::Everything, SystemTime::now());
+            }
             Err(_) => {}
         }
     }
@@ -204,8 +206,11 @@ mod tests {
         let mut cursor = journal.read("").cursor(0);
         journal.made(Ok([deleted("a", 2), set("b", 2)]));
         journal.made::<1>(Err(&Error::Changed));
+        journal.made::<1>(Err(&Error::Busy("refused".into())));
+        assert_eq!(all(&journal, &mut cursor), [deleted("a", 2), set("b", 2)]);
         journal.made::<1>(Err(&Error::TimedOut(5)));
-        assert_eq!(all(&journal, &mut cursor), [deleted("a", 2), set("b", 2), Change::Everything]);
+        journal.made::<1>(Err(&Error::Busy("503".into()).unsure()));
+        assert_eq!(all(&journal, &mut cursor), [Change::Everything, Change::Everything]);
     }
 
     #[test]

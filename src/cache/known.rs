@@ -100,6 +100,11 @@ impl Inner {
                 self.doubt_key(key);
                 self.listings.forget();
             }
+            // It is another one, and was not changed here.
+            Err(Error::Changed) => {
+                self.doubt_key(key);
+                self.listings.forget();
+            }
             Err(error) if error.may_have_changed() => {
                 self.forget(key);
                 self.listings.forget();
@@ -146,8 +151,14 @@ impl Inner {
     pub(super) fn renamed(&mut self, from: &Key, to: &Key, told: std::result::Result<&Meta, &Error>) {
         let own = told.map(|meta| meta.revision).unwrap_or_default();
         let newest = self.end(from, own).max(self.end(to, own));
-        if told.is_err_and(|error| !error.may_have_changed()) {
-            return;
+        match told {
+            Err(error) if !error.may_have_changed() => return,
+            Err(Error::Changed) => {
+                self.doubt_key(from);
+                self.doubt_key(to);
+                return self.listings.forget();
+            }
+            Ok(_) | Err(_) => {}
         }
         self.forget(from);
         self.forget(to);

@@ -52,6 +52,7 @@ fn store_errno(error: &Error) -> Errno {
         // mv(1) copies then, as between filesystems.
         Error::TooMany(_) => Errno::EXDEV,
         Error::Untrusted(_) | Error::Other(_) => Errno::EIO,
+        Error::Unsure(reason) => store_errno(reason),
     }
 }
 

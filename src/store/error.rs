@@ -40,7 +40,7 @@ pub enum Error {
     /// The store or the database file cannot be written.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
-    /// Overload or a lock that was not released in time.
+    /// Refused for overload, or for a lock that was not released in time.
     #[error("the store is busy: {0}")]
     Busy(String),
     /// No answer within `--timeout`. A set or delete may or may not have been carried out.
@@ -64,19 +64,24 @@ pub enum Error {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+    /// Failed for this reason, but a set, delete or rename may have been carried out.
+    #[error("{0}; whether the change was made, only the store knows")]
+    Unsure(Box<Self>),
 }
 
 impl Error {
-    /// After a set, delete or rename that failed so, what is known of the key may be wrong.
+    /// After a set, delete or rename that failed so, what is known of the key may be wrong: it was found to be another
+    /// one, or may have been changed. Every other error is a refusal: nothing was changed.
     pub fn may_have_changed(&self) -> bool {
         match self {
             Self::NotFound
             | Self::Exists
             | Self::Changed
-            | Self::Busy(_)
             | Self::TimedOut(_)
-            | Self::Other(_) => true,
-            Self::TooLarge { .. }
+            | Self::Other(_)
+            | Self::Unsure(_) => true,
+            Self::Busy(_)
+            | Self::TooLarge { .. }
             | Self::BadKey(_)
             | Self::KeyTooLong { .. }
             | Self::Invalid(_)
@@ -90,11 +95,28 @@ impl Error {
         }
     }
 
+    /// This error of a change that may have been carried out all the same.
+    #[must_use]
+    pub fn unsure(self) -> Self {
+        match self {
+            Self::TimedOut(_) | Self::Other(_) | Self::Unsure(_) => self,
+            refusal => Self::Unsure(Box::new(refusal)),
+        }
+    }
+
+    /// Why it failed, whether or not a change was made.
+    pub fn reason(&self) -> &Self {
+        match self {
+            Self::Unsure(reason) => reason,
+            error => error,
+        }
+    }
+
     /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
     /// known value may still be shown.
     pub fn is_outage(&self) -> bool {
         matches!(
-            self,
+            self.reason(),
             Self::Denied(_)
                 | Self::Busy(_)
                 | Self::TimedOut(_)

@@ -97,7 +97,8 @@ impl Guarded {
     async fn read<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
         self.reads.admit()?;
         let since = Instant::now();
-        let result = self.deadline(call).await;
+        // A read changes nothing.
+        let result = self.deadline(call).await.map_err(|error| error.reason().clone());
         match &result {
             Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => {
                 self.reads.open(since, error);
@@ -114,7 +115,7 @@ impl Guarded {
         self.writes.admit()?;
         let since = Instant::now();
         let result = self.deadline(call).await;
-        match &result {
+        match result.as_ref().map_err(Error::reason) {
             Err(error @ Error::TimedOut(_)) => self.writes.open(since, error),
             Err(error @ Error::Unreachable(_)) => {
                 self.reads.open(since, error);

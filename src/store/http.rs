@@ -109,7 +109,7 @@ impl Http {
 
     /// Sends `request`, again where that may help; only for what may be carried out twice. Answers with the status 429
     /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`], answers of more than
-    /// `limit` bytes as [`Error::Other`].
+    /// `limit` bytes as [`Error::Other`]: each a refusal, unless one of the requests may have been carried out.
     pub(super) async fn send(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         self.attempt(request, limit, false).await
     }
@@ -163,6 +163,7 @@ impl Http {
         let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
         let mut pause = FIRST_PAUSE;
         let mut repeated = false;
+        let told = |error: Error, unsure: bool| if unsure { error.unsure() } else { error };
         loop {
             let copy = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
             let trouble = match self.once(copy, limit).await {
@@ -172,13 +173,13 @@ impl Http {
             let wait = match trouble.again {
                 Again::Later(wanted) => wanted.max(pause.mul_f64(0.5 + fastrand::f64() / 2.0)),
                 Again::Once if !broken => Duration::ZERO,
-                Again::Once | Again::Never => return Err(trouble.error),
+                Again::Once | Again::Never => return Err(told(trouble.error, repeated)),
             };
             if start.elapsed().saturating_add(wait) > patience {
-                return Err(trouble.error);
+                return Err(told(trouble.error, repeated));
             }
             broken |= matches!(trouble.again, Again::Once);
-            repeated = true;
+            repeated |= trouble.error.may_have_changed();
             pause *= 2;
             tokio::time::sleep(wait).await;
         }
@@ -194,9 +195,14 @@ impl Http {
                 let said = self.read(response, limit).await.map(|body| excerpt(&body)).unwrap_or_default();
                 Err(Trouble::last(Error::Denied(format!("{why}{said}"))))
             }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::TOO_MANY_REQUESTS => {
                 Err(Trouble { error: Error::Busy(why), again: Again::Later(retry_after(response.headers())) })
             }
+            // A proxy may say so of a server that has carried it out.
+            StatusCode::SERVICE_UNAVAILABLE => Err(Trouble {
+                error: Error::Busy(why).unsure(),
+                again: Again::Later(retry_after(response.headers())),
+            }),
             _ if status.is_redirection() => {
                 let why = format!("{why}: the address leads elsewhere; use the one it leads to");
                 Err(Trouble::last(Error::Other(why)))

@@ -65,9 +65,11 @@ impl PrefectStore {
         for _ in 0..ROUNDS {
             if self.view.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {
                 let known = self.view.seen.lock().id(key);
-                let id = match known {
-                    Some(id) => id,
-                    None => self.view.api.get(key).await?.ok_or(Error::Changed)?.id.into(),
+                let id = if let Some(id) = known {
+                    id
+                } else {
+                    let set = self.view.api.get(key).await.map_err(Error::unsure)?;
+                    set.ok_or(Error::Changed)?.id.into()
                 };
                 return Ok(self.view.seen.lock().set(key, id, text.clone()));
             }
@@ -76,7 +78,7 @@ impl PrefectStore {
                 made => return made,
             }
         }
-        Err(Error::Busy("others delete and make the variable all the time".into()))
+        Err(Error::Busy("others delete and make the variable all the time".into()).unsure())
     }
 
     async fn create(&self, key: &Key, text: &Text) -> Result<Meta> {
@@ -102,7 +104,8 @@ impl PrefectStore {
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
         self.view.seen.lock().deleting(key);
-        let deleted = self.view.api.delete(key).await.inspect_err(|_| self.view.seen.lock().unsure(key))?;
+        let deleted = self.view.api.delete(key).await;
+        let deleted = deleted.inspect_err(|error| self.view.seen.lock().failed(key, error))?;
         let revision = self.view.seen.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }
     }
@@ -186,7 +189,7 @@ impl Store for PrefectStore {
         match renamed {
             Ok(true) => Ok(self.view.seen.lock().renamed(from, to, entry)),
             // Of two requests the first may have done it.
-            Ok(false) => match self.view.api.get(to).await? {
+            Ok(false) => match self.view.api.get(to).await.map_err(Error::unsure)? {
                 Some(variable) if *variable.id == *entry.meta.id => {
                     Ok(self.view.seen.lock().renamed(from, to, entry))
                 }
@@ -195,13 +198,13 @@ impl Store for PrefectStore {
             Err(Error::Exists) if expect == Expect::Absent => Err(Error::Exists),
             Err(Error::Exists) => {
                 let meta = self.change(to, &entry.text, Expect::Anything).await?;
-                self.remove(from).await?;
+                self.remove(from).await.map_err(Error::unsure)?;
                 Ok(meta)
             }
             Err(error) => {
                 let mut seen = self.view.seen.lock();
-                seen.unsure(from);
-                seen.unsure(to);
+                seen.failed(from, &error);
+                seen.failed(to, &error);
                 Err(error)
             }
         }

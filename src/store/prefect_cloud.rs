@@ -50,8 +50,9 @@ impl PrefectCloudStore {
         })
     }
 
-    /// The `data` of the answer to one GraphQL request, of at most `limit` bytes; `variables` is JSON text.
-    async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<Box<RawValue>> {
+    /// The `data` of the answer to one GraphQL request, of at most `limit` bytes, and whether an earlier request may have
+    /// been carried out; `variables` is JSON text.
+    async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
         // The 1.x client sends its variables as a string.
         let body = json!({"query": query, "variables": variables}).to_string();
         let mut request = self.http.client().post(&self.settings.url).body(body);
@@ -67,9 +68,13 @@ impl PrefectCloudStore {
         let parsed: Envelope = serde_json::from_slice(&answer.body)
             .map_err(|_| Error::Other(format!("the answer (HTTP {}) is not GraphQL", answer.status)))?;
         if !parsed.errors.is_empty() {
-            return Err(self.explain(refused(&parsed.errors)));
+            let error = self.explain(refused(&parsed.errors));
+            return Err(if answer.repeated { error.unsure() } else { error });
         }
-        parsed.data.ok_or_else(|| Error::Other(format!("the answer (HTTP {}) is empty", answer.status)))
+        let data = parsed
+            .data
+            .ok_or_else(|| Error::Other(format!("the answer (HTTP {}) is empty", answer.status)))?;
+        Ok((data, answer.repeated))
     }
 
     /// Says where a key that was refused came from.
@@ -86,7 +91,8 @@ impl PrefectCloudStore {
     }
 
     async fn rows(&self, filter: &str, limit: usize) -> Result<Vec<(Key, Row)>> {
-        let data = self.ask(&format!("query {{ key_value{filter} {{ {FIELDS} }} }}"), "null", limit).await?;
+        let query = format!("query {{ key_value{filter} {{ {FIELDS} }} }}");
+        let (data, _) = self.ask(&query, "null", limit).await?;
         let rows: Rows<'_> = parse(&data)?;
         rows.key_value.into_iter().filter_map(|row| row.read().transpose()).collect()
     }
@@ -95,12 +101,13 @@ impl PrefectCloudStore {
     async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
         let asked = self.seen.lock().ask();
         let filter = format!("(where: {{ key: {{ _eq: {} }} }})", graphql_string(key.as_str()));
-        let row = self
-            .rows(&filter, ENTRY_LIMIT)
-            .await?
-            .into_iter()
-            .find(|(found, _)| found == key)
-            .map(|(_, row)| row);
+        let rows = self.rows(&filter, ENTRY_LIMIT).await?;
+        if rows.iter().any(|(found, _)| found != key) {
+            return Err(Error::Other(
+                "the answer is about other keys than the one that was asked for".into(),
+            ));
+        }
+        let row = rows.into_iter().next().map(|(_, row)| row);
         Ok(self.seen.lock().told(key, row, asked))
     }
 
@@ -118,23 +125,24 @@ impl PrefectCloudStore {
         let variables =
             format!(r#"{{"input":{{"key":{},"value":{}}}}}"#, json!(key.as_str()), document.trim());
         self.seen.lock().setting(key, text);
-        let answer = self.ask(SET, &variables, ENTRY_LIMIT).await;
-        let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
-        let SetAnswer { set_key_value: Some(SetId { id }) } = parse(&data)? else {
-            return Err(Error::Other("the server has set nothing".into()));
-        };
+        let id = self.ask(SET, &variables, ENTRY_LIMIT).await.and_then(|(data, _)| {
+            let answer: SetAnswer = parse(&data)?;
+            answer.set_key_value.ok_or_else(|| Error::Other("the server has set nothing".into()))
+        });
+        let id = id.inspect_err(|error| self.seen.lock().failed(key, error))?.id;
         Ok(self.seen.lock().set(key, id_text(id), text.clone()))
     }
 
     async fn delete(&self, key: &Key, id: &str) -> Result<Revision> {
         let variables = json!({"input": {"key_value_id": id}}).to_string();
-        let answer = self.ask(DELETE, &variables, ENTRY_LIMIT).await;
-        let data = answer.inspect_err(|_| self.seen.lock().unsure(key))?;
-        let done: DeleteAnswer = parse(&data)?;
-        if !done.delete_key_value.is_some_and(|answer| answer.success) {
-            self.seen.lock().unsure(key);
-            return Err(Error::NotFound);
-        }
+        let success = self.ask(DELETE, &variables, ENTRY_LIMIT).await.and_then(|(data, repeated)| {
+            let answer: DeleteAnswer = parse(&data)?;
+            let answer = answer.delete_key_value;
+            let answer = answer.ok_or_else(|| Error::Other("the server has deleted nothing".into()))?;
+            // Of two requests the first may have done it.
+            if answer.success || repeated { Ok(()) } else { Err(Error::NotFound) }
+        });
+        success.inspect_err(|error| self.seen.lock().failed(key, error))?;
         Ok(self.seen.lock().deleted(key))
     }
 }
@@ -189,7 +197,15 @@ impl Store for PrefectCloudStore {
         }
         let entry = self.fetch(key).await?.ok_or(Error::NotFound)?;
         expect.check(Some(entry.meta.revision))?;
-        self.delete(key, &entry.meta.id).await
+        match self.delete(key, &entry.meta.id).await {
+            Err(Error::NotFound) => match self.fetch(key).await? {
+                Some(still) if still.meta.id == entry.meta.id => {
+                    Err(Error::Other("the server has not deleted the key, and does not say why".into()))
+                }
+                _ => Err(Error::NotFound),
+            },
+            done => done,
+        }
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
@@ -290,7 +306,7 @@ fn refused(errors: &[Value]) -> Error {
         return Error::Denied(message);
     }
     if all.contains("API_ERROR") {
-        return Error::Busy(message);
+        return Error::Busy(message).unsure();
     }
     if message.contains("10 KB limit") {
         return Error::TooLarge { size: VALUE_LIMIT + 1, limit: VALUE_LIMIT };

@@ -170,11 +170,12 @@ impl Seen {
         Revision(since)
     }
 
-    /// The key was not set here, or only the server knows.
+    /// The key was not changed here, or only the server knows.
     pub(super) fn failed(&mut self, key: &Key, error: &Error) {
         match error {
             Error::Exists | Error::Changed => drop(self.setting.remove(key)),
-            _ => self.unsure(key),
+            error if error.may_have_changed() => self.unsure(key),
+            _ => drop(self.setting.remove(key)),
         }
     }
 

@@ -77,7 +77,12 @@ impl Refusal {
             format!("HTTP {status}")
         };
         // As the gateway translates codes.
-        Self { code: if status >= 500 { UNAVAILABLE } else { 0 }, message }
+        let code = match status {
+            429 => RESOURCE_EXHAUSTED,
+            500.. => UNAVAILABLE,
+            _ => 0,
+        };
+        Self { code, message }
     }
 
     pub(super) fn message(&self) -> &str {
