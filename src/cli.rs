@@ -1,25 +1,29 @@
 //! Flags to plain settings. The only room that names `clap`; nothing behind it knows of flags.
 
 mod copy;
+mod environment;
 mod mount;
 mod options;
+mod refusal;
 mod serve;
 mod status;
 mod units;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
-use crate::mount::{guard, herald};
+use crate::mount::{guard, herald, umount};
 
 /// Mount a key-value store as a directory in which each key is a JSON file.
 #[derive(Parser)]
-#[command(name = "kvfs", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+#[command(name = "kvfs", version, args_conflicts_with_subcommands = true, args_override_self = true)]
+#[command(after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -43,7 +47,7 @@ Stores:
 
 Every flag --some-flag can also be given as -o some_flag (fstab) or as KVFS_SOME_FLAG in the
 environment.
-End a mount with `umount MOUNTPOINT` (as a user: `fusermount3 -u MOUNTPOINT`).
+End a mount with `kvfs umount MOUNTPOINT`, or as any other.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store,
 5 FUSE not available, 6 unmounted, but some text could not be published and was set aside";
@@ -56,6 +60,10 @@ CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_
 runs, changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
 
 Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount ends.";
+
+const UMOUNT_HELP: &str = "\
+Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text
+could not be published and was set aside.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -77,6 +85,12 @@ enum Command {
         /// Run this with `sh -c` for each change, one at a time, instead of printing it
         #[arg(long, value_name = "CMD")]
         exec: Option<String>,
+        /// Where kvfs has mounted
+        mountpoint: PathBuf,
+    },
+    /// End a mount, and tell whether all that was written there could be published
+    #[command(after_help = UMOUNT_HELP)]
+    Umount {
         /// Where kvfs has mounted
         mountpoint: PathBuf,
     },
@@ -121,23 +135,54 @@ impl Level {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let arguments = match options::expand::<Cli>(std::env::args_os()) {
-        Ok(arguments) => arguments,
-        Err(message) => return say(&Failure::Usage(message)),
-    };
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output and are no failure.
-            _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(Parsed::Shown) => return ExitCode::SUCCESS,
+        Err(Parsed::Refused(why)) => return say(&Failure::Usage(why)),
     };
-    let result = match cli.command {
+    if !crate::mount::is_background()
+        && let Some(warning) = environment::unknown(&Cli::command())
+    {
+        print_line(&warning);
+    }
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => say(&failure),
+    }
+}
+
+/// What became of a command line that is not carried out.
+enum Parsed {
+    /// It asked for help or the version.
+    Shown,
+    Refused(String),
+}
+
+fn parse() -> Result<Cli, Parsed> {
+    let command = Cli::command();
+    let arguments = options::expand::<Cli>(std::env::args_os()).map_err(Parsed::Refused)?;
+    let arguments = words::arrange(&command, arguments).map_err(Parsed::Refused)?;
+    let asked_for = arguments.get(1).is_some_and(|name| command.find_subcommand(name).is_some());
+    let mut command = environment::adapt(command, asked_for);
+    let matches = command.try_get_matches_from_mut(&arguments);
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        if error.use_stderr() {
+            return Parsed::Refused(refusal::explain(&error, &command, &arguments));
+        }
+        // Fails where nobody reads any more.
+        _ = error.print();
+        Parsed::Shown
+    })
+}
+
+fn carry_out(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
         Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
+        Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
         Some(Command::Guard { daemon, mountpoint }) => guard::watch(daemon, &mountpoint).map_err(|error| {
@@ -147,18 +192,27 @@ pub fn run() -> ExitCode {
             ))
         }),
         None => cli.mount.settings().and_then(|settings| crate::mount::start(&settings)),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => say(&failure),
     }
 }
 
 fn say(failure: &Failure) -> ExitCode {
     if !matches!(failure, Failure::Said(_)) {
-        eprintln!("kvfs: {failure}");
+        print_line(&failure.to_string());
     }
     ExitCode::from(failure.exit_code())
+}
+
+/// One line on standard error. What was typed, or came from elsewhere, gets to the terminal as text only.
+fn print_line(text: &str) {
+    let shown: String = text
+        .chars()
+        .flat_map(|char| {
+            let (plain, escaped) =
+                if char.is_control() { (None, Some(char.escape_debug())) } else { (Some(char), None) };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect();
+    eprintln!("kvfs: {shown}");
 }
 
 /// A directory of the XDG base directory specification.

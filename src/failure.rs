@@ -46,7 +46,8 @@ impl fmt::Display for Failure {
             | Self::Store(why)
             | Self::Fuse(why) => f.write_str(why),
             Self::SetAside(count, directory) => {
-                write!(f, "{count} unpublished files were set aside in {}", directory.display())
+                let files = if *count == 1 { "file was" } else { "files were" };
+                write!(f, "{count} unpublished {files} set aside in {}", directory.display())
             }
             Self::Said(code) => write!(f, "the mount failed (exit code {code})"),
         }

@@ -17,6 +17,7 @@ pub mod fs;
 pub mod fuse;
 pub mod logging;
 pub mod mount;
+mod nearest;
 pub mod serve;
 pub mod signals;
 pub mod store;

@@ -1,10 +1,12 @@
 //! From settings to a running mount: wiring, background start, signals, unmount.
 
 mod background;
+pub mod daemon;
 pub mod guard;
 pub mod herald;
 pub mod mounts;
 mod point;
+pub mod umount;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -53,6 +55,11 @@ pub struct Settings {
     pub log_level: &'static str,
 }
 
+/// Whether this process is the one in the background, which another one has started.
+pub fn is_background() -> bool {
+    background::role() == Role::Child
+}
+
 /// Mounts, in the background unless asked otherwise. Returns when the mount answers (background) or ends.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
     if settings.foreground {
@@ -98,7 +105,7 @@ fn mount(
     let feed = store.changes();
     cache.set_pushed(feed.is_some());
     let messages = Arc::new(Messages::default());
-    let status = status(&fs, &messages, &counters);
+    let status = status(&fs, &messages, &counters, aside.clone());
     let mounted = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status);
     let mounted = mounted.map_err(|error| point::explain(&mountpoint, &error))?;
     if let Some(feed) = feed {
@@ -141,7 +148,7 @@ fn finish(runtime: &Runtime, fs: &Arc<Fs>, aside: PathBuf) -> Result<(), Failure
 }
 
 /// The document that `kvfs status` reads.
-fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>) -> fuse::Status {
+fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, aside: PathBuf) -> fuse::Status {
     // Weak, because the document is kept by what it describes.
     let (fs, messages, counters) = (Arc::downgrade(fs), messages.clone(), counters.clone());
     let started = std::time::Instant::now();
@@ -157,6 +164,7 @@ fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>) -> f
             "keys": fs.cache().known_keys(),
             "messages": messages.snapshot(),
             "calls": counters.snapshot(),
+            "rejected_in": aside.to_string_lossy(),
             "last_error": last_error.map(|last| last.to_string()),
         })
         .to_string()

@@ -65,7 +65,8 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     let shown = path.display();
     let mountpoint = mounts::find(path)
         .map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?
-        .ok_or_else(|| Failure::Mountpoint(format!("nothing of kvfs is mounted at {shown}")))?;
+        .ok_or_else(|| Failure::Mountpoint(format!("nothing of kvfs is mounted at {shown}")))?
+        .path;
     let cursor = ask(&mountpoint, "")
         .map_err(|error| Failure::Mountpoint(format!("{shown} does not tell of changes: {error}")))?
         .cursor;

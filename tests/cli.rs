@@ -1,6 +1,9 @@
 //! The command line: starting, exit codes, messages, options, status.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod umount;
+mod usage;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +13,9 @@ use std::time::Duration;
 use crate::common;
 use common::{KVFS, Mount, can_mount, errno, wait_for};
 use tempfile::TempDir;
+
+/// For what must come about, on a loaded machine too.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(home: &TempDir, args: &[&str]) -> Output {
     Mount::command(home).args(args).output().unwrap()
@@ -30,7 +36,7 @@ fn wrong_usage_is_one_line_and_code_2() {
         (&["redis:localhost", "/tmp/x"][..], "\"redis:localhost\" is not a store"),
         (&["sqlite:", "/tmp/x"], "needs the path"),
         (&["memory:"], "name the directory"),
-        (&["/tmp/x", "-o", "ro,frobnicate"], "-o frobnicate: there is no such option"),
+        (&["/tmp/x", "-o", "ro,frobnicate"], "there is no option -o frobnicate"),
         (&["/tmp/x", "--scratch", "["], "--scratch ["),
         (&[], "name the directory"),
         (
@@ -212,7 +218,7 @@ fn status_tells_of_live_and_dead_mounts() {
     let (text, code) = failure(&run(&home, &["status", home.path().to_str().unwrap()]));
     assert!(text.contains("nothing of kvfs is mounted") && code == 3, "{text}");
     assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
-    wait_for(Duration::from_secs(5), || !Path::new(&format!("/proc/{}", mount.pid)).exists());
+    wait_for(PATIENCE, || !Path::new(&format!("/proc/{}", mount.pid)).exists());
     let out = Command::new(KVFS).arg("status").arg(&mount.dir).output().unwrap();
     assert!(String::from_utf8(out.stdout).unwrap().contains("dead"));
 }
@@ -235,13 +241,13 @@ fn the_guard_of_a_mount_lives_as_long_as_its_daemon() {
     }
     let mount = Mount::memory(&[]);
     let dir = mount.dir.clone();
-    wait_for(Duration::from_secs(5), || guards(&dir) == 1);
+    wait_for(PATIENCE, || guards(&dir) == 1);
     let home = mount.unmount();
     assert_eq!(guards(&dir), 0);
     let mount = Mount::start_in(home, "memory:", &[]);
-    wait_for(Duration::from_secs(5), || guards(&dir) == 1);
+    wait_for(PATIENCE, || guards(&dir) == 1);
     assert!(Command::new("kill").arg(mount.pid.to_string()).status().unwrap().success());
-    wait_for(Duration::from_secs(5), || guards(&dir) == 0);
+    wait_for(PATIENCE, || guards(&dir) == 0);
 }
 
 #[test]
@@ -280,5 +286,5 @@ fn the_background_process_keeps_nothing_of_its_parent() {
     assert_eq!(fs::read_link(format!("{process}/fd/0")).unwrap(), Path::new("/dev/null"));
     assert!(fs::read_link(format!("{process}/fd/2")).unwrap().ends_with("state/kvfs/kvfs.log"));
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
-    wait_for(Duration::from_secs(5), || !Path::new(&process).exists());
+    wait_for(PATIENCE, || !Path::new(&process).exists());
 }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::CommandFactory;
 
+use super::refusal;
+
 /// Options for mount(8) itself, or that hold anyway.
 const IGNORED: [&str; 20] = [
     "rw",
@@ -61,7 +63,9 @@ fn flag(option: &str, known: &[&str]) -> Result<Option<String>, String> {
     }
     let name = if name == "ro" { "read-only".to_owned() } else { name.replace('_', "-") };
     if !known.contains(&name.as_str()) {
-        return Err(format!("-o {option}: there is no such option (see kvfs --help)"));
+        let known: Vec<String> = known.iter().map(|name| name.replace('-', "_")).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        return Err(refusal::no_such_option(&format!("-o {option}"), &name.replace('-', "_"), &known));
     }
     Ok(Some(value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"))))
 }

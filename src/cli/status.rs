@@ -17,7 +17,8 @@ pub(super) fn show(only: Option<&Path>, as_json: bool) -> Result<(), Failure> {
         mounts::ours().map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?;
     let wanted =
         |path: &Path| only.as_deref().is_none_or(|only| path == only || resolved.as_deref() == Some(path));
-    let found: Vec<Value> = all.iter().filter(|path| wanted(path)).map(|path| of(path)).collect();
+    let found: Vec<Value> =
+        all.iter().map(|place| &place.path).filter(|path| wanted(path)).map(|path| of(path)).collect();
     if let (Some(only), true) = (&only, found.is_empty()) {
         return Err(Failure::Mountpoint(format!("nothing of kvfs is mounted at {}", only.display())));
     }

@@ -11,9 +11,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60.0,
         "h" => 3600.0,
         "d" => 86_400.0,
-        _ => return Err("a time is a number with ms, s, m, h or d".into()),
+        _ => return Err("a time is a number with ms, s, m, h or d, as in 5s".into()),
     };
-    let number: f64 = number.parse().map_err(|_| "a time is a number with ms, s, m, h or d")?;
+    let number: f64 = number.parse().map_err(|_| "a time is a number with ms, s, m, h or d, as in 5s")?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 

@@ -11,34 +11,50 @@ use crate::{fuse, sys};
 /// Type of our mounts in the mount table.
 const KIND: &str = "fuse.kvfs";
 
-/// A kvfs mount.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    path: PathBuf,
+/// A place in the mount table where a kvfs mount, or a part of one, is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where.
+    pub path: PathBuf,
+    /// What of the mount is there: `/` is all of it, `/app` the key or the directory `app`.
+    pub root: PathBuf,
+    /// What is mounted, as the table calls it.
+    pub source: String,
+    /// The user whose mount it is.
+    pub owner: Option<u32>,
     /// The number of its connection to the daemon.
-    connection: String,
+    pub connection: String,
 }
 
-/// Mount points of all kvfs mounts that this process can see, in the order of mounting.
-pub fn ours() -> io::Result<Vec<PathBuf>> {
-    Ok(table()?.into_iter().map(|mount| mount.path).collect())
+impl Place {
+    /// Whether all of the mount is there.
+    pub fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
+    }
 }
 
-/// The kvfs mount that `path` names, itself or by way of links.
-pub fn find(path: &Path) -> io::Result<Option<PathBuf>> {
+/// All places of kvfs mounts that this process can see, in the order of mounting.
+pub fn ours() -> io::Result<Vec<Place>> {
+    Ok(table()?.into_iter().filter_map(|entry| entry.ours).collect())
+}
+
+/// The kvfs mount at the place that `path` names, itself or by way of links, if it is the topmost there.
+pub fn find(path: &Path) -> io::Result<Option<Place>> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // A dead mount cannot be resolved, but is listed under its own name.
     let resolved = absolute.canonicalize().ok();
-    Ok(ours()?.into_iter().find(|mount| *mount == absolute || Some(mount) == resolved.as_ref()))
+    let table = table()?;
+    let top = |path: &Path| table.iter().rfind(|entry| entry.path == path)?.ours.clone();
+    Ok(top(&absolute).or_else(|| top(&resolved?)))
 }
 
 /// The number of the connection to its daemon that the topmost kvfs mount at `path` has.
 pub(super) fn connection(path: &Path) -> io::Result<String> {
-    let mount = table()?.into_iter().rfind(|mount| mount.path == path);
-    mount.map(|mount| mount.connection).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let place = ours()?.into_iter().rfind(|place| place.path == path);
+    place.map(|place| place.connection).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn table() -> io::Result<Vec<Mount>> {
+fn table() -> io::Result<Vec<Entry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
@@ -62,27 +78,45 @@ pub fn changes(path: &Path, cursor: &str) -> io::Result<Vec<u8>> {
     sys::get_xattr(path, &name)
 }
 
-/// Whether the topmost mount at `path` is of kvfs.
+/// Whether a mount at `path` is of kvfs.
 pub(super) fn is_ours(path: &Path) -> bool {
-    ours().is_ok_and(|mounts| mounts.iter().any(|mount| mount == path))
+    ours().is_ok_and(|places| places.iter().any(|place| place.path == path))
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines
-        .filter_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-            // proc(5): optional fields end with a dash; the type follows it.
-            let dash = fields.iter().position(|field| *field == b"-")?;
-            let ours = fields.get(dash + 1) == Some(&KIND.as_bytes());
-            // The device, 0:33. The kernel names the connection after its second part.
-            let connection = fields.get(2)?.strip_prefix(b"0:")?;
-            ours.then(|| Mount {
-                path: unescape(fields.get(4).copied().unwrap_or_default()),
-                connection: String::from_utf8_lossy(connection).into_owned(),
-            })
-        })
-        .collect()
+/// A line of the mount table.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    path: PathBuf,
+    ours: Option<Place>,
+}
+
+fn parse(table: &[u8]) -> Vec<Entry> {
+    table.split(|byte| *byte == b'\n').filter_map(entry).collect()
+}
+
+fn entry(line: &[u8]) -> Option<Entry> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let path = unescape(fields.get(4)?);
+    // proc(5): optional fields end with a dash; type, source and options follow it.
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let [kind, source, options] = fields.get(dash + 1..dash + 4)? else { return None };
+    // The device, 0:33. The kernel names the connection after its second part.
+    let connection = fields.get(2)?.strip_prefix(b"0:").filter(|_| *kind == KIND.as_bytes());
+    let ours = connection.map(|connection| Place {
+        path: path.clone(),
+        root: unescape(fields[3]),
+        source: unescape(source).to_string_lossy().into_owned(),
+        owner: owner(options),
+        connection: String::from_utf8_lossy(connection).into_owned(),
+    });
+    Some(Entry { path, ours })
+}
+
+/// The user that mounted.
+fn owner(options: &[u8]) -> Option<u32> {
+    let mut options = options.split(|byte| *byte == b',');
+    let id = options.find_map(|option| option.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 /// Blanks and backslashes are written as `\ooo`.
@@ -106,9 +140,20 @@ mod tests {
     #[test]
     fn only_our_mounts_are_found_and_names_are_unescaped() {
         let table = b"22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n\
-            40 22 0:33 / /mnt/my\\040kv rw,nosuid - fuse.kvfs sqlite:/x rw\n\
-            41 22 0:34 / /mnt/other rw - fuse.sshfs host: rw\n";
-        let ours = Mount { path: "/mnt/my kv".into(), connection: "33".into() };
-        assert_eq!(parse(table), [ours]);
+            40 22 0:33 / /mnt/my\\040kv rw,nosuid - fuse.kvfs sqlite:/x rw,user_id=12,group_id=0\n\
+            41 22 0:34 / /mnt/other rw - fuse.sshfs host: rw\n\
+            42 22 0:33 /app /etc/app rw shared:2 - fuse.kvfs sqlite:/x rw,user_id=12,group_id=0\n";
+        let place = |path: &str, root: &str| Place {
+            path: path.into(),
+            root: root.into(),
+            source: "sqlite:/x".into(),
+            owner: Some(12),
+            connection: "33".into(),
+        };
+        let all = parse(table);
+        assert_eq!(all.len(), 4);
+        let ours: Vec<Place> = all.into_iter().filter_map(|entry| entry.ours).collect();
+        assert_eq!(ours, [place("/mnt/my kv", "/"), place("/etc/app", "/app")]);
+        assert!(ours[0].is_whole() && !ours[1].is_whole());
     }
 }

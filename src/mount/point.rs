@@ -65,7 +65,7 @@ fn check_mounted(path: &Path) -> Result<(), Failure> {
 }
 
 /// Whether the daemon of a mount is gone.
-fn is_gone(error: &Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 

@@ -21,6 +21,19 @@ pub enum Location {
 }
 
 impl Location {
+    /// How store arguments begin, as far as people type them.
+    pub const NAMES: [&str; 6] = ["sqlite:", "memory:", "etcd:", "etcds:", "prefect", "prefect-cloud"];
+
+    /// A mount of the kind of store that `name` stands for, as it is typed.
+    pub fn example(name: &str) -> String {
+        let store = match name {
+            "sqlite:" => "sqlite:/srv/app/kv.db",
+            "etcd:" | "etcds:" => &format!("{name}10.0.0.1:2379/app"),
+            name => name,
+        };
+        format!("kvfs {store} /mnt/kv")
+    }
+
     /// Parses a store argument. Absent, empty, `kvfs`, `none` and `default` (as fstab lines have them) mean
     /// the embedded store at `data_home/kvfs/kv.db`.
     pub fn parse(text: Option<&str>, data_home: &std::path::Path) -> Result<Self, String> {

@@ -92,11 +92,14 @@ impl Mount {
     /// The binary with its directories moved below `home`.
     pub fn command(home: &TempDir) -> Command {
         let mut command = Command::new(KVFS);
+        // Those of the tests are none of its settings.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVFS_")) {
+            command.env_remove(name);
+        }
         command
             .env("HOME", home.path())
             .env("XDG_DATA_HOME", home.path().join("data"))
             .env("XDG_STATE_HOME", home.path().join("state"))
-            .env_remove("KVFS_STORE")
             .stdin(Stdio::null());
         command
     }

@@ -1,0 +1,57 @@
+//! `KVFS_*`: each flag's twin in the environment.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, ArgAction, Command};
+
+use crate::nearest::nearest;
+
+const PREFIX: &str = "KVFS_";
+/// Those that stand for no flag: the API key of `serve`, etcd's password, and what `watch` tells its commands, which may
+/// start kvfs in turn.
+const OTHERS: [&str; 6] =
+    ["KVFS_API_KEY", "KVFS_ETCD_PASSWORD_FILE", "KVFS_EVENT", "KVFS_KEY", "KVFS_FILE", "KVFS_REVISION"];
+/// In the names of the variables that containers get for a service which is called kvfs.
+const SERVICE: [&str; 3] = ["KVFS_SERVICE_", "KVFS_PORT", "_TCP"];
+
+/// Whether a variable has a value: an empty one is unset.
+pub(super) fn is_set(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// Has the flags of `command`, and of the commands below, read their variables as people write them. Where one of these
+/// is asked for, those of a mount are not looked at.
+pub(super) fn adapt(command: Command, asked_for: bool) -> Command {
+    let command = command.mut_subcommands(|below| below.mut_args(adapt_arg));
+    command.mut_args(|arg| if asked_for { arg.env(Resettable::Reset) } else { adapt_arg(arg) })
+}
+
+fn adapt_arg(arg: Arg) -> Arg {
+    let empty =
+        arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    let arg = if empty { arg.env(Resettable::Reset) } else { arg };
+    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+    if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+}
+
+/// One line about variables that look like ours and are not known, if there are any.
+pub(super) fn unknown(command: &Command) -> Option<String> {
+    let arguments = command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments());
+    let known: BTreeSet<&str> = arguments.filter_map(|arg| arg.get_env()?.to_str()).chain(OTHERS).collect();
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = set.filter(|name| name.starts_with(PREFIX) && !known.contains(name.as_str()));
+    let mut strange: Vec<String> =
+        ours.filter(|name| !SERVICE.iter().any(|part| name.contains(part))).collect();
+    strange.sort();
+    let about = |name: &String| match nearest(
+        &name[PREFIX.len()..],
+        known.iter().map(|name| &name[PREFIX.len()..]),
+    ) {
+        Some(near) => format!("{name} (the nearest is {PREFIX}{near})"),
+        None => name.clone(),
+    };
+    let named: Vec<String> = strange.iter().map(about).collect();
+    (!named.is_empty()).then(|| format!("the environment has what is no setting: {}", named.join(", ")))
+}

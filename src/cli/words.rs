@@ -1,0 +1,103 @@
+//! The words of a command line, before its flags are looked at: which command is meant, wherever it stands.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::Command;
+
+use crate::nearest::nearest;
+use crate::store::Location;
+
+/// Asks for what has no name of its own: a mount.
+const MOUNT: &str = "mount";
+/// Words for what every program has a flag for.
+const HELP: &str = "help";
+const VERSION: &str = "version";
+
+/// Puts the command's name before all flags, and sees to it that the first word of a mount is none that was mistyped.
+pub(super) fn arrange(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let Some(at) = first_word(command, &arguments) else { return Ok(arguments) };
+    let word = arguments[at].to_string_lossy().into_owned();
+    if command.find_subcommand(&word).is_some() {
+        arguments[1..=at].rotate_right(1);
+        return Ok(arguments);
+    }
+    match word.as_str() {
+        MOUNT => _ = arguments.remove(at),
+        VERSION => arguments[at] = "--version".into(),
+        HELP => return help(command, arguments.get(at + 1).map(OsString::as_os_str)),
+        _ if is_mistyped(&word) => return Err(mistyped(command, &word)),
+        _ => {}
+    }
+    Ok(arguments)
+}
+
+/// Where the first word is that is no flag and no flag's value; after `--` there are no commands.
+fn first_word(command: &Command, arguments: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at) {
+        let text = argument.to_string_lossy();
+        match text.strip_prefix('-') {
+            None | Some("") => return Some(at),
+            Some("-") => return None,
+            Some(flag) => at += 1 + usize::from(wants_value(command, flag)),
+        }
+    }
+    None
+}
+
+/// Whether the word after `flag` is its value, whichever command it is of.
+fn wants_value(command: &Command, flag: &str) -> bool {
+    let mut all = command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments());
+    match flag.strip_prefix('-') {
+        Some(long) => all.any(|arg| arg.get_long() == Some(long) && arg.get_action().takes_values()),
+        None => all.any(|arg| arg.get_action().takes_values() && arg.get_short() == flag.chars().next_back()),
+    }
+}
+
+fn help(command: &Command, about: Option<&OsStr>) -> Result<Vec<OsString>, String> {
+    let about = about.map(OsStr::to_string_lossy).filter(|word| ![MOUNT, HELP, VERSION].contains(&&**word));
+    let mut arguments: Vec<OsString> = vec!["kvfs".into()];
+    if let Some(word) = about {
+        if command.find_subcommand(&*word).is_none() {
+            let near =
+                nearest(&word, commands(command)).map(|near| format!("; the nearest is: kvfs help {near}"));
+            let near = near.unwrap_or_else(|| " (kvfs help lists the commands)".into());
+            return Err(format!("there is no command {word:?}{near}"));
+        }
+        arguments.push(word.into_owned().into());
+    }
+    arguments.push("--help".into());
+    Ok(arguments)
+}
+
+/// Whether `word` names nothing that there is: not even a place, for a directory that is to be made is named with a
+/// slash.
+fn is_mistyped(word: &str) -> bool {
+    let absent =
+        || Path::new(word).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    !word.contains('/') && !Location::looks_like(word) && (word.is_empty() || absent())
+}
+
+fn mistyped(command: &Command, word: &str) -> String {
+    let meant = commands(command).chain(Location::NAMES);
+    match nearest(word, meant) {
+        Some(near) if Location::NAMES.contains(&near) => {
+            format!(
+                "{word:?} is no command, store or directory; the nearest is the store {near}, as in: {}",
+                Location::example(near)
+            )
+        }
+        Some(near) => format!("{word:?} is no command, store or directory; the nearest is: kvfs {near}"),
+        None if word.is_empty() => "the first word is empty; name the directory to mount on".into(),
+        None => format!(
+            "{word:?} is no command, store or directory; `kvfs help` lists the commands, `kvfs ./{word}` makes the \
+             directory and mounts on it"
+        ),
+    }
+}
+
+fn commands(command: &Command) -> impl Iterator<Item = &str> {
+    let named = command.get_subcommands().filter(|command| !command.is_hide_set()).map(Command::get_name);
+    named.chain([HELP, MOUNT, VERSION])
+}

@@ -1,0 +1,42 @@
+//! The process that answers for a mount, as others see it: also where it cannot be asked.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::guard;
+
+/// The daemon of the mount at `mountpoint`. Its guard names it, to every user of the machine.
+pub fn of(mountpoint: &Path) -> Option<u32> {
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let guarded = processes.filter_map(|process| {
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let mut arguments =
+            line.split(|byte| *byte == 0).skip_while(|word| *word != guard::COMMAND.as_bytes());
+        let daemon = std::str::from_utf8(arguments.nth(1)?).ok()?.parse().ok()?;
+        arguments.next().filter(|path| *path == mountpoint.as_os_str().as_bytes()).map(|_| daemon)
+    });
+    guarded.filter(|daemon| !has_ended(*daemon)).max()
+}
+
+/// Whether the process `id` has ended with all its threads, reaped by its parent or not.
+pub fn has_ended(id: u32) -> bool {
+    // The first thread is a zombie before the others have closed the files that they share.
+    let threads = || fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count);
+    match state(id) {
+        None => true,
+        Some('Z' | 'X') => threads() <= 1,
+        Some(_) => false,
+    }
+}
+
+/// Whether the process `id` is stopped, as by SIGSTOP.
+pub fn is_stopped(id: u32) -> bool {
+    matches!(state(id), Some('T' | 't'))
+}
+
+/// Its state, in the letter of proc(5).
+fn state(id: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}

@@ -1,0 +1,127 @@
+//! `kvfs umount`: ends a mount, and tells what became of what had not been published.
+
+use std::collections::BTreeSet;
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::mounts::{self, Place};
+use super::{daemon, point};
+use crate::failure::Failure;
+use crate::sys;
+
+/// How long the daemon may go on, with a store that is slow to take what is left.
+const PATIENCE: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Unmounts what kvfs has mounted at `path`, and returns once its daemon has ended.
+pub fn end(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let failed = |why: String| Failure::Mountpoint(format!("{shown} {why}"));
+    let place = mounts::find(path)
+        .map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?
+        .ok_or_else(|| failed("is no mount of kvfs; `kvfs status` lists those that there are".into()))?;
+    if !place.is_whole() {
+        let part = place.root.display();
+        return Err(failed(format!("is {part} of a mount, bound there; end that with: umount {shown}")));
+    }
+    let daemon = match mounts::ask(&place.path) {
+        Ok(document) => Some(Daemon::of(&document)),
+        Err(error) if point::is_gone(&error) => None,
+        Err(error) => return Err(failed(unanswered(&place, &error))),
+    };
+    let before = daemon.as_ref().map(Daemon::set_aside).unwrap_or_default();
+    unmount(&place.path).map_err(|why| failed(format!("cannot be unmounted: {why}")))?;
+    let elsewhere =
+        || mounts::ours().is_ok_and(|all| all.iter().any(|other| other.connection == place.connection));
+    match daemon {
+        Some(daemon) if !elsewhere() => daemon.wait(&before),
+        _ => Ok(()),
+    }
+}
+
+/// The daemon, as its status tells of it.
+struct Daemon {
+    id: u32,
+    /// Where it keeps what could not be published.
+    rejected: PathBuf,
+}
+
+impl Daemon {
+    fn of(document: &[u8]) -> Self {
+        let document: Value = serde_json::from_slice(document).unwrap_or_default();
+        let id = document["pid"].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+        Self { id, rejected: document["rejected_in"].as_str().unwrap_or_default().into() }
+    }
+
+    /// The texts that it could not publish.
+    fn set_aside(&self) -> BTreeSet<PathBuf> {
+        // Their names begin with a time and the process, and end with what they are.
+        let own =
+            |name: &str| name.ends_with(".rejected") && name.split('-').nth(1) == Some(&self.id.to_string());
+        let entries = std::fs::read_dir(&self.rejected).into_iter().flatten().filter_map(Result::ok);
+        entries.filter(|entry| own(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
+    }
+
+    fn wait(&self, before: &BTreeSet<PathBuf>) -> Result<(), Failure> {
+        let began = Instant::now();
+        while !daemon::has_ended(self.id) {
+            if began.elapsed() > PATIENCE {
+                let id = self.id;
+                return Err(Failure::Other(format!(
+                    "unmounted, but its kvfs goes on (process {id}): the mount is in use elsewhere, or the store does not \
+                     answer; end it with: kill {id}"
+                )));
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        match self.set_aside().difference(before).count() {
+            0 => Ok(()),
+            count => Err(Failure::SetAside(count, self.rejected.clone())),
+        }
+    }
+}
+
+/// Why the daemon has not answered, and what can be done.
+fn unanswered(place: &Place, error: &Error) -> String {
+    match (error.kind(), daemon::of(&place.path)) {
+        (ErrorKind::TimedOut, Some(id)) if daemon::is_stopped(id) => {
+            format!("does not answer, for its kvfs is stopped; continue it with: kill -CONT {id}")
+        }
+        (ErrorKind::TimedOut, Some(id)) => {
+            format!("does not answer (process {id}); if it is stuck: kill -9 {id}")
+        }
+        (ErrorKind::TimedOut, None) => "does not answer; if it is stuck: umount -f".into(),
+        (ErrorKind::PermissionDenied, _) => {
+            let owner = place.owner.map_or_else(|| "another user".into(), |id| format!("user {id}"));
+            format!("is a mount of {owner}, who alone can end it so; root can with: umount")
+        }
+        _ => format!("cannot be asked: {error}"),
+    }
+}
+
+/// As root with umount2(2), as a user by way of fusermount3.
+fn unmount(path: &Path) -> Result<(), String> {
+    let Err(error) = sys::unmount(path, false) else { return Ok(()) };
+    if error.kind() != ErrorKind::PermissionDenied {
+        return Err(busy(path, &error.to_string()));
+    }
+    let mut helper = Command::new("fusermount3");
+    let done = helper.args(["-u", "--"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).output();
+    match done {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) => Err(busy(path, String::from_utf8_lossy(&done.stderr).trim())),
+        Err(error) => Err(format!("cannot run fusermount3: {error}; install fuse3, or be root")),
+    }
+}
+
+fn busy(path: &Path, why: &str) -> String {
+    if why.contains("busy") {
+        let shown = path.display();
+        return format!("a program has a file or its working directory there; `fuser -vm {shown}` names it");
+    }
+    why.to_owned()
+}
