@@ -166,6 +166,15 @@ impl Cache {
         }
     }
 
+    /// The entry of `key` for who replaces or deletes it. Of a damaged value it has no text.
+    pub async fn get_to_replace(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.get_key_value(key).await {
+            Ok(answer) => Ok(answer.value),
+            Err(Error::Damaged(meta)) => Ok(Some(Entry { meta, text: Text::from([]) })),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The value of `key` as the store has it now, whatever is remembered.
     pub async fn ask_store(&self, key: &Key) -> Result<Option<Entry>> {
         match self.store.get_key_value(key).await {

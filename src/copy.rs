@@ -57,6 +57,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
                 Ok(entry) => copy.one(&key, &entry).await.map_err(|error| told(to.name(), &error))?,
                 // Deleted since it was listed.
                 Err(Error::NotFound) => {}
+                Err(error @ Error::Damaged(_)) => copy.not(&key, &error.to_string()),
                 Err(error) => return Err(told(from.name(), &error)),
             }
         }
@@ -122,6 +123,12 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
+    /// Takes in that a key cannot be copied.
+    fn not(&mut self, key: &Key, why: &str) {
+        say(&format!("{key} not copied: {why}"));
+        self.counts[2] += 1;
+    }
+
     /// The name in the other store.
     fn name(&self, key: &Key) -> Key {
         let limits = self.to.limits();
@@ -141,7 +148,12 @@ impl<'a> Copy<'a> {
         if let Some(error) = refused {
             return Ok(Outcome::Not(error.to_string()));
         }
-        match self.there(name).await? {
+        let there = match self.there(name).await {
+            // Another value, whatever it was.
+            Err(Error::Damaged(_)) => Some(Text::from([])),
+            there => there?,
+        };
+        match there {
             Some(there) if same(&there, &entry.text) => return Ok(Outcome::There),
             Some(_) if !self.settings.replace => {
                 return Ok(Outcome::Not(
@@ -192,7 +204,7 @@ impl<'a> Copy<'a> {
 
 /// Whether there is no use in going on with other keys.
 fn ends(error: &Error) -> bool {
-    error.is_outage() && !matches!(error.reason(), Error::Other(_))
+    error.is_outage() && !matches!(error.reason(), Error::Damaged(_) | Error::Other(_))
 }
 
 /// Whether two texts are the same bytes or stand for the same value.

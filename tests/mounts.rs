@@ -6,6 +6,7 @@ mod behaviour;
 mod cli;
 mod common;
 mod crash;
+mod embedded;
 mod messages;
 mod model;
 mod notify;

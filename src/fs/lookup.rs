@@ -9,7 +9,7 @@ use super::tree::Place;
 use super::versions::By;
 use super::{Attr, Caller, Fs, FsError, FsResult};
 use crate::cache::{Answer, FOREVER};
-use crate::store::{Key, Meta};
+use crate::store::{Error, Key, Meta};
 
 /// The answer to a lookup, and how long it is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +76,14 @@ impl Fs {
 
     /// What the store says of `key`.
     async fn ask(self: &Arc<Self>, name: &str, key: &Key) -> FsResult<Told> {
-        let told = self.cache.get_key_value(key).await?;
-        let told = Answer { value: told.value.map(|entry| entry.meta), ttl: told.ttl, age: told.age };
+        let told = match self.cache.get_key_value(key).await {
+            Ok(told) => Answer { value: told.value.map(|entry| entry.meta), ttl: told.ttl, age: told.age },
+            // The file is there, to be replaced or removed.
+            Err(Error::Damaged(meta)) => {
+                Answer { value: Some(meta), ttl: Duration::ZERO, age: Duration::ZERO }
+            }
+            Err(error) => return Err(error.into()),
+        };
         // Without a change feed this is how a change of the key is noticed.
         let notices = match &told.value {
             Some(meta) => self.state.lock().adopt(name, meta, By::Mount),

@@ -63,19 +63,23 @@ impl Fs {
                 Plan::Done(opened) => return Ok(opened),
                 Plan::Settle if self.settle(vec![Notice::Inode(ino)]).await => {}
                 Plan::Settle => self.drop_known(ino).await,
-                Plan::Fetch => fetched = Some(self.fetch(ino).await?),
+                Plan::Fetch => fetched = Some(self.fetch(ino, access).await?),
             }
         }
     }
 
     /// The current value of the key of an inode. A version newer than the inode's replaces it.
-    async fn fetch(self: &Arc<Self>, ino: Ino) -> FsResult<Fetched> {
+    async fn fetch(self: &Arc<Self>, ino: Ino, access: Access) -> FsResult<Fetched> {
         let (name, key) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             (inode.name.clone(), inode.key.clone())
         };
-        let entry = self.cache.get_key_value(&key).await?.value;
+        let entry = if access.truncate {
+            self.cache.get_to_replace(&key).await?
+        } else {
+            self.cache.get_key_value(&key).await?.value
+        };
         let notices = match &entry {
             Some(entry) => self.state.lock().adopt(&name, &entry.meta, By::Mount),
             None => Vec::new(),

@@ -72,7 +72,7 @@ impl Fs {
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
         let there = match &target {
-            Some(key) => self.cache.get_key_value(key).await?.value,
+            Some(key) => self.cache.get_to_replace(key).await?,
             None => None,
         };
         let foreign = target.is_none();

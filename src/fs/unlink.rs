@@ -37,12 +37,14 @@ impl Fs {
             Some(key) => key,
             None => self.key_of(&name).await?.ok_or(FsError::NotFound)?,
         };
-        let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;
+        let entry = self.cache.get_to_replace(&key).await?.ok_or(FsError::NotFound)?;
         self.hold_changes(&name);
         let deleted = self.cache.delete_key(&key, Expect::Anything).await;
         if deleted.is_ok() {
             // `mv` from another filesystem deletes first and may then fail.
-            self.aside.keep_deleted(&name, entry.text);
+            if !entry.text.is_empty() {
+                self.aside.keep_deleted(&name, entry.text);
+            }
             let mut state = self.state.lock();
             state.hidden.remove(&name);
             unlinked(&mut state, &name);

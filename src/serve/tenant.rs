@@ -81,11 +81,15 @@ impl Tenant {
 
     async fn find(&self, id: &str) -> Result<Option<(Key, Meta)>> {
         let remembered = self.recent.lock().keys.peek(id).cloned();
-        if let Some(key) = remembered
-            && let Some(entry) = self.get(&key).await?
-            && &*entry.meta.id == id
-        {
-            return Ok(Some((key, entry.meta)));
+        if let Some(key) = remembered {
+            let meta = match self.get(&key).await {
+                Ok(entry) => entry.map(|entry| entry.meta),
+                Err(Error::Damaged(meta)) => Some(meta),
+                Err(error) => return Err(error),
+            };
+            if let Some(meta) = meta.filter(|meta| &*meta.id == id) {
+                return Ok(Some((key, meta)));
+            }
         }
         Ok(self.store.list_keys().await?.into_iter().find(|(_, meta)| &*meta.id == id))
     }

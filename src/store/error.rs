@@ -1,5 +1,7 @@
 //! Why a store did not do what it was asked to.
 
+use super::Meta;
+
 /// Why a store did not do what it was asked to. Messages are for people: they name the thing and say what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -37,6 +39,9 @@ pub enum Error {
     /// The credentials were refused.
     #[error("access denied: {0}")]
     Denied(String),
+    /// The store has the key, and what it has as its value is not what was set.
+    #[error("its value is damaged in the store; set it anew, delete it, or restore the store from a backup")]
+    Damaged(Meta),
     /// The store or the database file cannot be written.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
@@ -86,6 +91,7 @@ impl Error {
             | Self::KeyTooLong { .. }
             | Self::Invalid(_)
             | Self::Denied(_)
+            | Self::Damaged(_)
             | Self::ReadOnly(_)
             | Self::Unreachable(_)
             | Self::Untrusted(_)
@@ -118,6 +124,7 @@ impl Error {
         matches!(
             self.reason(),
             Self::Denied(_)
+                | Self::Damaged(_)
                 | Self::Busy(_)
                 | Self::TimedOut(_)
                 | Self::Unreachable(_)

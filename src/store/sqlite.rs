@@ -12,15 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::pool::Pool;
 use self::writer::{Job, Writer};
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
-    VALUE_LIMIT,
+    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text, VALUE_LIMIT,
 };
 
 /// How many reads may be under way at once.
@@ -86,7 +85,7 @@ impl Store for SqliteStore {
     }
 
     async fn get_key_value(&self, key: &Key) -> Result<Entry> {
-        self.read(|db| schema::get(db, key).optional()).await?.ok_or(Error::NotFound)
+        self.read(|db| schema::get(db, key)).await?
     }
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {

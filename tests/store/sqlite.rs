@@ -5,6 +5,7 @@ mod damaged;
 mod foreign;
 mod full;
 mod readonly;
+mod rows;
 mod shared;
 
 use std::path::Path;

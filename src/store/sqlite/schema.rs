@@ -70,26 +70,27 @@ pub(super) fn list(db: &Connection) -> rusqlite::Result<Listing> {
     statement.query_map([], |row| Ok((key(row, 0)?, meta(row, 1)?)))?.collect()
 }
 
-pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Entry> {
+/// The entry of `key`, or [`Error::NotFound`], or [`Error::Damaged`]; outside of that the database could not be read.
+pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Result<Entry>> {
     let mut statement = db.prepare_cached(
         "SELECT entry.id, revision, size, created, modified, bytes, sum
-         FROM entry JOIN value ON value.id = value_id WHERE key = ?1",
+         FROM entry LEFT JOIN value ON value.id = value_id WHERE key = ?1",
     )?;
-    statement.query_row([key.as_str()], |row| {
-        let bytes = match row.get_ref(5)? {
-            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes,
-            _ => &[],
-        };
+    let found = statement.query_row([key.as_str()], |row| {
         let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(6)?);
-        if checksum(key, bytes) != sum || bytes.len() as u64 != meta.size {
-            let what = format!("the value of {key} is damaged; restore the database from a copy");
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-                Some(what),
-            ));
-        }
-        Ok(Entry { meta, text: Arc::from(bytes) })
-    })
+        let text = sound(key, &meta, sum, row.get_ref(5)?).map(Arc::from);
+        Ok(match text {
+            Some(text) => Ok(Entry { meta, text }),
+            None => Err(Error::Damaged(meta)),
+        })
+    });
+    Ok(found.optional()?.unwrap_or(Err(Error::NotFound)))
+}
+
+/// The bytes of a value, if they are what was set.
+fn sound<'a>(key: &Key, meta: &Meta, sum: u32, value: ValueRef<'a>) -> Option<&'a [u8]> {
+    let (ValueRef::Blob(bytes) | ValueRef::Text(bytes)) = value else { return None };
+    (checksum(key, bytes) == sum && bytes.len() as u64 == meta.size).then_some(bytes)
 }
 
 fn checksum(key: &Key, value: &[u8]) -> u32 {
@@ -99,11 +100,30 @@ fn checksum(key: &Key, value: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// The metadata of `key` and where its value is.
-fn find(db: &Connection, key: &Key) -> rusqlite::Result<Option<(Meta, i64)>> {
-    let mut statement = db
-        .prepare_cached("SELECT id, revision, size, created, modified, value_id FROM entry WHERE key = ?1")?;
-    statement.query_row([key.as_str()], |row| Ok((meta(row, 0)?, row.get(5)?))).optional()
+/// The metadata of `key`, and where its value is. A row that holds something else may be the value of another key, which
+/// was given the number of a row that was lost: it is nobody's.
+fn find(db: &Connection, key: &Key) -> rusqlite::Result<Option<(Meta, Option<i64>)>> {
+    let mut statement = db.prepare_cached(
+        "SELECT entry.id, revision, size, created, modified, bytes, sum, value_id
+         FROM entry LEFT JOIN value ON value.id = value_id WHERE key = ?1",
+    )?;
+    let found = statement.query_row([key.as_str()], |row| {
+        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(6)?);
+        let value_id = match sound(key, &meta, sum, row.get_ref(5)?) {
+            Some(_) => Some(row.get(7)?),
+            None => None,
+        };
+        Ok((meta, value_id))
+    });
+    found.optional()
+}
+
+/// Removes a value whose key is gone.
+fn drop_value(db: &Connection, value_id: Option<i64>) -> rusqlite::Result<()> {
+    if let Some(value_id) = value_id {
+        db.prepare_cached("DELETE FROM value WHERE id = ?1")?.execute([value_id])?;
+    }
+    Ok(())
 }
 
 /// The last revision given out.
@@ -143,12 +163,14 @@ pub(super) fn set(db: &Transaction<'_>, key: &Key, text: &Text, expect: Expect) 
     let old = find(db, key)?;
     expect.check(old.as_ref().map(|(meta, _)| meta.revision))?;
     let value_id = match &old {
-        Some((_, value_id)) => {
+        Some((_, Some(value_id))) => {
             db.prepare_cached("UPDATE value SET bytes = ?1 WHERE id = ?2")?
                 .execute(params![&text[..], value_id])?;
             *value_id
         }
-        None => db.prepare_cached("INSERT INTO value (bytes) VALUES (?1)")?.insert([&text[..]])?,
+        Some((_, None)) | None => {
+            db.prepare_cached("INSERT INTO value (bytes) VALUES (?1)")?.insert([&text[..]])?
+        }
     };
     let meta = successor(old.as_ref().map(|(meta, _)| meta), next_revision(db, key)?, text.len());
     put(db, key, &meta, value_id, checksum(key, text))?;
@@ -159,20 +181,21 @@ pub(super) fn delete(db: &Transaction<'_>, key: &Key, expect: Expect) -> Result<
     let (meta, value_id) = find(db, key)?.ok_or(Error::NotFound)?;
     expect.check(Some(meta.revision))?;
     db.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([key.as_str()])?;
-    db.prepare_cached("DELETE FROM value WHERE id = ?1")?.execute([value_id])?;
+    drop_value(db, value_id)?;
     next_revision(db, key)
 }
 
 pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
-    let text = get(db, from).optional()?.ok_or(Error::NotFound)?.text;
-    let (old, value_id) = find(db, from)?.ok_or(Error::NotFound)?;
+    let Entry { meta: old, text } = get(db, from)??;
+    let (_, value_id) = find(db, from)?.ok_or(Error::NotFound)?;
+    let value_id = value_id.ok_or_else(|| Error::Damaged(old.clone()))?;
     let replaced = find(db, to)?;
     at.check(Some(old.revision))?;
     expect.check(replaced.as_ref().map(|(meta, _)| meta.revision))?;
     db.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([from.as_str()])?;
     next_revision(db, from)?;
     if let Some((_, value_id)) = replaced.filter(|_| from != to) {
-        db.prepare_cached("DELETE FROM value WHERE id = ?1")?.execute([value_id])?;
+        drop_value(db, value_id)?;
     }
     let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize);
     put(db, to, &meta, value_id, checksum(to, &text))?;

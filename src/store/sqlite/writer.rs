@@ -182,7 +182,8 @@ impl Outcome {
         else {
             return None;
         };
-        (!matches!(error, Error::NotFound | Error::Exists | Error::Changed)).then(|| error.clone())
+        (!matches!(error, Error::NotFound | Error::Exists | Error::Changed | Error::Damaged(_)))
+            .then(|| error.clone())
     }
 }
 

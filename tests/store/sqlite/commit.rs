@@ -60,7 +60,7 @@ fn sets_that_wait_at_once_share_a_transaction() {
     });
 }
 
-fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
+pub(super) fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
     matches!(future.poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
 }
 

@@ -1,0 +1,3 @@
+//! Mounts of the embedded store: its one file, from the first open to the last close.
+
+mod rows;
