@@ -4,6 +4,7 @@ mod copy;
 mod environment;
 mod mount;
 mod options;
+mod places;
 mod refusal;
 mod serve;
 mod status;

@@ -40,7 +40,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     let open =
         |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);
     let (from, to) = (open(&settings.from)?, open(&settings.to)?);
-    let told = |name: &str, error: &Error| Failure::Store(format!("{name}: {error}"));
+    let told = |name: &str, error: &Error| Failure::Store(error.told(name));
     runtime.block_on(async {
         let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
         let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| told(to.name(), &error))?;

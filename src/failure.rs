@@ -37,6 +37,18 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, of what the option or variable `name` says.
+    #[must_use]
+    pub fn of(self, name: &str) -> Self {
+        match self {
+            Self::Usage(why) => Self::Usage(format!("{name}: {why}")),
+            Self::Store(why) => Self::Store(format!("{name}: {why}")),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

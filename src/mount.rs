@@ -130,14 +130,10 @@ fn mount(
 
 /// Whether the store answers, before anything is mounted on it.
 fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
-    let hint = match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
-        Ok(_) | Err(store::Error::NotFound) => return Ok(()),
-        Err(error @ (store::Error::Unreachable(_) | store::Error::TimedOut(_))) => {
-            format!("{error}; is the server running, and the address right?")
-        }
-        Err(error) => error.to_string(),
-    };
-    Err(Failure::Store(format!("{}: {hint}", store.name())))
+    match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
+        Ok(_) | Err(store::Error::NotFound) => Ok(()),
+        Err(error) => Err(Failure::Store(error.told(store.name()))),
+    }
 }
 
 fn finish(runtime: &Runtime, fs: &Arc<Fs>, aside: PathBuf) -> Result<(), Failure> {

@@ -98,6 +98,40 @@ pub fn owner() -> (u32, u32) {
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
+/// Most bytes that what is known of one user or group takes.
+const ACCOUNT: usize = 1 << 20;
+
+/// The number of the user called `name`.
+pub fn user_id(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    let (mut buffer, mut found) = (vec![0; ACCOUNT], std::ptr::null_mut());
+    let mut user = MaybeUninit::<libc::passwd>::uninit();
+    // SAFETY: `name` is NUL-terminated, the buffer has the length given, and all outlive the call; `found` is null or
+    // points to `user`, which is initialised then.
+    unsafe {
+        libc::getpwnam_r(name.as_ptr(), user.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found);
+        found.as_ref().map(|user| user.pw_uid)
+    }
+}
+
+/// The number of the group called `name`.
+pub fn group_id(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    let (mut buffer, mut found) = (vec![0; ACCOUNT], std::ptr::null_mut());
+    let mut group = MaybeUninit::<libc::group>::uninit();
+    // SAFETY: as above.
+    unsafe {
+        libc::getgrnam_r(
+            name.as_ptr(),
+            group.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        );
+        found.as_ref().map(|group| group.gr_gid)
+    }
+}
+
 /// The umask of this process.
 pub fn umask() -> u32 {
     // SAFETY: umask cannot fail; the second call restores what the first one changed, before any other thread runs.
@@ -227,7 +261,16 @@ fn done(result: libc::c_int) -> io::Result<()> {
 
 /// Whether this process may create files in `directory`: by its permissions, and by the media it is on.
 pub fn may_write(directory: &Path) -> bool {
-    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
+    may(directory, libc::W_OK)
+}
+
+/// Whether this process may read `path`.
+pub fn may_read(path: &Path) -> bool {
+    may(path, libc::R_OK)
+}
+
+fn may(path: &Path, access: libc::c_int) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+    unsafe { libc::access(path.as_ptr(), access) == 0 }
 }

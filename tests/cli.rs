@@ -33,25 +33,25 @@ fn failure(out: &Output) -> (String, i32) {
 fn wrong_usage_is_one_line_and_code_2() {
     let home = TempDir::new().unwrap();
     for (args, says) in [
-        (&["redis:localhost", "/tmp/x"][..], "\"redis:localhost\" is not a store"),
-        (&["sqlite:", "/tmp/x"], "needs the path"),
+        (&["redis:localhost", "/nonexistent/x"][..], "\"redis:localhost\" is not a store"),
+        (&["sqlite:", "/nonexistent/x"], "needs the path"),
         (&["memory:"], "name the directory"),
-        (&["/tmp/x", "-o", "ro,frobnicate"], "there is no option -o frobnicate"),
-        (&["/tmp/x", "--scratch", "["], "--scratch ["),
+        (&["/nonexistent/x", "-o", "ro,frobnicate"], "there is no option -o frobnicate"),
+        (&["/nonexistent/x", "--scratch", "["], "--scratch ["),
         (&[], "name the directory"),
         (
-            &["prefect-cloud", "/tmp/x", "--validate", "none"],
+            &["prefect-cloud", "/nonexistent/x", "--validate", "none"],
             "prefect-cloud keeps JSON only; leave the option away",
         ),
         (
-            &["-o", "validate=none", "prefect-cloud:http://h", "/tmp/x"],
+            &["-o", "validate=none", "prefect-cloud:http://h", "/nonexistent/x"],
             "prefect-cloud:http://h keeps JSON only",
         ),
     ] {
         let (text, code) = failure(&run(&home, args));
         assert!(text.contains(says) && code == 2, "{args:?}: {code} {text}");
     }
-    for args in [&["--max-age", "soon", "/tmp/x"][..], &["--no-such-flag"], &["a", "b", "c"]] {
+    for args in [&["--max-age", "soon", "/nonexistent/x"][..], &["--no-such-flag"], &["a", "b", "c"]] {
         assert_eq!(run(&home, args).status.code(), Some(2), "{args:?}");
     }
     assert!(run(&home, &["--help"]).status.success());
@@ -74,7 +74,7 @@ fn an_unusable_mount_point_is_code_3() {
     assert!(text.contains("not a directory") && code == 3, "{code} {text}");
     let (text, code) = failure(&run(&home, &["memory:", "/proc/nowhere"]));
     assert!(text.contains("/proc/nowhere") && code == 3, "{code} {text}");
-    let (text, code) = failure(&run(&home, &[&format!("sqlite:{full}/sub/kv.db"), full]));
+    let (text, code) = failure(&run(&home, &[&format!("sqlite:{full}/kv.db"), full]));
     assert!(text.contains("lies below") && code == 3, "{code} {text}");
     let mount = Mount::memory(&[]);
     let (text, code) = failure(&run(&home, &["memory:", mount.dir.to_str().unwrap()]));

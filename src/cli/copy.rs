@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{directory, units};
+use super::places::{locate, locate_existing};
+use super::units;
 use crate::copy::Settings;
 use crate::failure::Failure;
-use crate::store::Location;
 
 #[derive(Args)]
 pub(super) struct Copy {
@@ -25,17 +25,15 @@ pub(super) struct Copy {
     #[arg(long)]
     dry_run: bool,
     /// How long a call may wait for a store
-    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = units::deadline)]
     timeout: Duration,
 }
 
 impl Copy {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
-        let data_home = directory("XDG_DATA_HOME", ".local/share");
-        let locate = |store: &str| Location::parse(Some(store), &data_home).map_err(Failure::Usage);
         Ok(Settings {
-            from: locate(&self.from)?,
-            to: locate(&self.to)?,
+            from: locate_existing(&self.from)?,
+            to: locate(Some(&self.to))?,
             rename: self.rename,
             replace: self.replace,
             dry_run: self.dry_run,

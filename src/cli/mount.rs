@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Level, directory, units};
+use super::{Level, directory, places, units};
 use crate::failure::Failure;
 use crate::fs::document::Validate;
 use crate::fs::names::Names;
@@ -35,16 +34,16 @@ pub(super) struct Mount {
     #[arg(long, env = "KVFS_MAX_STALE", value_name = "TIME", default_value = "1h", value_parser = units::duration)]
     max_stale: Duration,
     /// How long a call may wait for the store
-    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::duration)]
+    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline)]
     timeout: Duration,
     /// Bytes of values to remember
     #[arg(long, env = "KVFS_CACHE_SIZE", value_name = "BYTES", default_value = "64M", value_parser = units::bytes)]
     cache_size: usize,
     /// Keys to remember
-    #[arg(long, env = "KVFS_CACHE_ENTRIES", value_name = "N", default_value = "100000")]
+    #[arg(long, env = "KVFS_CACHE_ENTRIES", value_name = "N", default_value = "100000", value_parser = units::count)]
     cache_entries: NonZeroUsize,
     /// What counts as a value
-    #[arg(long, env = "KVFS_VALIDATE", value_name = "WHAT", default_value = "json")]
+    #[arg(long, env = "KVFS_VALIDATE", value_name = "WHAT", default_value = "json", ignore_case = true)]
     validate: Valid,
     /// What file names end in, as in `.json`: the file `app.json` is the key `app`
     #[arg(long, env = "KVFS_EXTENSION", value_name = "EXT")]
@@ -67,11 +66,11 @@ pub(super) struct Mount {
     /// Let other users in, within the permission bits
     #[arg(long, env = "KVFS_ALLOW_OTHER")]
     allow_other: bool,
-    /// Owner of the files
-    #[arg(long, env = "KVFS_UID", value_name = "N")]
+    /// Owner of the files, by number or name
+    #[arg(long, env = "KVFS_UID", value_name = "USER", value_parser = units::user)]
     uid: Option<u32>,
-    /// Group of the files
-    #[arg(long, env = "KVFS_GID", value_name = "N")]
+    /// Group of the files, by number or name
+    #[arg(long, env = "KVFS_GID", value_name = "GROUP", value_parser = units::group)]
     gid: Option<u32>,
     /// Permission bits taken away from 0666 (files) and 0777 (the directory)
     #[arg(long, env = "KVFS_UMASK", value_name = "OCTAL", value_parser = units::octal)]
@@ -80,7 +79,7 @@ pub(super) struct Mount {
     #[arg(long, env = "KVFS_NONEMPTY")]
     nonempty: bool,
     /// What to log: error, warn, info, debug or trace
-    #[arg(long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "warn")]
+    #[arg(long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "warn", ignore_case = true)]
     log_level: Level,
 }
 
@@ -107,14 +106,11 @@ impl Valid {
 
 impl Mount {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
-        let (store, mountpoint) = self.places()?;
-        let store = store.or_else(|| self.store.clone());
-        let location = Location::parse(store.as_deref(), &directory("XDG_DATA_HOME", ".local/share"));
+        let (location, mountpoint) = places::of_mount(&self.places, self.store.as_deref())?;
         let state = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
-        let location = location.map_err(Failure::Usage)?;
         let validate = self.validate.on(&location)?;
         let names = self.names(&location).map_err(Failure::Usage)?;
         Ok(Settings {
@@ -158,25 +154,6 @@ impl Mount {
         match self.separator.as_deref().or(location.separator()).filter(|_| !self.flat) {
             Some(separator) => names.in_directories(separator),
             None => Ok(names),
-        }
-    }
-
-    /// The store argument, if any, and the mount point.
-    fn places(&self) -> Result<(Option<String>, PathBuf), Failure> {
-        match &self.places[..] {
-            [] => Err(Failure::Usage(
-                "name the directory to mount on, as in `kvfs /mnt/kv` (see kvfs --help)".into(),
-            )),
-            [only] if Location::looks_like(&only.to_string_lossy()) => Err(Failure::Usage(format!(
-                "{} is a store; name the directory to mount on too, as in `kvfs {} /mnt/kv`",
-                only.to_string_lossy(),
-                only.to_string_lossy()
-            ))),
-            [only] => Ok((None, PathBuf::from(only))),
-            [store, mountpoint, ..] => {
-                let store = store.to_str().ok_or_else(|| Failure::Usage("the store must be UTF-8".into()))?;
-                Ok((Some(store.to_owned()), PathBuf::from(mountpoint)))
-            }
         }
     }
 }

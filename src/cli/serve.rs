@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Level, directory, units};
+use super::places::{data_home, locate};
+use super::{Level, units};
 use crate::failure::Failure;
 use crate::serve::{DEFAULT_TENANT, KeySource, Settings};
-use crate::store::Location;
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -30,17 +30,15 @@ pub(super) struct Serve {
     #[arg(long, env = "KVFS_TENANT", value_name = "NAME=STORE", value_delimiter = ',')]
     tenant: Vec<String>,
     /// How long a call may wait for the store
-    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::duration)]
+    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline)]
     timeout: Duration,
     /// What to log: error, warn, info (each request), debug or trace
-    #[arg(long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "info", ignore_case = true)]
     log_level: Level,
 }
 
 impl Serve {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
-        let data_home = directory("XDG_DATA_HOME", ".local/share");
-        let locate = |store: Option<&str>| Location::parse(store, &data_home).map_err(Failure::Usage);
         let mut tenants = vec![(DEFAULT_TENANT.to_owned(), locate(self.store.as_deref())?)];
         for tenant in &self.tenant {
             let Some((name, store)) = tenant.split_once('=').filter(|(name, _)| is_name(name)) else {
@@ -58,7 +56,7 @@ impl Serve {
             (Some(file), _) => KeySource::File(file),
             (None, _) if self.no_auth => KeySource::NoAuth,
             (None, Ok(key)) => KeySource::Key(key),
-            (None, Err(_)) => KeySource::Generated(data_home.join("kvfs").join("api_keys")),
+            (None, Err(_)) => KeySource::Generated(data_home().join("kvfs").join("api_keys")),
         };
         let (listen, timeout, log_level) = (self.listen, self.timeout, self.log_level.name());
         Ok(Settings { listen, tenants, keys, timeout, log_level })

@@ -1,6 +1,6 @@
 //! `kvfs status`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -24,7 +24,13 @@ pub(super) fn show(only: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     }
     let mut out = std::io::stdout().lock();
     let printed = if as_json { writeln!(out, "{}", Value::from(found)) } else { table(&mut out, &found) };
-    printed.map_err(|error| Failure::Other(format!("cannot print the status: {error}")))
+    match printed.and_then(|()| out.flush()) {
+        // A reader that has read enough is no failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot print the status: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn of(path: &Path) -> Value {

@@ -1,6 +1,9 @@
-//! Times and sizes as people write them.
+//! Times, sizes, numbers and users as people write them.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
+
+use crate::sys;
 
 /// `500ms`, `5s`, `2m`, `1h`, or seconds without a unit.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -17,6 +20,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
+/// A time in which something can be done.
+pub(super) fn deadline(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time.is_zero() { Err("a time over 0 is needed, as in 5s".into()) } else { Ok(time) }
+}
+
 /// `1000`, `64K`, `64M`, `1G`, in powers of 1024.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let (number, unit) = split(text);
@@ -25,16 +34,38 @@ pub(super) fn bytes(text: &str) -> Result<usize, String> {
         "K" | "k" => 10,
         "M" => 20,
         "G" => 30,
-        _ => return Err("a size is a number with K, M or G".into()),
+        _ => return Err("a size is a number with K, M or G, as in 64M".into()),
     };
-    let number: usize = number.parse().map_err(|_| "a size is a whole number with K, M or G")?;
+    let number: usize = number.parse().map_err(|_| "a size is a whole number with K, M or G, as in 64M")?;
     number.checked_mul(1 << shift).ok_or_else(|| "the size is too large".into())
 }
 
 /// `022`.
 pub(super) fn octal(text: &str) -> Result<u32, String> {
     let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
-    bits.ok_or_else(|| "a umask is an octal number up to 777".into())
+    bits.ok_or_else(|| "a umask is an octal number up to 777, as in 027".into())
+}
+
+/// `100000`.
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "a whole number over 0 is needed, as in 100000".into())
+}
+
+/// `1000`, or the name of a user.
+pub(super) fn user(text: &str) -> Result<u32, String> {
+    id(text, sys::user_id(text), "user", "id -u")
+}
+
+/// `1000`, or the name of a group.
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    id(text, sys::group_id(text), "group", "getent group")
+}
+
+fn id(text: &str, named: Option<u32>, what: &str, command: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|id| *id != u32::MAX);
+    number
+        .or(named)
+        .ok_or_else(|| format!("there is no {what} of this name; `{command} NAME` tells the number"))
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -56,6 +87,10 @@ mod tests {
         assert_eq!(bytes("10KiB"), Ok(10 << 10));
         assert!(bytes("1.5M").is_err() && bytes("x").is_err());
         assert_eq!(octal("027"), Ok(0o27));
+        assert!(deadline("0").is_err() && deadline("0ms").is_err() && deadline("1ms").is_ok());
+        assert!(count("0").is_err() && count("-1").is_err() && count("7").is_ok());
+        assert_eq!((user("7"), user("root"), group("root")), (Ok(7), Ok(0), Ok(0)));
+        assert!(user("no such user").is_err() && user("4294967295").is_err() && group("").is_err());
         assert!(octal("8").is_err() && octal("7777").is_err());
     }
 }

@@ -75,6 +75,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// In words for a person who wants to use the store called `name`, with what to look at.
+    pub fn told(&self, name: &str) -> String {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut(_) => {
+                format!("{name}: {self}; is the server running, and the address right?")
+            }
+            _ => format!("{name}: {self}"),
+        }
+    }
+
     /// After a set, delete or rename that failed so, what is known of the key may be wrong: it was found to be another
     /// one, or may have been changed. Every other error is a refusal: nothing was changed.
     pub fn may_have_changed(&self) -> bool {

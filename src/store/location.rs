@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::etcd::Address as EtcdAddress;
+use crate::nearest::nearest;
 
 /// Which store to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,14 @@ impl Location {
                 ("sqlite", "") => {
                     Err("sqlite: needs the path of a database file, as in sqlite:/var/lib/kvfs/kv.db".into())
                 }
+                ("sqlite", path) if path.starts_with('~') => Err(tilde(path)),
                 ("sqlite", path) => Ok(Self::Sqlite(PathBuf::from(path))),
+                ("memory", rest) if !rest.is_empty() => {
+                    Err(format!("{text:?}: nothing follows memory: in this store's name"))
+                }
+                (scheme @ ("etcd" | "etcds"), "") => Err(format!(
+                    "{scheme}: needs the address of a cluster, as in {scheme}:127.0.0.1:2379/app"
+                )),
                 ("prefect", address) => {
                     Ok(Self::Prefect(url("prefect", address, "PREFECT_API_KEY or the profile")?))
                 }
@@ -54,10 +62,7 @@ impl Location {
                     "PREFECT__CLOUD__API_KEY or `prefect auth login`",
                 )?)),
                 (scheme @ ("etcd" | "etcds"), address) => EtcdAddress::parse(scheme, address).map(Self::Etcd),
-                _ => Err(format!(
-                    "{text:?} is not a store (stores: sqlite:PATH, memory:, etcd:HOST:PORT[/PREFIX], prefect[:URL], \
-                     prefect-cloud[:URL])"
-                )),
+                (scheme, rest) => Err(unknown(text, scheme, rest)),
             },
         }
     }
@@ -85,6 +90,36 @@ impl Location {
                 !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
             })
     }
+}
+
+/// The shell leaves a `~` alone that does not begin a word.
+fn tilde(path: &str) -> String {
+    let home = std::env::home_dir().filter(|_| path == "~" || path.starts_with("~/"));
+    let meant = home.map(|home| home.join(path[1..].trim_start_matches('/')));
+    let meant = meant
+        .map_or_else(|| "the whole path of the home".into(), |path| format!("sqlite:{}", path.display()));
+    format!(
+        "sqlite:{path}: the shell does not replace this ~; write {meant} (or sqlite:./{path}, if it is called so)"
+    )
+}
+
+fn unknown(text: &str, scheme: &str, rest: &str) -> String {
+    if matches!(scheme, "http" | "https") {
+        return format!(
+            "{text:?} is the address of a server; say of what kind it is: prefect:{text}, prefect-cloud:{text} or \
+             etcd:HOST:PORT"
+        );
+    }
+    if let Some(near) = nearest(scheme, Location::NAMES.map(|name| name.trim_end_matches(':'))) {
+        return format!("{text:?} is not a store; the nearest is {near}:{rest}");
+    }
+    if text.contains('/') || std::path::Path::new(text).is_file() {
+        return format!("{text:?} is not a store; a database is named so: sqlite:{text}");
+    }
+    format!(
+        "{text:?} is not a store (stores: sqlite:PATH, memory:, etcd:HOST:PORT[/PREFIX], prefect[:URL], \
+         prefect-cloud[:URL])"
+    )
 }
 
 /// The address after `scheme`, if any. It is shown to everybody in the mount table: no secrets in it.
