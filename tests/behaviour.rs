@@ -136,7 +136,10 @@ macro_rules! every_case {
                 an_exclusive_create_refuses_a_key_that_exists
                 appended_bytes_go_to_the_end_wherever_the_position_is
                 an_open_that_truncates_and_writes_nothing_keeps_the_value
-                a_bare_truncation_is_no_new_value_even_if_it_looks_like_one
+                a_file_that_is_cut_is_judged_at_its_close_by_what_is_left
+                a_file_that_is_cut_by_name_has_what_is_left_at_once_or_its_old_value
+                who_writes_a_file_that_is_cut_by_name_is_told
+                a_new_file_cannot_be_cut_by_name_to_what_is_no_document
                 a_file_cut_to_nothing_and_written_anew_is_published
                 a_longer_value_overwritten_by_a_shorter_one_can_be_cut
                 bytes_in_the_middle_can_be_replaced

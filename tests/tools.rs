@@ -63,7 +63,7 @@ macro_rules! every_case {
                 dd_publishes_once_and_writes_in_place
                 a_gigabyte_is_refused_at_the_first_write
                 small_blocks_are_refused_where_they_pass_the_limit
-                truncate_keeps_the_value
+                truncate_publishes_a_document_and_nothing_else
                 touch_sends_nothing
                 modes_and_times_send_nothing
                 rm_deletes_each_key_once

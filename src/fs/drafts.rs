@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::document::{Fault, Prefix, Validate};
+use super::document::{Prefix, Validate};
 use super::error::{FsError, FsResult};
 use super::inodes::{Content, Ino, ROOT, State};
 use super::scratch;
@@ -38,8 +38,6 @@ pub(super) struct Draft {
     pub(super) exclusive: bool,
     /// Bytes were written, or the size changed, since the draft was last published.
     pub(super) changed: bool,
-    /// Bytes were written, not only the size changed, since the draft was last published.
-    pub(super) written: bool,
     /// Counts changes: a publish that ends at another count than it began does not make the draft clean.
     pub(super) generation: u64,
     /// What the store knows since the last publish.
@@ -75,7 +73,6 @@ impl Draft {
             expect,
             exclusive: false,
             changed: false,
-            written: false,
             generation: 0,
             published: None,
             modified: SystemTime::now(),
@@ -96,7 +93,6 @@ impl Draft {
         self.text.clear();
         self.prefix = Some(Prefix::new());
         self.touch();
-        self.written = false;
     }
 
     /// Replaces the bytes by what the store has; nothing is left to publish.
@@ -105,7 +101,6 @@ impl Draft {
         self.prefix = Some(Prefix::new());
         self.touch();
         self.changed = false;
-        self.written = false;
     }
 
     fn touch(&mut self) {
@@ -125,7 +120,6 @@ impl Draft {
         self.refused = None;
         if self.generation == generation {
             self.changed = false;
-            self.written = false;
         }
     }
 
@@ -148,7 +142,6 @@ impl Draft {
         }
         self.text[offset..end].copy_from_slice(data);
         self.touch();
-        self.written = true;
         Ok(())
     }
 
@@ -206,10 +199,6 @@ impl Draft {
         let size = counted_len(&self.text);
         if size > limits.value {
             return Err(FsError::TooLarge { size, limit: limits.value });
-        }
-        if validate == Validate::Json && !self.written && self.changed {
-            // A bare truncation may leave a document by accident ("12" of "1234"): it is never published.
-            return Err(Fault::Incomplete(self.text.len()).into());
         }
         Ok(validate.check(&self.text)?)
     }
@@ -280,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_truncation_is_never_published() {
-        let mut draft = Draft::new(b"1234".to_vec(), Purpose::Key, Expect::Anything);
-        draft.truncate(2, &LIMITS).unwrap();
+    fn a_truncation_is_judged_by_what_it_leaves() {
+        let mut draft = Draft::new(b"[1] [2".to_vec(), Purpose::Key, Expect::Anything);
+        draft.truncate(5, &LIMITS).unwrap();
         assert!(draft.check(&LIMITS, Validate::Json).is_err());
         assert_eq!(draft.check(&LIMITS, Validate::None), Ok(()));
-        draft.write(0, b"77", &LIMITS, Validate::Json).unwrap();
+        draft.truncate(3, &LIMITS).unwrap();
         assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
     }
 }

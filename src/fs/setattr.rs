@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::document::{Fault, Validate};
+use super::document::Validate;
 use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Ino, Overrides, ROOT, State};
 use super::lookup::Found;
 use super::versions::By;
 use super::{Fs, FsError, FsResult};
-use crate::store::{Expect, Limits, Text};
+use crate::store::{Expect, Limits, Text, counted_len};
 
 /// What chmod, chown, utimes and truncate ask for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +101,7 @@ impl Fs {
         self.getattr(ino, fh)
     }
 
-    /// truncate(2) of a file that is not open.
+    /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
     async fn truncate(self: &Arc<Self>, ino: Ino, size: usize) -> FsResult<()> {
         let (name, key, draft) = {
             let state = self.state.lock();
@@ -114,34 +114,29 @@ impl Fs {
             };
             (inode.name.clone(), inode.key.clone(), draft)
         };
+        let limits = self.cache.limits();
         if let Some(id) = draft {
             let mut state = self.state.lock();
             let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
-            let bare = draft.handles == 0 && draft.purpose == Purpose::Key && size != draft.text.len();
-            if bare && self.settings.validate == Validate::Json {
-                return Err(Fault::Incomplete(size).into());
+            if draft.handles == 0 && draft.purpose == Purpose::Key && size != draft.text.len() {
+                resized(&draft.text, size, &limits, self.settings.validate)?;
             }
-            return state.resize(id, size, &self.cache.limits());
+            return state.resize(id, size, &limits);
         }
+        let _staying = self.moving.read().await;
         let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;
         if entry.text.len() == size {
             return Ok(());
         }
-        let limit = self.cache.limits().value;
-        if size > limit {
-            return Err(FsError::TooLarge { size, limit });
-        }
-        if self.settings.validate == Validate::Json {
-            // A bare truncation publishes nothing (rule 4).
-            return Err(Fault::Incomplete(size).into());
-        }
-        let mut text = entry.text.to_vec();
-        text.resize(size, 0);
-        let text = Text::from(text);
+        let text = Text::from(resized(&entry.text, size, &limits, self.settings.validate)?);
         self.hold_changes(&name);
         let set = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await;
         let notices = match &set {
-            Ok(meta) => self.state.lock().adopt(&name, meta, By::Mount),
+            Ok(meta) => {
+                let mut state = self.state.lock();
+                state.unpublished.remove(&name);
+                state.adopt(&name, meta, By::Mount)
+            }
             Err(_) => Vec::new(),
         };
         self.release_changes(&name, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
@@ -167,6 +162,23 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// `text` with another size, if that is a value.
+fn resized(text: &[u8], size: usize, limits: &Limits, validate: Validate) -> FsResult<Vec<u8>> {
+    let too_large = |size| FsError::TooLarge { size, limit: limits.value };
+    // One more for a final newline.
+    if size > limits.value.saturating_add(1) {
+        return Err(too_large(size));
+    }
+    let mut text = text.to_vec();
+    text.resize(size, 0);
+    let counted = counted_len(&text);
+    if counted > limits.value {
+        return Err(too_large(counted));
+    }
+    validate.check(&text)?;
+    Ok(text)
 }
 
 fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {

@@ -1,6 +1,8 @@
 //! Creating and changing files: what is published, when, and what is not.
 
-use libc::{EEXIST, EINVAL, ENOENT, O_APPEND, O_CREAT, O_EXCL, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{
+    EEXIST, EFBIG, EINVAL, ENOENT, ESTALE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
+};
 
 use super::door::{Door, Fd, Outcome};
 use super::{eventually, stored_is};
@@ -94,16 +96,61 @@ pub(super) fn an_open_that_truncates_and_writes_nothing_keeps_the_value(door: &d
     stored_is(door, "k", Some("{\"a\":1}"));
 }
 
-pub(super) fn a_bare_truncation_is_no_new_value_even_if_it_looks_like_one(door: &dyn Door) {
-    key(door, "1234");
-    let fd = door.open("k", O_RDWR).unwrap();
-    assert_eq!(door.ftruncate(fd, 2), Ok(()));
-    assert_eq!(door.contents(fd).unwrap(), b"12");
-    assert_eq!(door.close(fd), Err(EINVAL));
-    assert_eq!(door.truncate("k", 2), Err(EINVAL));
-    assert_eq!(door.truncate("k", 4), Ok(()));
-    assert_eq!(door.text("k"), "1234");
-    stored_is(door, "k", Some("1234"));
+pub(super) fn a_file_that_is_cut_is_judged_at_its_close_by_what_is_left(door: &dyn Door) {
+    key(door, "[1]  \n");
+    for (size, left) in
+        [(2, Err(EINVAL)), (0, Err(EINVAL)), (7, Err(EINVAL)), (6, Ok(())), (5, Ok(())), (3, Ok(()))]
+    {
+        let before = door.text("k");
+        let mut cut = before.clone().into_bytes();
+        cut.resize(size, 0);
+        let fd = door.open("k", O_RDWR).unwrap();
+        assert_eq!(door.ftruncate(fd, size as u64), Ok(()));
+        assert_eq!(door.contents(fd).unwrap(), cut);
+        assert_eq!(door.text("k"), before);
+        assert_eq!(door.close(fd), left, "{size}");
+        let now = if left.is_ok() { &before[..size] } else { &before };
+        assert_eq!(door.text("k"), now);
+        stored_is(door, "k", Some(now));
+    }
+}
+
+pub(super) fn a_file_that_is_cut_by_name_has_what_is_left_at_once_or_its_old_value(door: &dyn Door) {
+    key(door, "[1]  ");
+    let sizes = [(2, Err(EINVAL)), (0, Err(EINVAL)), (6, Err(EINVAL)), (5, Ok(())), (4, Ok(())), (3, Ok(()))];
+    for (size, cut) in sizes {
+        let before = door.text("k");
+        let reader = door.open("k", O_RDONLY).unwrap();
+        assert_eq!(door.truncate("k", size as u64), cut, "{size}");
+        let now = if cut.is_ok() { &before[..size] } else { &before };
+        assert_eq!(
+            (door.text("k").as_str(), door.stat("k").unwrap().size),
+            (now, now.len() as u64),
+            "{size}"
+        );
+        stored_is(door, "k", Some(now));
+        assert_eq!(door.contents(reader).unwrap(), before.as_bytes());
+        assert_eq!(door.close(reader), Ok(()));
+    }
+}
+
+pub(super) fn who_writes_a_file_that_is_cut_by_name_is_told(door: &dyn Door) {
+    key(door, "[1]\n");
+    let writer = door.open("k", O_RDWR).unwrap();
+    assert_eq!(door.pwrite(writer, 1, b"2"), Ok(1));
+    assert_eq!(door.truncate("k", 3), Ok(()));
+    assert_eq!(door.close(writer), Err(ESTALE));
+    assert_eq!(door.text("k"), "[1]");
+}
+
+pub(super) fn a_new_file_cannot_be_cut_by_name_to_what_is_no_document(door: &dyn Door) {
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.truncate("k", 0), Ok(()));
+    assert_eq!(door.truncate("k", 1), Err(EINVAL));
+    assert_eq!(door.truncate("k", 10_001), Err(EFBIG));
+    assert_eq!(door.stat("k").unwrap().size, 0);
+    stored_is(door, "k", None);
 }
 
 pub(super) fn a_file_cut_to_nothing_and_written_anew_is_published(door: &dyn Door) {

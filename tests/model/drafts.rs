@@ -21,9 +21,8 @@ pub(super) struct Draft {
     pub(super) text: Vec<u8>,
     pub(super) expect: Expect,
     pub(super) published: bool,
-    /// Differs from what was published, and by more than its size.
+    /// Differs from what was published.
     pub(super) changed: bool,
-    pub(super) written: bool,
     /// Written from the start to the end so far.
     pub(super) in_order: bool,
     pub(super) scratch: bool,
@@ -48,14 +47,14 @@ pub(super) fn counted(text: &[u8]) -> usize {
 
 impl Draft {
     pub(super) fn new(name: &str, text: Vec<u8>, expect: Expect, scratch: bool) -> Self {
-        let (published, changed, written, orphan) = (false, false, false, false);
+        let (published, changed, orphan) = (false, false, false);
         let name = name.to_owned();
-        Self { name, text, expect, published, changed, written, in_order: true, scratch, orphan, writers: 0 }
+        Self { name, text, expect, published, changed, in_order: true, scratch, orphan, writers: 0 }
     }
 
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        (self.changed, self.written, self.in_order) = (true, false, true);
+        (self.changed, self.in_order) = (true, true);
     }
 
     pub(super) fn truncate(&mut self, size: usize) -> Outcome<()> {
@@ -88,7 +87,7 @@ impl Draft {
             }
         }
         self.text = text;
-        (self.changed, self.written) = (true, true);
+        self.changed = true;
         Ok(())
     }
 }

@@ -152,7 +152,7 @@ impl Model {
         if let Some(draft) = self.locals.get(name) {
             let draft = &mut self.drafts[*draft];
             if self.json && draft.writers == 0 && !draft.scratch && size != draft.text.len() {
-                return Err(EINVAL);
+                return Err(if size > LIMIT { EFBIG } else { EINVAL });
             }
             return draft.truncate(size);
         }
@@ -160,10 +160,12 @@ impl Model {
         match size {
             _ if size == text.len() => Ok(()),
             _ if size > LIMIT => Err(EFBIG),
-            _ if self.json => Err(EINVAL),
             _ => {
                 let mut text = text.clone();
                 text.resize(size, 0);
+                if self.json && !is_document(&text) {
+                    return Err(EINVAL);
+                }
                 self.set(name, text);
                 Ok(())
             }
@@ -199,7 +201,7 @@ impl Model {
         if counted(&draft.text) > LIMIT {
             return Err(EFBIG);
         }
-        if self.json && (!draft.written || !is_document(&draft.text)) {
+        if self.json && !is_document(&draft.text) {
             return Err(EINVAL);
         }
         let there = self.keys.get(&draft.name).map(|(_, revision)| *revision);
@@ -217,7 +219,7 @@ impl Model {
     fn published(&mut self, id: usize, revision: u64) {
         let draft = &mut self.drafts[id];
         draft.expect = Expect::At(revision);
-        (draft.published, draft.changed, draft.written, draft.scratch) = (true, false, false, false);
+        (draft.published, draft.changed, draft.scratch) = (true, false, false);
         self.locals.retain(|_, local| *local != id);
     }
 

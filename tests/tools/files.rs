@@ -164,7 +164,7 @@ pub(super) fn small_blocks_are_refused_where_they_pass_the_limit(on: On) {
     untouched(&at);
 }
 
-pub(super) fn truncate_keeps_the_value(on: On) {
+pub(super) fn truncate_publishes_a_document_and_nothing_else(on: On) {
     let Some(at) = bench(on, &["truncate"]) else { return };
     at.sh("truncate -s 0 f").fails("Invalid argument", Calls::NONE);
     untouched(&at);
@@ -174,9 +174,10 @@ pub(super) fn truncate_keeps_the_value(on: On) {
     untouched(&at);
     at.sh("truncate -s 1G f").fails("File too large", Calls::NONE);
     untouched(&at);
-    // A bare truncation is never published, even where what is left is a document.
-    at.sh("truncate -s -1 f").fails("Invalid argument", Calls::NONE);
-    untouched(&at);
+    at.put("g", "[1, 2, 3]\n");
+    let text = at.text("g");
+    at.sh("truncate -s -1 g").succeeds(Calls::sets(1));
+    assert_eq!(at.text("g"), text.trim_end());
 }
 
 pub(super) fn touch_sends_nothing(on: On) {
