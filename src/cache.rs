@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub use journal::{Journal, Told};
 pub use keys::Keys;

@@ -32,7 +32,7 @@ use in_process::InProcess;
 use kernel::Mounted;
 
 /// Upper bound for whatever is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// Waits for what follows a call without being part of it: a release, a change made by another client.
 #[track_caller]
@@ -109,24 +109,23 @@ fn on_etcd() -> Option<Mounted> {
 
 /// Tests that call each case with a fresh door.
 macro_rules! tests {
-    ($door:ident: $($file:ident { $($case:ident)+ })+) => {
+    ($when:ident $door:ident: $($file:ident { $($case:ident)+ })+) => {
         mod $door {
             $(mod $file {
-                $(#[test]
-                fn $case() {
+                $(case! { $when $case {
                     if let Some(door) = crate::behaviour::$door() {
                         crate::behaviour::$file::$case(&door);
                     }
-                })+
+                } })+
             })+
         }
     };
 }
 
 macro_rules! every_case {
-    ($door:ident $($more:tt)*) => {
+    ($when:ident $door:ident $($more:tt)*) => {
         tests! {
-            $door:
+            $when $door:
             writing {
                 close_publishes_a_new_file
                 a_new_file_without_content_stays_local
@@ -223,9 +222,9 @@ macro_rules! every_case {
 }
 
 macro_rules! every_case_and_another_client {
-    ($door:ident $($more:tt)*) => {
+    ($when:ident $door:ident $($more:tt)*) => {
         every_case! {
-            $door
+            $when $door
             clients {
                 another_clients_set_is_seen_by_the_next_open
                 another_clients_delete_is_seen_by_the_next_open
@@ -249,9 +248,9 @@ macro_rules! every_case_and_another_client {
 
 /// Where any text is a key ("Where stores differ" in docs/semantics.md).
 macro_rules! every_case_and_any_name {
-    ($door:ident) => {
+    ($when:ident $door:ident) => {
         every_case_and_another_client! {
-            $door
+            $when $door
             names {
                 odd_names_are_listed_once
                 a_key_called_as_a_backup_is_a_key
@@ -280,10 +279,71 @@ fn an_open_that_was_sent_to_look_again_leaves_the_next_one_alone() {
     assert_eq!(files.contents(reader).unwrap(), b"[1]");
 }
 
-every_case_and_any_name!(without_a_kernel);
-every_case!(on_memory);
-every_case_and_any_name!(on_sqlite);
-every_case_and_any_name!(in_a_directory);
-every_case_and_any_name!(on_etcd);
-every_case_and_any_name!(on_prefect_cloud);
-every_case_and_another_client!(on_prefect);
+/// What differs from store to store, if anything does.
+macro_rules! smoke {
+    ($door:ident $($more:tt)*) => {
+        tests! {
+            always $door:
+            writing {
+                close_publishes_a_new_file
+                others_read_the_old_value_until_close
+                text_that_can_be_no_document_is_refused_by_the_write
+                half_a_document_is_refused_by_close_and_kept_aside
+                fsync_publishes_and_the_writer_goes_on
+                bytes_in_the_middle_can_be_replaced
+            }
+            reading {
+                a_reader_keeps_its_version_and_the_next_one_sees_the_new
+                size_and_time_are_true_before_the_first_open
+                the_listing_shows_each_file_once
+            }
+            limits {
+                ten_thousand_bytes_and_a_newline_fit
+                one_byte_more_is_refused_by_the_write
+            }
+            naming {
+                a_removed_key_is_gone
+                rename_replaces_and_takes_the_name_away
+                rename_that_must_not_replace_does_not
+            }
+            scratch {
+                a_temporary_file_renamed_onto_a_key_is_its_new_value
+                a_key_is_never_absent_while_its_backup_is_made
+            }
+            conflicts {
+                a_change_based_on_an_old_value_is_stale_and_kept_aside
+            }
+            $($more)*
+        }
+    };
+}
+
+macro_rules! smoke_and_another_client {
+    ($door:ident) => {
+        smoke! {
+            $door
+            clients {
+                another_clients_set_is_seen_by_the_next_open
+                another_clients_delete_is_seen_by_the_next_open
+                a_change_of_a_key_that_another_client_set_is_stale
+                an_exclusive_create_loses_against_another_client
+            }
+        }
+    };
+}
+
+every_case_and_any_name!(always without_a_kernel);
+every_case_and_any_name!(always on_sqlite);
+every_case_and_any_name!(always in_a_directory);
+
+mod smoke {
+    smoke!(on_memory);
+    smoke_and_another_client!(on_etcd);
+    smoke_and_another_client!(on_prefect_cloud);
+    smoke_and_another_client!(on_prefect);
+}
+
+every_case!(full on_memory);
+every_case_and_any_name!(full on_etcd);
+every_case_and_any_name!(full on_prefect_cloud);
+every_case_and_another_client!(full on_prefect);

@@ -21,7 +21,7 @@ use kvfs::store::{Counted, Counters, Error, Expect, Key, Meta, Result, Revision,
 use double::Double;
 
 /// A test that hangs is ended after this long; nothing here measures time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 const HOUR: Duration = Duration::from_hours(1);
 
 /// Room for everything, answers good for an hour, last known values too.
@@ -118,7 +118,8 @@ fn down() -> Error {
 
 /// Runs `test` on one thread, so that it decides who is polled when.
 fn block_on<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime
         .block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("every call comes to an end") })
 }

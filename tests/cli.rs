@@ -8,14 +8,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use crate::common;
-use common::{KVFS, Mount, can_mount, errno, wait_for};
+use common::{KVFS, Mount, PATIENCE, can_mount, errno, wait_for};
 use tempfile::TempDir;
-
-/// For what must come about, on a loaded machine too.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn run(home: &TempDir, args: &[&str]) -> Output {
     Mount::command(home).args(args).output().unwrap()

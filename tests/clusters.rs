@@ -20,7 +20,7 @@ use server::Cluster;
 use tempfile::TempDir;
 
 /// Upper bound for whatever is waited for.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// A cluster of so many members, with mounts as machines of their own.
 struct Fleet {

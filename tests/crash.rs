@@ -24,7 +24,7 @@ use load::{Event, Writer, start_reader};
 
 const WRITERS: u64 = 4;
 const READERS: usize = 2;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// Small, seeded, good enough to choose moments.
 struct Random(u64);

@@ -24,7 +24,7 @@ use settled::Settled;
 use suite::Fresh;
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// The store of this argument, without a login.
 fn store_within(argument: &str, timeout: Duration) -> Arc<dyn Store> {

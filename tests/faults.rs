@@ -21,7 +21,7 @@ use proxy::{Fault, Proxy, response};
 use server::{KEY, Server};
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// A server of the 1.x KV API behind a proxy, and a mount of it.
 struct Bench {
@@ -112,7 +112,7 @@ fn a_redirect_takes_no_credential_to_another_host() {
     if !can_mount() {
         return;
     }
-    let bench = Bench::prefect_cloud("1s");
+    let bench = Bench::prefect_cloud("2s");
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = elsewhere.local_addr().unwrap();
     let visits = Arc::new(AtomicUsize::new(0));
@@ -142,7 +142,7 @@ fn a_set_whose_answer_is_lost_is_told_as_such_and_the_next_read_tells_the_truth(
     if !can_mount() {
         return;
     }
-    let bench = Bench::prefect_cloud("1s");
+    let bench = Bench::prefect_cloud("2s");
     assert_eq!(bench.text("k").as_deref(), Some("1\n"));
     bench.fail(&Fault::LoseAnswer("mutation"));
     assert_eq!(bench.errno(Operation::Set), libc::ETIMEDOUT);

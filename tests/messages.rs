@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::time::Duration;
 
 use crate::common;
-use common::{Mount, can_mount, wait_for};
+use common::{Mount, PATIENCE, can_mount, wait_for};
 
 /// Messages since `before`, those of the counting itself and FORGET left out.
 fn since(mount: &Mount, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
@@ -51,12 +50,12 @@ fn a_hot_read_is_one_open_and_a_hot_stat_is_nothing() {
         cat(&mount, "db");
         fs::metadata(mount.path("db")).unwrap();
     }
-    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 3);
+    wait_for(PATIENCE, || mount.messages("RELEASE") == 3);
     let before = counts(&mount);
     for _ in 0..10 {
         assert_eq!(cat(&mount, "db"), "{\"a\":1}");
     }
-    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 13);
+    wait_for(PATIENCE, || mount.messages("RELEASE") == 13);
     assert_eq!(since(&mount, &before), expected(&[("OPEN", 10), ("RELEASE", 10)]));
     let before = counts(&mount);
     for _ in 0..10 {
@@ -109,7 +108,7 @@ fn an_overwrite_is_one_set_and_few_messages() {
     fs::write(mount.path("db"), "1").unwrap();
     let before = counts(&mount);
     fs::write(mount.path("db"), "2").unwrap();
-    wait_for(Duration::from_secs(5), || mount.messages("RELEASE") == 2);
+    wait_for(PATIENCE, || mount.messages("RELEASE") == 2);
     let messages = since(&mount, &before);
     // The name, which the creation led elsewhere; OPEN, answered "look again"; the writer's own inode, whose mode is
     // asked for.

@@ -1,6 +1,19 @@
 //! Mounts of the built binary, and the directory without a kernel as what they are compared with.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// A test that runs `always`, or one of the `full` matrix.
+macro_rules! case {
+    (always $name:ident $body:block) => {
+        #[test]
+        fn $name() $body
+    };
+    (full $name:ident $body:block) => {
+        #[test]
+        #[ignore = "scripts/check --full"]
+        fn $name() $body
+    };
+}
+
 mod bad_input;
 mod behaviour;
 mod cli;

@@ -21,7 +21,7 @@ use common::{Elsewhere, Mount, Raise, can_mount, errno, is_running, wait_for};
 use serde_json::json;
 use server::{KEY, Server};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// `inotifywait -m` on a file or directory.
 struct Watch {

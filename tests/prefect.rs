@@ -24,7 +24,7 @@ use suite::Fresh;
 use tempfile::TempDir;
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// A mount of the server at `address`.
 fn mount(address: &str, args: &[&str]) -> Mount {

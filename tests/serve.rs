@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::common;
 use crate::common::serve as server;
 use common::http::answer;
-use common::{Mount, can_mount, wait_for};
+use common::{Mount, PATIENCE, can_mount, wait_for};
 use server::{KEY, Server, both, command};
 
 #[test]
@@ -69,15 +69,11 @@ fn a_mount_and_a_server_on_one_store_see_each_others_changes() {
     let server = Server::start(TempDir::new().unwrap(), &[&store]);
     server.set("a/b", json!({"host": "db1", "ports": [1, 2.5]}));
     let shown = "{\n  \"host\": \"db1\",\n  \"ports\": [\n    1,\n    2.5\n  ]\n}\n";
-    wait_for(Duration::from_secs(5), || {
-        fs::read_to_string(mount.path("a%2Fb")).is_ok_and(|text| text == shown)
-    });
+    wait_for(PATIENCE, || fs::read_to_string(mount.path("a%2Fb")).is_ok_and(|text| text == shown));
     fs::write(mount.path("k"), "[1,  2]\n").unwrap();
     assert_eq!(server.get("k"), Some(json!([1, 2])));
     server.set("k", json!("new"));
-    wait_for(Duration::from_secs(5), || {
-        fs::read_to_string(mount.path("k")).is_ok_and(|text| text == "\"new\"\n")
-    });
+    wait_for(PATIENCE, || fs::read_to_string(mount.path("k")).is_ok_and(|text| text == "\"new\"\n"));
     fs::remove_file(mount.path("k")).unwrap();
     assert_eq!(server.get("k"), None);
     // In both directions with the client's own functions.
@@ -356,9 +352,7 @@ fn the_end_is_graceful_and_the_log_tells_no_secrets() {
     std::thread::sleep(Duration::from_millis(200));
     late.write_all(body.as_bytes()).unwrap();
     assert!(answer(late).2.contains("kvfs"));
-    let start = Instant::now();
     assert_eq!(server.wait(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(10));
     let log = server.log();
     for secret in [KEY, "secret-name", "secret-value", "in-the-query", "wrong-key"] {
         assert!(!log.contains(secret), "{secret} in {log}");

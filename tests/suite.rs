@@ -19,7 +19,7 @@ use std::time::Duration;
 use kvfs::store::{Entry, Error, Expect, Key, Meta, Result, Revision, Store};
 
 /// A test that hangs is ended after this long; nothing here measures time.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = crate::common::PATIENCE;
 
 macro_rules! conformance {
     ($fresh:expr) => {

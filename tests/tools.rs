@@ -17,22 +17,21 @@ use common::wait_for;
 
 /// Tests that call each case on one kind of store.
 macro_rules! tests {
-    ($module:ident $on:ident: $($room:ident { $($case:ident)+ })+) => {
+    ($when:ident $module:ident $on:ident: $($room:ident { $($case:ident)+ })+) => {
         mod $module {
             $(mod $room {
-                $(#[test]
-                fn $case() {
+                $(case! { $when $case {
                     crate::tools::$room::$case(crate::tools::On::$on);
-                })+
+                } })+
             })+
         }
     };
 }
 
 macro_rules! every_case {
-    ($module:ident $on:ident $($more:tt)*) => {
+    ($when:ident $module:ident $on:ident $($more:tt)*) => {
         tests! {
-            $module $on:
+            $when $module $on:
             editors {
                 vim_saves_with_one_set
                 vim_saves_with_one_set_whatever_it_does_for_a_backup
@@ -164,9 +163,9 @@ macro_rules! every_case {
 
 /// Where any text is a key ("Where stores differ" in docs/semantics.md).
 macro_rules! every_case_and_any_name {
-    ($module:ident $on:ident) => {
+    ($when:ident $module:ident $on:ident) => {
         every_case! {
-            $module $on
+            $when $module $on
             names {
                 shells_quote_names_with_spaces
                 tools_find_names_with_spaces
@@ -177,7 +176,55 @@ macro_rules! every_case_and_any_name {
     };
 }
 
-every_case_and_any_name!(local Local);
-every_case_and_any_name!(on_etcd Etcd);
-every_case_and_any_name!(on_prefect_cloud PrefectCloud);
-every_case!(on_prefect Prefect);
+/// A tool of each kind.
+macro_rules! smoke {
+    ($module:ident $on:ident) => {
+        tests! {
+            always $module $on:
+            editors {
+                vim_saves_with_one_set
+                nano_saves_with_one_set
+            }
+            files {
+                cp_publishes_once
+                mv_inside_renames_the_key
+                mv_from_another_filesystem_replaces_a_key
+                mv_to_another_filesystem_deletes_the_key
+            }
+            locks {
+                a_counter_locked_by_flock_on_itself_loses_nothing
+            }
+            scripting {
+                sed_in_place_is_one_set
+                python_dumps_json_with_one_set
+                python_replaces_a_key_by_a_temporary_file_with_one_set
+                jq_and_sponge_edit_a_key_with_one_set
+            }
+            search {
+                ls_lists_names_and_sizes
+                grep_finds_text_in_every_key
+                a_missing_key_is_reported_as_missing
+            }
+            shell {
+                echo_creates_a_key_with_one_set
+                echo_replaces_a_value_with_one_set
+                echo_of_invalid_json_fails_and_the_old_value_stays
+                appending_white_space_is_one_set
+                a_subshell_of_programs_publishes_once
+                a_value_over_the_limit_is_refused
+            }
+        }
+    };
+}
+
+every_case_and_any_name!(always local Local);
+
+mod smoke {
+    smoke!(on_etcd Etcd);
+    smoke!(on_prefect_cloud PrefectCloud);
+    smoke!(on_prefect Prefect);
+}
+
+every_case_and_any_name!(full on_etcd Etcd);
+every_case_and_any_name!(full on_prefect_cloud PrefectCloud);
+every_case!(full on_prefect Prefect);

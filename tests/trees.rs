@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::common;
-use common::{Elsewhere, KVFS, Mount, can_mount, errno};
+use common::{Elsewhere, KVFS, Mount, PATIENCE, can_mount, errno};
 
 /// A mount in directories, and another door to its keys.
 fn tree(args: &[&str]) -> Option<(Mount, Elsewhere)> {
@@ -276,7 +276,7 @@ fn a_deletion_that_waits_for_a_successor_goes_along_with_its_directory() {
     elsewhere.set("h/l", "1\n");
     fs::rename(mount.path("h/k"), mount.path("h/k~")).unwrap();
     fs::rename(mount.path("h"), mount.path("i")).unwrap();
-    common::wait_for(std::time::Duration::from_secs(10), || {
+    common::wait_for(PATIENCE, || {
         walk(&mount.dir) == ["i/", "i/k~", "i/l"] && elsewhere.get("i/k").is_none()
     });
 }

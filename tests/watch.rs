@@ -15,7 +15,7 @@ use common::{Elsewhere, Mount, can_mount, wait_for};
 use serde_json::{Value, json};
 use server::{KEY, Server};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::common::PATIENCE;
 const DELETE: &str = "mutation($id: UUID!) { delete_key_value(input: {key_value_id: $id}) { success } }";
 /// A key that is set until the watcher tells of it.
 const READY: &str = "ready";
@@ -269,7 +269,7 @@ fn a_watch_does_not_keep_the_mount_and_ends_with_it() {
     let mut watchers = watchers.into_iter();
     assert_eq!(watchers.next().unwrap().ended(), (Some(0), String::new()));
     // A question may be under way at that very moment, but hardly ten times in turn.
-    wait_for(Duration::from_secs(2), || Command::new("umount").arg(&mount.dir).status().unwrap().success());
+    wait_for(PATIENCE, || Command::new("umount").arg(&mount.dir).status().unwrap().success());
     for watcher in watchers {
         let (code, said) = watcher.ended();
         assert_eq!(code, Some(0), "{said}");

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use lru::LruCache;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::listing::Listings;
 use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision};

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::keys::Keys;
 use crate::store::{Change, Key, Result, Revision, Text};

@@ -1,7 +1,9 @@
 //! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
 
 use super::document::{Prefix, Validate};
 use super::error::{FsError, FsResult};

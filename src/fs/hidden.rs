@@ -2,7 +2,9 @@
 //! store, and for everybody else, until its successor is published, or none is to be expected any more.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::drafts::{Draft, Purpose};
 use super::inodes::{Body, Ino, State};

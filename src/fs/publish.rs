@@ -5,7 +5,8 @@
 //! process that opened the file.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::document::{Fault, Validate};
 use super::drafts::{DraftId, Purpose};

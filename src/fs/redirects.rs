@@ -1,6 +1,8 @@
 //! Opens that were answered "look again", by thread.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::FsError;
 use super::inodes::{Ino, State};

@@ -2,10 +2,11 @@
 //! process that waits inside of a mount keeps it from being unmounted.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::Fs;
 use crate::cache::{Answer, Keys, Told};

@@ -1,9 +1,10 @@
 //! Extended attributes `user.kvfs.*`: what a store knows of a key, and the reason behind the last errno.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::inodes::{Body, Ino, ROOT};
 use super::names::join;

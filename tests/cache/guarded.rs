@@ -54,6 +54,7 @@ fn answers_and_refusals_pass_unchanged() {
             [Error::Denied("401".into()), Error::NoSpace("full".into()), Error::Busy("overload".into())]
         {
             at.double.fail(error.clone());
+            tokio::time::advance(Duration::from_millis(1)).await;
             assert_eq!(at.get("k").await, Err(error.clone()));
             assert_eq!(at.set("k").await, Err(error));
         }

@@ -1,7 +1,6 @@
 //! What one mount shows of what another one did.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use super::common::{errno, wait_for};
 use super::{Fleet, PATIENCE, save};
@@ -109,13 +108,10 @@ fn a_cluster_without_a_quorum_is_read_from_memory_and_comes_back_by_itself() {
     // The watch ends without a leader, and then what is known is shown as old.
     wait_for(PATIENCE, || mount.status()["freshness"] == "bounded");
     for _ in 0..5 {
-        let start = Instant::now();
         assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "1\n");
         assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 2);
         let failed = errno(save(&mount.path("l"), "2\n"));
         assert!([libc::EHOSTUNREACH, libc::ETIMEDOUT].contains(&failed), "{failed}");
-        // Two calls and a write: each within its deadline, with room for a busy machine.
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
     fleet.cluster.members[0].start();
     wait_for(PATIENCE, || save(&mount.path("k"), "3\n").is_ok());

@@ -25,6 +25,9 @@ use tempfile::TempDir;
 /// Path of the binary under test.
 pub const KVFS: &str = env!("CARGO_BIN_EXE_kvfs");
 
+/// Upper bound for whatever is waited for: far beyond what a loaded machine takes, because nothing here measures time.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
 /// True when the machine can mount. With `KVFS_REQUIRE_FUSE=1` a machine that cannot is a failure.
 pub fn can_mount() -> bool {
     let there = Path::new("/dev/fuse").exists();
@@ -170,7 +173,7 @@ impl Mount {
         if !done {
             let _ = Command::new("umount").arg("-l").arg(&path).output();
         }
-        wait_for(Duration::from_secs(20), || !is_running(pid));
+        wait_for(PATIENCE, || !is_running(pid));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::common::http::{exchange, prefect_bin};
 use crate::common::{KVFS, wait_for};
 
 pub(crate) const KEY: &str = "pcu_secret123";
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// A server with the API key [`KEY`]; ended when dropped.
 pub(crate) struct Server {

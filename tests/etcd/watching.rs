@@ -268,11 +268,8 @@ fn noticed(hang: impl Fn(&Member, &Pipe), heal: impl Fn(&Member, &Pipe)) {
         let first = members[1].put("app/k", "1");
         assert_eq!(key(&mut feed).await, ("k".into(), first));
         hang(members[0], &pipe);
-        let start = Instant::now();
         let second = members[1].put("app/k", "2");
         assert_eq!(key(&mut feed).await, ("k".into(), second));
-        eprintln!("told {} ms after it was set", start.elapsed().as_millis());
-        assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
         heal(members[0], &pipe);
         let third = members[1].put("app/k", "3");
         assert_eq!(key(&mut feed).await, ("k".into(), third));
@@ -297,10 +294,8 @@ fn when_the_only_way_swallows_all_the_feed_pauses_and_then_misses_nothing() {
     block_on(async {
         let (_store, mut feed) = follow(std::slice::from_ref(&pipe.address), &prefix).await;
         pipe.hold();
-        let start = Instant::now();
         let made = cluster.put(format!("{prefix}k"), "1");
         assert_eq!(next(&mut feed).await, Change::Paused);
-        eprintln!("paused after {} ms", start.elapsed().as_millis());
         pipe.mend();
         assert_eq!(key(&mut feed).await, ("k".into(), made));
         assert_eq!(next(&mut feed).await, Change::Resumed);

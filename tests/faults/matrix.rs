@@ -1,7 +1,5 @@
 //! Every fault of a server, and the errno it gives.
 
-use std::time::Instant;
-
 use libc::{EACCES, EBUSY, EHOSTUNREACH, EIO, ETIMEDOUT};
 
 use super::common::{can_mount, peak_memory};
@@ -64,15 +62,15 @@ faults! {
 /// well again.
 #[track_caller]
 fn holds(fault: &Fault, expected: i32, requests: usize) {
-    let bench = Bench::prefect_cloud("1s");
+    // What is answered is answered long before; only who waits for the deadline should not wait for long.
+    let waits = [ETIMEDOUT, EBUSY].contains(&expected);
+    let bench = Bench::prefect_cloud(if waits { "2s" } else { "30s" });
     assert_eq!(bench.text("k").as_deref(), Some("1\n"));
     let known = std::fs::read_dir(&bench.mount.dir).unwrap().count();
     let check = |operation: Operation| {
         bench.fail(fault);
         let before = (bench.calls(), bench.proxy.requests());
-        let start = Instant::now();
         let result = bench.errno(operation);
-        eprintln!("{operation:?}: errno {result} after {} ms", start.elapsed().as_millis());
         let known_down = expected == ETIMEDOUT && result == EHOSTUNREACH;
         assert!(result == expected || known_down, "{operation:?}: {result} {}", bench.mount.last_error());
         let (calls, cost) = (bench.calls() - before.0, bench.proxy.requests() - before.1);

@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 use libc::{O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, SEEK_CUR, SEEK_END, SEEK_SET};
 
-use super::common::wait_for;
+use super::common::{PATIENCE, wait_for};
 use super::sys::{allocate, close, open, seek, told, truncate, truncate_path};
 
 /// What is in the file before, and what is written.
@@ -75,7 +74,7 @@ impl Open {
                 let closed = close(file);
                 if closed.is_err() {
                     // The kernel lets go of the file after close(2) has returned.
-                    wait_for(Duration::from_secs(30), || {
+                    wait_for(PATIENCE, || {
                         let text = fs::read_to_string(&path).or_else(|_| fs::read_to_string(dir.join("g")));
                         text.is_err() || text.is_ok_and(|text| text.is_empty() || text == texts.old)
                     });

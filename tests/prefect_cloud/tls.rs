@@ -13,7 +13,7 @@ use super::common::port::Port;
 use super::common::{Mount, can_mount, wait_for};
 use super::server::{KEY, Server, both};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// An authority, and what it signs.
 struct Authority {

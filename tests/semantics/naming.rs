@@ -5,9 +5,8 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::time::Duration;
 
-use crate::common::{Elsewhere, Mount, can_mount, close, errno, wait_for};
+use crate::common::{Elsewhere, Mount, PATIENCE, can_mount, close, errno, wait_for};
 
 #[test]
 fn rule_07_scratch_files_are_never_sent_and_temporary_ones_become_keys() {
@@ -30,7 +29,7 @@ fn rule_07_scratch_files_are_never_sent_and_temporary_ones_become_keys() {
     let mut stays = OpenOptions::new().write(true).create_new(true).open(mount.path("sedatives")).unwrap();
     stays.write_all(b"[\"valium\"]").unwrap();
     drop(stays);
-    wait_for(Duration::from_secs(20), || elsewhere.get("sedatives").is_some());
+    wait_for(PATIENCE, || elsewhere.get("sedatives").is_some());
     assert_eq!(fs::read_to_string(mount.path("sedatives")).unwrap(), "[\"valium\"]");
     // An editor's backup dance: the key stays in the store until its successor is there.
     fs::rename(mount.path("doc"), mount.path("doc~")).unwrap();
@@ -42,7 +41,7 @@ fn rule_07_scratch_files_are_never_sent_and_temporary_ones_become_keys() {
     assert_eq!(mount.calls("delete_key"), 0);
     let renamed = mount.sh("mv doc doc~");
     assert!(renamed.status.success());
-    wait_for(Duration::from_secs(20), || elsewhere.get("doc").is_none());
+    wait_for(PATIENCE, || elsewhere.get("doc").is_none());
     assert_eq!(fs::read_to_string(mount.path("doc~")).unwrap(), "{\"a\":2}");
 }
 
@@ -81,7 +80,7 @@ fn rule_09_what_could_not_be_published_is_kept() {
     file.write_all(b"{\"half\":").unwrap();
     assert_eq!(close(file), libc::EINVAL);
     assert!(!mount.sh("echo nonsense > doc").status.success());
-    wait_for(Duration::from_secs(5), || mount.rejected().len() == 4);
+    wait_for(PATIENCE, || mount.rejected().len() == 4);
     let kept: Vec<String> = mount.rejected().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     assert!(kept.contains(&"{\"half\":".to_owned()) && kept.contains(&"nonsense\n".to_owned()), "{kept:?}");
     assert!(kept.iter().filter(|text| text.contains("reason: ")).count() == 2, "{kept:?}");
@@ -92,9 +91,7 @@ fn rule_09_what_could_not_be_published_is_kept() {
     fs::remove_file(mount.path("doc")).unwrap();
     let deleted =
         || mount.rejected().into_iter().find(|path| path.extension().is_some_and(|end| end == "deleted"));
-    wait_for(Duration::from_secs(5), || {
-        deleted().is_some_and(|path| fs::read_to_string(path).unwrap() == "1")
-    });
+    wait_for(PATIENCE, || deleted().is_some_and(|path| fs::read_to_string(path).unwrap() == "1"));
 }
 
 #[test]
@@ -110,10 +107,8 @@ fn rule_10_a_conflict_is_estale_and_the_losers_text_is_kept() {
     file.write_all_at(b"[3]", 0).unwrap();
     assert_eq!(close(file), libc::ESTALE);
     assert_eq!(elsewhere.get("doc").as_deref(), Some("[2]"));
-    wait_for(Duration::from_secs(5), || fs::read_to_string(mount.path("doc")).unwrap() == "[2]");
-    wait_for(Duration::from_secs(5), || {
-        mount.rejected().iter().any(|path| fs::read(path).unwrap() == b"[3]")
-    });
+    wait_for(PATIENCE, || fs::read_to_string(mount.path("doc")).unwrap() == "[2]");
+    wait_for(PATIENCE, || mount.rejected().iter().any(|path| fs::read(path).unwrap() == b"[3]"));
     let file = OpenOptions::new().write(true).truncate(true).open(mount.path("doc")).unwrap();
     elsewhere.set("doc", "[4]");
     file.write_all_at(b"[5]", 0).unwrap();
@@ -127,5 +122,5 @@ fn rule_10_a_conflict_is_estale_and_the_losers_text_is_kept() {
     elsewhere.delete("doc");
     file.write_all_at(b"[8]", 0).unwrap();
     assert_eq!(close(file), libc::ESTALE);
-    wait_for(Duration::from_secs(5), || !mount.path("doc").exists());
+    wait_for(PATIENCE, || !mount.path("doc").exists());
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Elsewhere, Mount, Raise, can_mount, close, errno, wait_for};
+use crate::common::{Elsewhere, Mount, PATIENCE, Raise, can_mount, close, errno, wait_for};
 
 #[test]
 fn rule_01_a_key_is_a_file_with_its_bytes_and_true_size() {
@@ -20,7 +20,7 @@ fn rule_01_a_key_is_a_file_with_its_bytes_and_true_size() {
     let elsewhere = Elsewhere::of(&mount);
     assert_eq!(elsewhere.get("db").unwrap(), text);
     elsewhere.set("other", "[1, 2]");
-    wait_for(Duration::from_secs(5), || mount.path("other").exists());
+    wait_for(PATIENCE, || mount.path("other").exists());
     let listed: Vec<(String, u64)> = fs::read_dir(&mount.dir)
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -61,7 +61,7 @@ fn rule_02_every_key_has_one_name_and_every_name_one_key() {
     for (number, key) in keys.iter().enumerate() {
         elsewhere.set(key, &number.to_string());
     }
-    wait_for(Duration::from_secs(5), || fs::read_dir(&mount.dir).unwrap().count() == keys.len());
+    wait_for(PATIENCE, || fs::read_dir(&mount.dir).unwrap().count() == keys.len());
     let mut seen: Vec<usize> = Vec::new();
     for entry in fs::read_dir(&mount.dir).unwrap() {
         let entry = entry.unwrap();
@@ -129,7 +129,7 @@ fn rule_03_a_value_is_never_cut_at_the_length_of_another_one() {
         assert_eq!(close(file), 0);
     };
     save(0);
-    wait_for(Duration::from_secs(30), || other.path("k").exists());
+    wait_for(PATIENCE, || other.path("k").exists());
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for path in [mount.path("k"), other.path("k"), mount.path("k"), other.path("k")] {
@@ -189,12 +189,12 @@ fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
     assert!(replaced.status.success(), "{replaced:?}");
     assert!(shown().starts_with("{\"v\":55555}"));
     elsewhere.set("app", "{\"v\":6}");
-    wait_for(Duration::from_secs(5), || shown().starts_with("{\"v\":6} "));
+    wait_for(PATIENCE, || shown().starts_with("{\"v\":6} "));
     fs::set_permissions(mount.path("app"), fs::Permissions::from_mode(0o600)).unwrap();
     let mut size = || answer(b"stat\n");
     assert_eq!(size(), " 7\n");
     elsewhere.set("app", "{\"v\":77777777}");
-    wait_for(Duration::from_secs(5), || size() == " 14\n");
+    wait_for(PATIENCE, || size() == " 14\n");
     drop(ask);
     container.wait().unwrap();
 }
@@ -234,7 +234,7 @@ fn rule_02_with_an_extension_every_key_ends_in_it() {
     // A key that is called like a scratch file is not one, and a scratch file is not that key.
     elsewhere.set("k.swp", "[1]");
     elsewhere.set(".app.json.swp", "[2]");
-    wait_for(Duration::from_secs(5), || mount.path("k.swp.json").exists());
+    wait_for(PATIENCE, || mount.path("k.swp.json").exists());
     assert_eq!(fs::read_to_string(mount.path(".app.json.swp.json")).unwrap(), "[2]");
     fs::write(mount.path(".app.json.swp"), "no JSON").unwrap();
     assert_eq!(fs::read_to_string(mount.path(".app.json.swp")).unwrap(), "no JSON");
@@ -260,7 +260,7 @@ fn rule_02_with_an_extension_every_key_ends_in_it() {
     assert_eq!(elsewhere.get("tmp12345678"), None);
     assert_eq!(errno(fs::rename(mount.path("app.json"), mount.path("app.part"))), libc::EINVAL);
     elsewhere.delete("app.tmp");
-    wait_for(Duration::from_secs(5), || !mount.path("app.tmp.json").exists());
+    wait_for(PATIENCE, || !mount.path("app.tmp.json").exists());
     let refused = fs::write(mount.path("plain"), "1");
     assert_eq!(errno(refused), libc::EINVAL);
     assert!(!mount.path("plain").exists());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Mount, can_mount, close, errno, is_running, wait_for};
+use crate::common::{Mount, PATIENCE, can_mount, close, errno, is_running, wait_for};
 use kvfs::store::{Key, SqliteStore, Store};
 
 #[test]
@@ -28,7 +28,7 @@ fn rule_11_a_locked_database_delays_writers_up_to_the_deadline_and_readers_never
     assert_eq!(fs::read_to_string(mount.path("doc")).unwrap(), "[1]");
     assert_eq!(errno(fs::remove_file(mount.path("doc"))), libc::EBUSY);
     other.execute_batch("ROLLBACK").unwrap();
-    wait_for(Duration::from_secs(20), || fs::write(mount.path("doc"), "[3]").is_ok());
+    wait_for(PATIENCE, || fs::write(mount.path("doc"), "[3]").is_ok());
     assert_eq!(fs::read_to_string(mount.path("doc")).unwrap(), "[3]");
 }
 
@@ -69,7 +69,7 @@ fn rule_12_a_second_signal_ends_at_once_while_the_store_is_waited_for() {
     let mut file = File::create(mount.path("doc")).unwrap();
     file.write_all(b"{}").unwrap();
     drop(killer.stdin.take());
-    wait_for(Duration::from_secs(20), || !is_running(mount.pid));
+    wait_for(PATIENCE, || !is_running(mount.pid));
     killer.kill().unwrap();
     killer.wait().unwrap();
 }
@@ -82,7 +82,7 @@ fn rule_12_a_dead_mount_is_taken_over() {
     let mut mount = Mount::sqlite(&[]);
     fs::write(mount.path("doc"), "[1]").unwrap();
     assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
-    wait_for(Duration::from_secs(5), || !Path::new(&format!("/proc/{}", mount.pid)).exists());
+    wait_for(PATIENCE, || !Path::new(&format!("/proc/{}", mount.pid)).exists());
     assert_eq!(errno(fs::metadata(&mount.dir)), libc::ENOTCONN);
     let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
     let out = Mount::command(&mount.home).arg(&store).arg(&mount.dir).output().unwrap();
@@ -97,9 +97,7 @@ fn in_front() -> (tempfile::TempDir, Child, PathBuf, PathBuf) {
     let (dir, database) = (home.path().join("mnt"), home.path().join("kv.db"));
     let store = format!("sqlite:{}", database.display());
     let daemon = Mount::command(&home).arg("-f").arg(&store).arg(&dir).spawn().unwrap();
-    wait_for(Duration::from_secs(10), || {
-        fs::read_to_string("/proc/mounts").unwrap().contains(dir.to_str().unwrap())
-    });
+    wait_for(PATIENCE, || fs::read_to_string("/proc/mounts").unwrap().contains(dir.to_str().unwrap()));
     (home, daemon, dir, database)
 }
 
@@ -118,9 +116,7 @@ fn rule_12_a_document_completed_after_sigterm_is_published() {
     let mut file = File::create(dir.join("doc")).unwrap();
     file.write_all(b"{\"a\":").unwrap();
     assert!(Command::new("kill").arg(daemon.id().to_string()).status().unwrap().success());
-    wait_for(Duration::from_secs(5), || {
-        !fs::read_to_string("/proc/mounts").unwrap().contains(dir.to_str().unwrap())
-    });
+    wait_for(PATIENCE, || !fs::read_to_string("/proc/mounts").unwrap().contains(dir.to_str().unwrap()));
     file.write_all(b"1}").unwrap();
     assert_eq!(close(file), 0);
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
@@ -157,7 +153,7 @@ fn rule_7_a_temporary_file_removed_during_its_promotion_leaves_no_key() {
     assert_eq!(close(file), 0);
     let other = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    wait_for(Duration::from_secs(10), || mount.calls("set_key_value") == 1);
+    wait_for(PATIENCE, || mount.calls("set_key_value") == 1);
     let removal = std::thread::spawn(move || fs::remove_file(name));
     std::thread::sleep(Duration::from_millis(300));
     other.execute_batch("ROLLBACK").unwrap();

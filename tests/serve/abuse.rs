@@ -17,7 +17,7 @@ use super::server::{KEY, Server};
 const CROWD: usize = 600;
 /// What it keeps open, with what else are sockets to it.
 const OPEN: usize = 256 + 16;
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = crate::common::PATIENCE;
 const LIST: &str = r#"{"query":"{ key_value { id key value } }"}"#;
 
 fn head(length: usize) -> String {

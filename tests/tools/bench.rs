@@ -16,7 +16,7 @@ use crate::common::serve::{KEY, Server};
 use crate::common::{Mount, can_mount, wait_for};
 
 /// Upper bound for whatever is waited for; generous, because nothing here measures time.
-pub(super) const PATIENCE: Duration = Duration::from_mins(2);
+pub(super) const PATIENCE: Duration = crate::common::PATIENCE;
 
 /// Changes the daemon asked its store for. A rename is one call, whatever it takes on the wire: a set and a delete on
 /// `prefect-cloud`.

@@ -1,10 +1,9 @@
 //! cp, mv, install, dd, truncate, touch, rm, tar and rsync.
 
 use std::fs;
-use std::time::Duration;
 
 use super::{Bench, Calls, On};
-use crate::common::wait_for;
+use crate::common::{PATIENCE, wait_for};
 
 /// Indented, so that it looks the same on every store on a new mount too.
 const OLD: &str = "{\n  \"old\": true\n}\n";
@@ -131,7 +130,7 @@ pub(super) fn mv_of_a_bad_file_fails_and_the_old_value_can_be_found(on: On) {
     let Some(at) = bench(on, &[]) else { return };
     at.sh("mv $BESIDE/bad f").fails("Invalid argument", Calls::new(0, 1, 0));
     assert_eq!(fs::read_to_string(at.beside.join("bad")).unwrap(), "{\"new\":");
-    wait_for(Duration::from_secs(20), || at.set_aside().contains(&OLD.to_owned()));
+    wait_for(PATIENCE, || at.set_aside().contains(&OLD.to_owned()));
     at.sh("mv $BESIDE/bad new").fails("Invalid argument", Calls::NONE);
     assert_eq!(at.afresh().names(), Vec::<String>::new());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::common::{Elsewhere, Mount, can_mount, errno, wait_for};
 use super::{tree, walk};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = crate::common::PATIENCE;
 
 #[test]
 fn rule_13_a_key_that_is_also_a_directory_is_a_file_beside_it() {

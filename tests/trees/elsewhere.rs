@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::common::{errno, wait_for};
 use super::{tree, walk};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = crate::common::PATIENCE;
 
 #[test]
 fn rule_13_a_directory_that_was_looked_for_appears_with_its_first_key() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::common::Mount;
+use super::common::{Mount, PATIENCE};
 use super::{tree, walk};
 
 /// Runs `script` in the mount, with a directory beside it at `$BESIDE`; it must succeed.
@@ -88,7 +88,7 @@ fn rejected_text_of_a_file_in_a_directory_is_kept_and_named() {
     sh(&mount, PLANT);
     let out = mount.sh("echo '{\"host\":' > app/db/main");
     assert!(!out.status.success() || mount.last_error().contains("app/db/main"));
-    super::common::wait_for(std::time::Duration::from_secs(10), || !mount.rejected().is_empty());
+    super::common::wait_for(PATIENCE, || !mount.rejected().is_empty());
     let kept = mount.rejected().iter().any(|path| path.to_string_lossy().contains("app%2Fdb%2Fmain"));
     assert!(kept, "{:?}", mount.rejected());
 }
