@@ -6,6 +6,7 @@ mod failover;
 mod lease;
 mod listing;
 mod mounts;
+mod restored;
 mod settled;
 mod tls;
 mod watching;

@@ -13,6 +13,7 @@ mod txn;
 mod view;
 mod watch;
 mod wire;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,10 @@ impl EtcdStore {
             failure => failure.into(),
         })?;
         if let Some(revision) = done.revision() {
-            return Ok(Some(done.meta(revision, text.len())));
+            if from != to {
+                self.view.see_gone(from, revision);
+            }
+            return Ok(Some(done.meta(revision, &text)));
         }
         let [source, target] = [0, 1].map(|index| done.there(index));
         match source {
@@ -152,7 +156,7 @@ impl Store for EtcdStore {
         };
         let done = plan.run().await?;
         match (done.revision(), expect) {
-            (Some(revision), _) => Ok(done.meta(revision, text.len())),
+            (Some(revision), _) => Ok(done.meta(revision, &text)),
             (None, Expect::Absent) => Err(Error::Exists),
             (None, Expect::At(_) | Expect::Anything) => Err(Error::Changed),
         }
@@ -171,7 +175,10 @@ impl Store for EtcdStore {
         let done = plan.otherwise(key).run().await?;
         match (done.revision(), expect) {
             (Some(_), Expect::Absent) => Err(Error::NotFound),
-            (Some(revision), _) => Ok(revision),
+            (Some(revision), _) => {
+                self.view.see_gone(key, revision);
+                Ok(revision)
+            }
             (None, _) => match done.there(0) {
                 Some(revision) => expect.check(Some(revision)).and(Err(Error::Changed)),
                 None => Err(Error::NotFound),
@@ -212,8 +219,11 @@ impl Store for EtcdStore {
             done => done?,
         };
         if let Some(revision) = done.revision() {
-            // The keys were made by it.
-            return Ok(sources.iter().map(|source| done.made(revision, source.value.0.len())).collect());
+            let made = |(rename, source): (&Rename, &Pair)| {
+                self.view.see_gone(&rename.from, revision);
+                done.made(&rename.to, revision, &source.value.0)
+            };
+            return Ok(renames.iter().zip(&sources).map(made).collect());
         }
         let unchanged = |(index, rename): (usize, &Rename)| done.there(index) == Some(rename.at);
         Err(if renames.iter().enumerate().all(unchanged) { Error::Exists } else { Error::Changed })

@@ -14,14 +14,14 @@ use super::{PATIENCE, store_within};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-type Feed = UnboundedReceiver<Change>;
+pub(super) type Feed = UnboundedReceiver<Change>;
 
-async fn next(feed: &mut Feed) -> Change {
+pub(super) async fn next(feed: &mut Feed) -> Change {
     feed.recv().await.unwrap()
 }
 
 /// What comes next that is about a key.
-async fn key(feed: &mut Feed) -> (String, u64) {
+pub(super) async fn key(feed: &mut Feed) -> (String, u64) {
     loop {
         match next(feed).await {
             Change::Set(key, meta) => return (key.as_str().to_owned(), meta.revision.0),
@@ -32,7 +32,7 @@ async fn key(feed: &mut Feed) -> (String, u64) {
 }
 
 /// A store of these addresses that waits for its feed to begin; both live as long as one another.
-async fn follow(addresses: &[String], prefix: &str) -> (std::sync::Arc<dyn Store>, Feed) {
+pub(super) async fn follow(addresses: &[String], prefix: &str) -> (std::sync::Arc<dyn Store>, Feed) {
     let store = store_within(&format!("etcd:{}/{prefix}", addresses.join(",")), TIMEOUT);
     let mut feed = store.changes().unwrap();
     assert_eq!(next(&mut feed).await, Change::Paused);
@@ -73,6 +73,8 @@ fn a_member_that_hangs_once_the_watch_is_open_has_not_told_what_was_missed() {
     let pipes = [(); 2].map(|()| Pipe::before(&cluster.members[0].address));
     block_on(async {
         let (_store, mut feed) = follow(&pipes.each_ref().map(|pipe| pipe.address.clone()), "app").await;
+        let before = cluster.put("app/before", "1");
+        assert_eq!(key(&mut feed).await, ("before".into(), before));
         pipes.iter().for_each(Pipe::cut);
         assert_eq!(next(&mut feed).await, Change::Paused);
         let missed = cluster.put("app/a", "1");
@@ -200,6 +202,8 @@ fn large_values_and_transactions_of_many_keys_are_told_whole() {
     let prefix = cluster.prefix();
     block_on(async {
         let (_store, mut feed) = follow(std::slice::from_ref(&pipe.address), &prefix).await;
+        let before = cluster.put(format!("{prefix}before"), "1");
+        assert_eq!(key(&mut feed).await, ("before".into(), before));
         pipe.cut();
         // More than a message holds: it comes in fragments.
         let mut awaited = Vec::new();
@@ -293,6 +297,8 @@ fn when_the_only_way_swallows_all_the_feed_pauses_and_then_misses_nothing() {
     let prefix = cluster.prefix();
     block_on(async {
         let (_store, mut feed) = follow(std::slice::from_ref(&pipe.address), &prefix).await;
+        let before = cluster.put(format!("{prefix}before"), "1");
+        assert_eq!(key(&mut feed).await, ("before".into(), before));
         pipe.hold();
         let made = cluster.put(format!("{prefix}k"), "1");
         assert_eq!(next(&mut feed).await, Change::Paused);

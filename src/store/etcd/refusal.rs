@@ -17,7 +17,7 @@ pub(super) struct Refusal {
 /// What a request came to that was not answered.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The revision that was asked for is no longer kept.
+    /// The revision that was asked for is no longer kept, or not reached.
     Compacted,
     /// More than one transaction may have.
     TooManyOps,
@@ -93,7 +93,9 @@ impl Refusal {
     pub(super) fn verdict(&self) -> Verdict {
         let said = || self.message().to_owned();
         match self.message() {
-            "mvcc: required revision has been compacted" => Verdict::Final(Failure::Compacted),
+            "mvcc: required revision has been compacted" | "mvcc: required revision is a future revision" => {
+                Verdict::Final(Failure::Compacted)
+            }
             "too many operations in txn request" => Verdict::Final(Failure::TooManyOps),
             "request is too large" => Verdict::Final(Failure::TooBig),
             "mvcc: database space exceeded" => Verdict::Final(Failure::Store(Error::Quota(

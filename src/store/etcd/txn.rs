@@ -103,14 +103,15 @@ impl<'a> Plan<'a> {
         self
     }
 
-    pub(super) async fn run(&self) -> Outcome<Done> {
+    pub(super) async fn run(&self) -> Outcome<Done<'a>> {
         let body = json!({"compare": self.compare, "success": self.success, "failure": self.failure});
         let api = &self.view.api;
         let txn: Txn =
             if self.changes { api.write("kv/txn", &body).await? } else { api.read("kv/txn", &body).await? };
         note(txn.header);
         let (cluster, succeeded) = (txn.header.cluster, txn.succeeded || self.either);
-        Ok(Done { cluster, revision: Revision(txn.header.revision), succeeded, found: txn.found().collect() })
+        let (view, revision) = (self.view, Revision(txn.header.revision));
+        Ok(Done { view, cluster, revision, succeeded, found: txn.found().collect() })
     }
 }
 
@@ -119,14 +120,15 @@ fn look(key: &Bytes) -> Value {
 }
 
 /// What a transaction came to.
-pub(super) struct Done {
+pub(super) struct Done<'a> {
+    view: &'a View,
     cluster: u64,
     revision: Revision,
     succeeded: bool,
     found: Vec<Option<Pair>>,
 }
 
-impl Done {
+impl Done<'_> {
     /// The revision that it made; `None` if something did not hold.
     pub(super) fn revision(&self) -> Option<Revision> {
         self.succeeded.then_some(self.revision)
@@ -137,15 +139,20 @@ impl Done {
         Some(Revision(self.found.get(index)?.as_ref()?.changed))
     }
 
-    /// The key that was set and looked at.
-    pub(super) fn meta(&self, revision: Revision, size: usize) -> Meta {
-        let made = self.found.iter().flatten().next().map_or(revision.0, |pair| pair.made);
-        meta(self.cluster, made, revision.0, size)
+    /// The key that was set to this text and looked at.
+    pub(super) fn meta(&self, revision: Revision, text: &[u8]) -> Meta {
+        let set = self.found.iter().flatten().next();
+        if let Some(pair) = set {
+            self.view.see(pair, text);
+        }
+        meta(self.cluster, set.map_or(revision.0, |pair| pair.made), revision.0, text.len())
     }
 
     /// A key that was not there before.
-    pub(super) fn made(&self, revision: Revision, size: usize) -> Meta {
-        meta(self.cluster, revision.0, revision.0, size)
+    pub(super) fn made(&self, key: &Key, revision: Revision, text: &[u8]) -> Meta {
+        let (made, key) = (revision.0, self.view.sent(key));
+        self.view.see(&Pair { key, made, changed: made, version: 1, ..Pair::default() }, text);
+        meta(self.cluster, made, made, text.len())
     }
 
     /// What was read, in its order.

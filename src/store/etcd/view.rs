@@ -14,6 +14,7 @@ use super::clock::Clock;
 use super::members::Member;
 use super::refusal::Failure;
 use super::wire::{Bytes, Header, Left, Pair, Range};
+use super::witness::{Seen, Shown};
 use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
 
 /// Keys asked for at once at first, and at most.
@@ -37,6 +38,8 @@ pub(super) struct View {
     strange: AtomicUsize,
     /// Values that the watch brought of late.
     told: Mutex<LruCache<Key, (Revision, Text)>>,
+    /// What answers have shown, for [`Witness`](super::witness::Witness).
+    pub(super) shown: Mutex<Shown>,
 }
 
 /// A listing under way.
@@ -50,7 +53,13 @@ struct Listed {
 
 impl View {
     pub(super) fn new(api: Api, prefix: String) -> Self {
-        Self { api, prefix, strange: AtomicUsize::new(0), told: Mutex::new(LruCache::new(TOLD)) }
+        Self {
+            api,
+            prefix,
+            strange: AtomicUsize::new(0),
+            told: Mutex::new(LruCache::new(TOLD)),
+            shown: Mutex::default(),
+        }
     }
 
     /// Whether etcd can have the key: it has no empty one.
@@ -97,7 +106,24 @@ impl View {
     pub(super) async fn get(&self, key: &Key) -> Outcome<Option<Entry>> {
         let range: Range = self.api.read("kv/range", &json!({"key": self.sent(key)})).await?;
         note(range.header);
-        Ok(range.kvs.into_iter().next().map(|pair| entry(range.header.cluster, pair)))
+        Ok(range.kvs.into_iter().next().map(|pair| self.entry(range.header.cluster, pair)))
+    }
+
+    fn entry(&self, cluster: u64, pair: Pair) -> Entry {
+        self.see(&pair, &pair.value.0);
+        let meta = meta(cluster, pair.made, pair.changed, pair.value.0.len());
+        Entry { meta, text: Arc::from(pair.value.0) }
+    }
+
+    /// Takes in that an answer has shown this version, which has this value.
+    pub(super) fn see(&self, pair: &Pair, value: &[u8]) {
+        self.shown.lock().note(&pair.key.0, pair.changed, || Seen::there(pair, value));
+    }
+
+    /// Takes in that a key was deleted at this revision.
+    pub(super) fn see_gone(&self, key: &Key, revision: Revision) {
+        let key = self.sent(key);
+        self.shown.lock().note(&key.0, revision.0, || Seen::gone(key.clone(), revision.0));
     }
 
     /// What is left of the lease of a key, if it is on one.
@@ -178,7 +204,7 @@ impl View {
             listed.strange += 1;
             return;
         };
-        let Entry { meta, text } = entry(cluster, pair);
+        let Entry { meta, text } = self.entry(cluster, pair);
         listed.bytes += text.len();
         if listed.bytes <= TEXTS {
             listed.texts.push(text);
@@ -204,11 +230,6 @@ pub(super) fn meta(cluster: u64, made: u64, changed: u64, size: usize) -> Meta {
         created: clock.at(made),
         modified: clock.at(changed),
     }
-}
-
-pub(super) fn entry(cluster: u64, pair: Pair) -> Entry {
-    let meta = meta(cluster, pair.made, pair.changed, pair.value.0.len());
-    Entry { meta, text: Arc::from(pair.value.0) }
 }
 
 /// What a cluster has just reached has the time of day.

@@ -4,6 +4,10 @@
 //! cluster is asked for its revision every [`CHECK`]: what is cached is never older than that and the time of one call.
 //! Where the cluster is beyond what the watch has told, as it is too when keys outside the prefix were changed, the watch
 //! is opened again from there on, which misses nothing.
+//!
+//! Where the watch breaks the cluster may have been restored from a backup before it is reached again, and have come past all
+//! revisions that were told. So it is asked for what it was then ([`Witness`]), and the watch begins again at the last change
+//! that was told: it must tell of none before the newest revision that was told.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +22,8 @@ use super::clock::Clock;
 use super::members::Member;
 use super::refusal::Failure;
 use super::view::{View, meta, note};
-use super::wire::{Event, Header, Watched};
+use super::wire::{Event, Header, Txn, Watched};
+use super::witness::{Seen, Witness};
 use crate::store::{Change, Error, Revision};
 
 /// How long a watch may be silent before the cluster is asked what the watch should have told.
@@ -39,6 +44,10 @@ pub(super) struct Follower {
     feed: UnboundedSender<Change>,
     /// Up to where everything was told, for certain: from there on a watch is opened again.
     told: Option<Header>,
+    /// What proves, when the watch has broken, that the cluster is still the one that told it.
+    witness: Witness,
+    /// Whether the watch has broken: any cluster may be there since then.
+    broken: bool,
     /// Whether the feed has said that changes are not told.
     paused: bool,
     pause: Duration,
@@ -73,7 +82,8 @@ enum Stage {
 
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
-        Self { view, feed, told: None, paused: true, pause: FIRST_PAUSE }
+        let (witness, pause) = (Witness::default(), FIRST_PAUSE);
+        Self { view, feed, told: None, witness, broken: false, paused: true, pause }
     }
 
     pub(super) async fn run(mut self, mut open: tokio::sync::watch::Receiver<()>) {
@@ -93,6 +103,7 @@ impl Follower {
             let ended = self.session(member).await;
             self.view.api.avoid(member);
             let Err(failure) = ended else { continue };
+            self.broken = true;
             if matches!(failure, Failure::Compacted) {
                 self.told = None;
                 continue;
@@ -123,17 +134,23 @@ impl Follower {
     async fn session(&mut self, member: Member) -> Outcome<()> {
         // This member has reached it, too: what the watch tells from an earlier one on is complete up to there.
         let (then, now) = self.ask(Some(member)).await?;
-        if then.is_some_and(|then| is_another(then, now)) {
-            Clock::of(now.cluster).lock().restart();
-            self.told = None;
+        let another = then.is_some_and(|then| is_another(then, now));
+        match if another { Some(false) } else { self.prove(member).await? } {
+            Some(true) => {}
+            Some(false) => self.forget(now),
+            None => self.told = None,
         }
         note(now);
-        let since = self.told.unwrap_or(now);
-        let mut session = self.open(member, since.revision, now.revision).await?;
+        let told = self.told.unwrap_or(now);
+        // The witness has seen where it begins.
+        let since = self.told.filter(|_| self.broken).and_then(|told| self.witness.since(told.revision));
+        let mut session = self.open(member, since.unwrap_or(told.revision), now.revision).await?;
         if self.told.is_none() {
+            self.witness.clear();
             self.resume(Change::Everything);
         }
-        self.told = Some(Header { term: now.term, ..since });
+        self.told = Some(Header { term: now.term, ..told });
+        self.broken = false;
         loop {
             if session.is_complete() && self.paused {
                 self.resume(Change::Resumed);
@@ -171,6 +188,24 @@ impl Follower {
         }
     }
 
+    /// Whether this member has the history that the watch has told, if it may be another; `None` if nobody can tell.
+    async fn prove(&self, member: Member) -> Outcome<Option<bool>> {
+        let Some(told) = self.told.filter(|_| self.broken) else { return Ok(Some(true)) };
+        let proof = self.witness.proof(&self.view.shown.lock(), told.revision);
+        let Some(proof) = proof else { return Ok(None) };
+        match self.view.api.read_at::<Txn>(member, "kv/txn", &proof.question()).await {
+            Ok(txn) => Ok(Some(proof.holds(txn.found()))),
+            Err(Failure::Compacted | Failure::TooBig | Failure::TooManyOps) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What was told is not the past of the cluster that is there now.
+    fn forget(&mut self, now: Header) {
+        Clock::of(now.cluster).lock().restart();
+        self.told = None;
+    }
+
     /// Asks the cluster, or this member, for its revision.
     fn ask(&self, member: Option<Member>) -> Asked {
         let (view, then) = (self.view.clone(), self.reached());
@@ -205,8 +240,14 @@ impl Follower {
             return Err(refused(&message));
         }
         let Some(last) = message.events.last().map(|event| event.kv.changed) else { return Ok(None) };
+        let told = self.told.map_or(0, |told| told.revision);
+        if message.events.iter().any(|event| event.kv.changed <= told) {
+            self.forget(message.header);
+            return Err(Error::Unreachable("the cluster has another past".into()).into());
+        }
         note(Header { revision: last, ..message.header });
         for event in message.events {
+            self.witness.note(seen(&event));
             if let Some(change) = self.change(message.header.cluster, &event) {
                 self.tell(change);
             }
@@ -220,7 +261,7 @@ impl Follower {
     fn change(&self, cluster: u64, event: &Event) -> Option<Change> {
         let (key, pair) = (self.view.key(&event.kv.key)?, &event.kv);
         let revision = Revision(pair.changed);
-        if event.what == "DELETE" {
+        if event.is_deletion() {
             return Some(Change::Deleted(key, revision));
         }
         self.view.keep(&key, revision, &pair.value.0);
@@ -299,6 +340,14 @@ async fn answer(stage: &mut Stage) -> Outcome<(Option<Header>, Header)> {
         Stage::Asking(asked) | Stage::Proving(_, asked) => asked.await,
         _ => std::future::pending().await,
     }
+}
+
+fn seen(event: &Event) -> Seen {
+    let pair = &event.kv;
+    if event.is_deletion() {
+        return Seen::gone(pair.key.clone(), pair.changed);
+    }
+    Seen::there(pair, &pair.value.0)
 }
 
 /// Why there is no watch any more.

@@ -135,8 +135,14 @@ pub(super) struct Watched {
 pub(super) struct Event {
     /// `DELETE`, or nothing for a set.
     #[serde(default, rename = "type")]
-    pub(super) what: String,
+    what: String,
     pub(super) kv: Pair,
+}
+
+impl Event {
+    pub(super) fn is_deletion(&self) -> bool {
+        self.what == "DELETE"
+    }
 }
 
 #[cfg(test)]
