@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
+use crate::logging;
 use crate::mount::{guard, herald, umount};
 
 /// Mount a key-value store as a directory in which each key is a JSON file.
@@ -144,7 +145,7 @@ pub fn run() -> ExitCode {
     if !crate::mount::is_background()
         && let Some(warning) = environment::unknown(&Cli::command())
     {
-        print_line(&warning);
+        logging::tell(&warning);
     }
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -198,22 +199,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
 
 fn say(failure: &Failure) -> ExitCode {
     if !matches!(failure, Failure::Said(_)) {
-        print_line(&failure.to_string());
+        logging::tell(&failure.to_string());
     }
     ExitCode::from(failure.exit_code())
-}
-
-/// One line on standard error. What was typed, or came from elsewhere, gets to the terminal as text only.
-fn print_line(text: &str) {
-    let shown: String = text
-        .chars()
-        .flat_map(|char| {
-            let (plain, escaped) =
-                if char.is_control() { (None, Some(char.escape_debug())) } else { (Some(char), None) };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect();
-    eprintln!("kvfs: {shown}");
 }
 
 /// A directory of the XDG base directory specification.

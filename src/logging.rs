@@ -1,4 +1,4 @@
-//! Log lines.
+//! Log lines, and the lines for the person who started this process.
 
 /// Logs what `level` lets through, an `EnvFilter` directive.
 pub fn to_stderr(level: &str) {
@@ -11,4 +11,17 @@ pub fn to_stderr(level: &str) {
         .with_writer(std::io::stderr)
         .with_target(false)
         .try_init();
+}
+
+/// One line on standard error. What was typed, or came from elsewhere, gets to the terminal as text only.
+pub fn tell(line: &str) {
+    let mut shown = String::with_capacity(line.len());
+    for char in line.chars() {
+        if char.is_control() {
+            shown.extend(char.escape_debug());
+        } else {
+            shown.push(char);
+        }
+    }
+    eprintln!("kvfs: {shown}");
 }

@@ -1,5 +1,6 @@
 //! From settings to a running mount: wiring, background start, signals, unmount.
 
+mod announce;
 mod background;
 pub mod daemon;
 pub mod guard;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
+use self::announce::Announcement;
 use self::background::Role;
 use self::guard::Guard;
 use crate::cache::{self, Cache};
@@ -30,6 +32,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Everything a mount needs to know.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are bools")]
 pub struct Settings {
     /// Which store.
     pub location: Location,
@@ -37,6 +40,8 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     /// Stay in the foreground.
     pub foreground: bool,
+    /// Say nothing of a mount that is there.
+    pub quiet: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
     /// Have changes made elsewhere told by inotify.
@@ -62,12 +67,17 @@ pub fn is_background() -> bool {
 
 /// Mounts, in the background unless asked otherwise. Returns when the mount answers (background) or ends.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
+    let announcement = Announcement::prepare(settings);
+    let announce = || announcement.iter().for_each(Announcement::make);
     if settings.foreground {
         crate::logging::to_stderr(settings.log_level);
-        return run(settings, || Ok(()));
+        return run(settings, || {
+            announce();
+            Ok(())
+        });
     }
     match background::role() {
-        Role::Parent => background::spawn(),
+        Role::Parent => background::spawn().inspect(|()| announce()),
         Role::Child => {
             crate::logging::to_stderr(settings.log_level);
             run(settings, || background::ready(&settings.log_file))

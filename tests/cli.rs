@@ -114,14 +114,21 @@ fn the_directory_is_made_and_the_embedded_store_is_the_default() {
     let home = TempDir::new().unwrap();
     let dir = home.path().join("made/for/me");
     let out = run(&home, &[dir.to_str().unwrap()]);
-    assert!(out.status.success() && out.stdout.is_empty() && out.stderr.is_empty(), "{out:?}");
+    let database = home.path().join("data/kvfs/kv.db");
+    let says = |new: &str| {
+        let (database, dir) = (database.display(), dir.display());
+        format!("kvfs: {database}{new} is mounted on {dir}; end it with: umount {dir}\n")
+    };
+    assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    assert_eq!(String::from_utf8(out.stderr).unwrap(), says(" (new)"));
     fs::write(dir.join("db"), "{}").unwrap();
-    assert!(home.path().join("data/kvfs/kv.db").exists());
+    assert!(database.exists());
     assert_eq!(fs::metadata(home.path().join("data/kvfs")).unwrap().mode() & 0o777, 0o700);
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
     // The mount is gone when umount returns; the daemon ends with it.
     let again = run(&home, &["-o", "ro,_netdev,nofail,x-systemd.automount", "none", dir.to_str().unwrap()]);
     assert!(again.status.success(), "{again:?}");
+    assert_eq!(String::from_utf8(again.stderr).unwrap(), says(""));
     assert_eq!(fs::read_to_string(dir.join("db")).unwrap(), "{}");
     assert_eq!(errno(fs::write(dir.join("db"), "1")), libc::EROFS);
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
@@ -270,12 +277,12 @@ fn the_background_process_keeps_nothing_of_its_parent() {
     let dir = home.path().join("mnt");
     // `output` waits for the end of both pipes: it returns only if the daemon holds neither.
     let out = Mount::command(&home)
-        .args(["memory:", "mnt"])
+        .args(["--quiet", "memory:", "mnt"])
         .current_dir(home.path())
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert!(out.status.success(), "{out:?}");
+    assert!(out.status.success() && out.stdout.is_empty() && out.stderr.is_empty(), "{out:?}");
     let pid = common::status_of(&dir)["pid"].as_i64().unwrap();
     let process = format!("/proc/{pid}");
     assert_eq!(fs::read_link(format!("{process}/cwd")).unwrap(), Path::new("/"));

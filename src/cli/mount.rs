@@ -24,6 +24,9 @@ pub(super) struct Mount {
     /// Stay in the foreground and log to standard error
     #[arg(short, long, env = "KVFS_FOREGROUND")]
     foreground: bool,
+    /// Say nothing of success
+    #[arg(short, long, env = "KVFS_QUIET")]
+    quiet: bool,
     /// The store, as an alternative to the argument
     #[arg(long, env = "KVFS_STORE", hide = true)]
     store: Option<String>,
@@ -123,6 +126,7 @@ impl Mount {
             location,
             mountpoint,
             foreground: self.foreground,
+            quiet: self.quiet,
             nonempty: self.nonempty,
             notify: self.notify,
             timeout: self.timeout,
