@@ -6,6 +6,7 @@
 mod counted;
 mod error;
 mod etcd;
+mod full;
 mod guarded;
 mod http;
 pub mod json;
@@ -34,6 +35,8 @@ pub use memory::MemoryStore;
 pub use prefect::{Login as PrefectLogin, PrefectStore, Settings as PrefectSettings};
 pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
 pub use sqlite::SqliteStore;
+
+pub use crate::sys::{Space, disk_space};
 
 /// A key: any string the store accepts, the empty one included.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -261,6 +264,11 @@ pub trait Store: Send + Sync {
 
     /// Why a set would fail at once, if that is known without trying.
     fn outage(&self) -> Option<Error> {
+        None
+    }
+
+    /// The space that it has for values, where that is known.
+    fn space(&self) -> Option<Space> {
         None
     }
 

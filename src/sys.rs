@@ -248,6 +248,36 @@ pub fn touch(file: &File) -> io::Result<()> {
     done(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, 1) })
 }
 
+/// Reserves `size` bytes on the disk for what will be written to `file`, whose size stays.
+pub fn reserve(file: &File, size: u64) -> io::Result<()> {
+    let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the descriptor is open.
+    done(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) })
+}
+
+/// Bytes on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// How many it has.
+    pub total: u64,
+    /// How many are not used.
+    pub free: u64,
+    /// How many of those are for whoever asks.
+    pub available: u64,
+}
+
+/// The space of the disk that `path` is on.
+pub fn disk_space(path: &Path) -> io::Result<Space> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut told = MaybeUninit::uninit();
+    // SAFETY: `path` is a NUL-terminated string, and both pointers outlive the call.
+    done(unsafe { libc::statvfs(path.as_ptr(), told.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it has filled it in.
+    let told = unsafe { told.assume_init() };
+    let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+    Ok(Space { total: bytes(told.f_blocks), free: bytes(told.f_bfree), available: bytes(told.f_bavail) })
+}
+
 /// Makes the kernel say that the attributes of the file at `path` have changed: sets its times to now.
 pub fn touch_path(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;

@@ -3,6 +3,7 @@
 
 mod double;
 mod flights;
+mod full;
 mod guarded;
 mod listing;
 mod memory;

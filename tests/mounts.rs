@@ -20,6 +20,7 @@ mod cli;
 mod common;
 mod crash;
 mod embedded;
+mod full;
 mod messages;
 mod model;
 mod notify;

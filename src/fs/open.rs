@@ -101,7 +101,12 @@ impl Fs {
         let (write, retried) = (access.write || access.truncate, state.is_retry(caller.thread, &inode.name));
         let meta = match &inode.body {
             Body::Key(meta) => Some(meta),
-            &Body::Local(draft) => return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access))),
+            &Body::Local(draft) => {
+                if state.drafts.get(&draft).is_some_and(|draft| draft.purpose == Purpose::Key) {
+                    self.check_outage(access, true)?;
+                }
+                return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
+            }
             // Its own writer's, or by way of `/proc/self/fd/N`.
             &Body::Draft(draft) if retried => {
                 return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
@@ -109,7 +114,7 @@ impl Fs {
             Body::Directory => return Err(FsError::IsDirectory),
             Body::Draft(_) => None,
         };
-        self.check_outage(write)?;
+        self.check_outage(access, false)?;
         if !inode.is_fresh() {
             return Ok(Plan::Settle);
         }
@@ -150,8 +155,22 @@ impl Fs {
     }
 
     /// Says at once that a file cannot be written: most shells do not look at what close(2) says.
-    fn check_outage(&self, write: bool) -> FsResult<()> {
-        self.cache.outage().filter(|_| write).map_or(Ok(()), |error| Err(error.into()))
+    fn check_outage(&self, access: Access, new: bool) -> FsResult<()> {
+        if !access.write && !access.truncate {
+            return Ok(());
+        }
+        match self.cache.outage() {
+            // Who does not truncate may yet leave it as it is, and hears of it from write(2).
+            Some(error) if error.is_full() => {
+                if access.truncate && error.keeps_out(new) {
+                    Err(error.into())
+                } else {
+                    Ok(())
+                }
+            }
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 
     /// Serves an open that has no name to look up.

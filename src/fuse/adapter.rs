@@ -26,6 +26,12 @@ use super::{STATUS, Status};
 use crate::fs::locks::{Kind, Range};
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
+/// In which df(1) counts.
+const BLOCK: u64 = 4096;
+
+/// A store has no fixed number of keys, and most have no size: 1 TiB, so that tools that look for space find some.
+const MANY: u64 = 1 << 28;
+
 /// The filesystem as fuser calls it.
 pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
@@ -390,20 +396,13 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         self.answers.count(Op::StatFs);
-        // A store has no fixed size: 1 TiB in blocks of 4 KiB, of which each key takes one to four, so that tools
-        // that look for free space find some.
-        let total = 1 << 28;
-        let keys = self.fs.cache().known_keys().unwrap_or(0) as u64;
-        reply.statfs(
-            total,
-            total - keys.min(total),
-            total - keys.min(total),
-            total,
-            total - keys.min(total),
-            4096,
-            255,
-            4096,
-        );
+        let cache = self.fs.cache();
+        let keys = MANY - (cache.known_keys().unwrap_or(0) as u64).min(MANY);
+        let [total, free, available] = match cache.space() {
+            Some(space) => [space.total, space.free, space.available].map(|bytes| bytes / BLOCK),
+            None => [MANY, keys, keys],
+        };
+        reply.statfs(total, free, available, MANY, keys, BLOCK as u32, 255, BLOCK as u32);
     }
 
     fn setxattr(

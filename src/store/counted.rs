@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text};
+use super::{
+    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
+};
 
 /// The methods of [`Store`] that may cost a request.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +87,10 @@ impl Store for Counted {
 
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.inner.check(key, text)
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
     }
 
     async fn list_keys(&self) -> Result<Listing> {

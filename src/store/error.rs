@@ -128,6 +128,16 @@ impl Error {
         }
     }
 
+    /// True where the store has no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::NoSpace(_) | Self::Quota(_))
+    }
+
+    /// Whether a store that is full so has no room for a key that is `new` or not: a quota may be one of keys.
+    pub fn keeps_out(&self, new: bool) -> bool {
+        matches!(self, Self::NoSpace(_)) || new && matches!(self, Self::Quota(_))
+    }
+
     /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
     /// known value may still be shown.
     pub fn is_outage(&self) -> bool {

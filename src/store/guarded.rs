@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::full::Full;
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
 };
 
 /// How long calls fail at once after one found the store down, before one is let through to try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A store whose calls all end within a deadline, and that fails at once while the store behind it is down.
 pub struct Guarded {
@@ -23,6 +24,7 @@ pub struct Guarded {
     timeout: Duration,
     reads: Circuit,
     writes: Circuit,
+    full: Full,
 }
 
 /// A call of the store behind.
@@ -77,7 +79,7 @@ fn refusal(down: Option<&(Instant, Error)>) -> Option<Error> {
 impl Guarded {
     /// Wraps `inner`; every call ends within `timeout`.
     pub fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
-        Self { inner, timeout, reads: Circuit::default(), writes: Circuit::default() }
+        Self { inner, timeout, reads: Circuit::default(), writes: Circuit::default(), full: Full::default() }
     }
 
     async fn deadline<T: Send + 'static>(&self, mut call: Call<T>) -> Result<T> {
@@ -157,7 +159,11 @@ impl Store for Guarded {
     }
 
     fn outage(&self) -> Option<Error> {
-        self.writes.refusal()
+        self.writes.refusal().or_else(|| self.full.refusal(Expect::Absent, || self.inner.space()))
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.inner.space()
     }
 
     async fn list_keys(&self) -> Result<Listing> {
@@ -177,12 +183,22 @@ impl Store for Guarded {
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         let (inner, key) = (self.inner.clone(), key.clone());
-        self.write(Box::pin(async move { inner.set_key_value(&key, text, expect).await })).await
+        self.full.admit(expect, || self.inner.space())?;
+        let set = self.write(Box::pin(async move { inner.set_key_value(&key, text, expect).await })).await;
+        match &set {
+            Ok(_) => self.full.took(expect),
+            Err(error) => self.full.note(error, self.inner.space()),
+        }
+        set
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
         let (inner, key) = (self.inner.clone(), key.clone());
-        self.write(Box::pin(async move { inner.delete_key(&key, expect).await })).await
+        let deleted = self.write(Box::pin(async move { inner.delete_key(&key, expect).await })).await;
+        if deleted.is_ok() {
+            self.full.over();
+        }
+        deleted
     }
 
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {

@@ -3,11 +3,12 @@
 //! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
 
 mod pool;
+mod room;
 mod schema;
 mod watcher;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::pool::Pool;
-use self::writer::{Job, Writer};
+use self::writer::Writer;
 use super::{
-    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text, VALUE_LIMIT,
+    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
+    VALUE_LIMIT,
 };
 
 /// How many reads may be under way at once.
@@ -70,6 +72,13 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// The write-ahead log of the database at `path`.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     fn name(&self) -> &str {
@@ -91,25 +100,29 @@ impl Store for SqliteStore {
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.limits().check(key, &text)?;
         let key = key.clone();
-        self.writer.run(|reply| Job::Set { key, text, expect, reply }).await
+        self.writer.run(move |db| schema::set(db, &key, &text, expect)).await
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
         let key = key.clone();
-        self.writer.run(|reply| Job::Delete { key, expect, reply }).await
+        self.writer.run(move |db| schema::delete(db, &key, expect)).await
     }
 
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.limits().check(to, &[])?;
         let (from, to) = (from.clone(), to.clone());
-        self.writer.run(|reply| Job::Rename { from, to, at, expect, reply }).await
+        self.writer.run(move |db| schema::rename(db, &from, &to, at, expect)).await
     }
 
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         Rename::check(renames)?;
         renames.iter().try_for_each(|rename| self.limits().check_key(&rename.to))?;
         let renames = renames.to_vec();
-        self.writer.run(|reply| Job::RenameAll { renames, reply }).await
+        self.writer.run(move |db| schema::rename_all(db, &renames)).await
+    }
+
+    fn space(&self) -> Option<Space> {
+        room::space(self.pool.path())
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

@@ -10,7 +10,7 @@ pub(crate) fn given() -> Option<PathBuf> {
     std::env::var_os(DIRECTORY).map(PathBuf::from)
 }
 
-/// The command that runs `test` again, where [`given`] is `directory`.
+/// The command that runs `test` of this module again, where [`given`] is `directory`.
 pub(crate) fn again(test: &str, directory: &Path) -> Command {
     wrapped(&[], test, directory)
 }
@@ -20,7 +20,8 @@ pub(crate) fn wrapped(wrapper: &[&str], test: &str, directory: &Path) -> Command
     let program = std::env::current_exe().unwrap();
     let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
     let mut command = Command::new(words.next().unwrap());
-    command.args(words).args(["--exact", test, "--nocapture"]).env(DIRECTORY, directory);
+    let test = format!("store::{test}");
+    command.args(words).args(["--exact", &test, "--nocapture"]).env(DIRECTORY, directory);
     command
 }
 

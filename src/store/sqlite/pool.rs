@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::schema;
+use super::{log_of, schema};
 use crate::store::{Error, Result};
 
 /// Idle read connections, and the way to make more.
@@ -173,9 +173,7 @@ fn connect_to_read(path: &Path, busy: Duration) -> Result<Connection> {
         Err(Failure::Final(why)) => return Err(Error::Other(why)),
         Err(Failure::Access(error)) => error,
     };
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+    if std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
         // The newest values are in the log, and only there.
         let why = "its log cannot be read on read-only media; open it once where it can be written";
         return Err(Error::Other(format!("{why} ({error})")));

@@ -2,7 +2,7 @@
 //! `PRAGMA data_version` says whether there was a commit, and the `change` table what it was.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::pool::Pool;
-use super::schema;
+use super::{log_of, schema};
 use crate::store::{Change, Error, Result};
 
 /// How often the log is looked at all the same: inotify tells nothing of a writer on another machine or below a strange
@@ -46,12 +46,6 @@ pub(super) fn announce(database: &Path) {
     if let Err(error) = crate::sys::touch_path(&log_of(database)) {
         tracing::warn!("the change is told late to other mounts of {}: {error}", database.display());
     }
-}
-
-fn log_of(database: &Path) -> PathBuf {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
 }
 
 /// `ATTRIB` is [`announce`], `CLOSE_WRITE` the end of a writer that was killed before it.

@@ -1,6 +1,7 @@
 //! Writing: commits what is queued as one transaction, and answers only after the commit.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,54 +10,55 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::pool::Pool;
-use super::{blocking, leave_thread, schema, watcher};
-use crate::store::{Error, Expect, Key, Meta, Rename, Result, Revision, Text};
+use super::{blocking, leave_thread, room, schema, watcher};
+use crate::store::{Error, Result};
 
 /// More would make one caller wait for the work of too many others.
 const BATCH: usize = 256;
 
-type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// One change asked for.
-pub(super) enum Job {
-    Set { key: Key, text: Text, expect: Expect, reply: Reply<Meta> },
-    Delete { key: Key, expect: Expect, reply: Reply<Revision> },
-    Rename { from: Key, to: Key, at: Expect, expect: Expect, reply: Reply<Meta> },
-    RenameAll { renames: Vec<Rename>, reply: Reply<Vec<Meta>> },
+/// One change asked for. It can be carried out again where a transaction came to nothing.
+trait Job: Send {
+    /// Whether nobody waits for it any more.
+    fn given_up(&self) -> bool;
+    /// What the database, unlike the key, has against it.
+    fn carry_out(&mut self, db: &Transaction<'_>) -> Result<()>;
+    /// Tells what it came to. False if the caller is gone: it gave up at its deadline.
+    fn tell(self: Box<Self>, committed: Result<()>) -> bool;
 }
 
-impl Job {
-    fn refuse(self, error: &Error) {
-        match self {
-            Self::Set { reply, .. } | Self::Rename { reply, .. } => _ = reply.send(Err(error.clone())),
-            Self::Delete { reply, .. } => _ = reply.send(Err(error.clone())),
-            Self::RenameAll { reply, .. } => _ = reply.send(Err(error.clone())),
-        }
+struct Asked<T, F> {
+    change: F,
+    outcome: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: Fn(&Transaction<'_>) -> Result<T> + Send> Job for Asked<T, F> {
+    fn given_up(&self) -> bool {
+        self.reply.is_closed()
     }
+
+    fn carry_out(&mut self, db: &Transaction<'_>) -> Result<()> {
+        let outcome = (self.change)(db);
+        let broken = outcome.as_ref().err().filter(|error| breaks_the_batch(error)).cloned();
+        self.outcome = Some(outcome);
+        broken.map_or(Ok(()), Err)
+    }
+
+    fn tell(self: Box<Self>, committed: Result<()>) -> bool {
+        let Self { outcome, reply, .. } = *self;
+        reply.send(committed.and_then(|()| outcome.unwrap_or_else(|| Err(forgotten())))).is_ok()
+    }
+}
+
+/// An error of the database, unlike one about the key, may have left the transaction half done.
+fn breaks_the_batch(error: &Error) -> bool {
+    !matches!(error, Error::NotFound | Error::Exists | Error::Changed | Error::Damaged(_))
 }
 
 /// A job, and until when it may wait for a lock that another process holds.
 struct Queued {
-    job: Job,
+    job: Box<dyn Job>,
     until: Instant,
-}
-
-/// What a job came to, to be told after the commit.
-enum Outcome {
-    Meta(Reply<Meta>, Result<Meta>),
-    Metas(Reply<Vec<Meta>>, Result<Vec<Meta>>),
-    Revision(Reply<Revision>, Result<Revision>),
-}
-
-impl Outcome {
-    /// False if the receiver is gone: it gave up at its deadline.
-    fn tell(self, committed: &Result<()>) -> bool {
-        match self {
-            Self::Meta(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
-            Self::Metas(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
-            Self::Revision(reply, result) => reply.send(committed.clone().and(result)).is_ok(),
-        }
-    }
 }
 
 /// The queue of changes and the connection that commits them.
@@ -74,11 +76,15 @@ impl Writer {
         Self { pool, queue: Mutex::default(), connection: tokio::sync::Mutex::default() }
     }
 
-    /// Queues a job and returns after its commit.
-    pub(super) async fn run<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T> {
+    /// Queues a change and returns after its commit.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        change: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (reply, mut answer) = oneshot::channel();
         let until = Instant::now() + self.pool.busy();
-        self.queue.lock().push_back(Queued { job: job(reply), until });
+        let job = Box::new(Asked { change, outcome: None, reply });
+        self.queue.lock().push_back(Queued { job, until });
         leave_thread().await;
         loop {
             tokio::select! {
@@ -96,56 +102,80 @@ impl Writer {
             let batch = queue.len().min(BATCH);
             queue.drain(..batch).collect()
         };
-        if jobs.is_empty() {
-            return;
+        self.commit(connection, jobs);
+    }
+
+    /// Commits `jobs` as one transaction, or one by one where there is no room for all.
+    fn commit(&self, connection: &mut Option<Connection>, mut jobs: Vec<Queued>) {
+        let Some(until) = jobs.first().map(|first| first.until) else { return };
+        let mut db = match connection.take().map_or_else(|| self.pool.connect(), Ok) {
+            Ok(db) => db,
+            Err(error) => return self.refuse(jobs, &error),
+        };
+        room::reserve(self.pool.path());
+        let mut done = self.attempt(&mut db, until, &mut jobs);
+        if matches!(done, Err(Error::NoSpace(_))) {
+            room::begin_log_anew(&db);
+            done = self.attempt(&mut db, until, &mut jobs);
         }
-        match connection.take().map_or_else(|| self.pool.connect(), Ok) {
-            // After a failed write or fsync the pages in memory may not be what is on the disk: the connection is
-            // dropped, and the next commit starts from the file.
-            Ok(db) => *connection = self.commit(db, jobs),
+        // After a failed fsync the pages in memory may not be what is on the disk: the connection is dropped, and the
+        // next commit starts from the file.
+        if matches!(done, Ok(_) | Err(Error::NoSpace(_))) {
+            *connection = Some(db);
+        }
+        match done {
+            Ok(own) => self.tell(jobs, &own),
+            // What takes no room does not fail with what does.
+            Err(Error::NoSpace(_)) if jobs.len() > 1 => {
+                for queued in jobs {
+                    self.commit(connection, vec![queued]);
+                }
+            }
             Err(error) => self.refuse(jobs, &error),
         }
     }
 
-    /// Carries out `jobs` in one transaction. Returns the connection unless the commit failed.
-    fn commit(&self, mut db: Connection, jobs: Vec<Queued>) -> Option<Connection> {
-        let transaction = match begin(&mut db, jobs.first()?.until) {
-            Ok(transaction) => transaction,
+    /// Carries out `jobs` in one transaction; the revisions that they were given. Nothing is changed if it fails.
+    fn attempt(
+        &self,
+        db: &mut Connection,
+        until: Instant,
+        jobs: &mut Vec<Queued>,
+    ) -> Result<RangeInclusive<i64>> {
+        let transaction = begin(db, until)?;
+        // Who has given up wants nothing changed behind its back.
+        jobs.retain(|queued| !queued.job.given_up());
+        let before = schema::revision(&transaction)?;
+        let carried_out = jobs
+            .iter_mut()
+            .try_for_each(|queued| queued.job.carry_out(&transaction))
+            .and_then(|()| room::allocate(&transaction, self.pool.path()));
+        let own = before + 1..=schema::revision(&transaction)?;
+        self.pool.note_own(own.clone());
+        let committed = match carried_out {
+            Ok(()) => transaction.commit().map_err(Error::from),
             Err(error) => {
-                self.refuse(jobs, &error.into());
-                return None;
+                // Before the lock is released: the next to commit gets these revisions, whoever it is.
+                self.pool.disown(&own);
+                return transaction.rollback().map_err(Error::from).and(Err(error));
             }
         };
-        let before = schema::revision(&transaction);
-        let outcomes: Vec<Outcome> =
-            jobs.into_iter().filter_map(|queued| carry_out(&transaction, queued.job)).collect();
-        let own = before.and_then(|before| Ok(before + 1..=schema::revision(&transaction)?)).ok();
-        if let Some(own) = &own {
-            self.pool.note_own(own.clone());
+        if committed.is_err() {
+            self.pool.disown(&own);
         }
-        let asked = outcomes.len();
-        let broken = outcomes.iter().find_map(Outcome::breaks_the_batch);
-        if let (Some(_), Some(own)) = (&broken, &own) {
-            // Before the lock is released: the next to commit gets these revisions, whoever it is.
+        committed.map(|()| own)
+    }
+
+    /// Tells what was committed.
+    fn tell(&self, jobs: Vec<Queued>, own: &RangeInclusive<i64>) {
+        watcher::announce(self.pool.path());
+        let asked = jobs.len();
+        // Who gave up hears of its change from the feed, like anybody else.
+        let heard = jobs.into_iter().filter_map(|queued| queued.job.tell(Ok(())).then_some(())).count();
+        if heard < asked {
             self.pool.disown(own);
-        }
-        let committed = match broken {
-            Some(error) => transaction.rollback().map_err(Error::from).and(Err(error)),
-            None => transaction.commit().map_err(Error::from),
-        };
-        if committed.is_ok() {
             watcher::announce(self.pool.path());
         }
-        // Who gave up hears of its change from the feed, like anybody else.
-        let heard = outcomes.into_iter().filter_map(|outcome| outcome.tell(&committed).then_some(())).count()
-            == asked;
-        if let (true, Some(own)) = (committed.is_err() || !heard, &own) {
-            self.pool.disown(own);
-            if committed.is_ok() {
-                watcher::announce(self.pool.path());
-            }
-        }
-        committed.is_ok().then_some(db)
     }
 
     /// Who came later than the first may wait for a lock a little longer, and goes back to the head of the queue.
@@ -160,7 +190,7 @@ impl Writer {
         }
         drop(queue);
         for queued in refused {
-            queued.job.refuse(error);
+            queued.job.tell(Err(error.clone()));
         }
     }
 }
@@ -173,35 +203,4 @@ fn begin(db: &mut Connection, until: Instant) -> rusqlite::Result<Transaction<'_
 
 fn forgotten() -> Error {
     Error::Other("the database writer failed; see the log".into())
-}
-
-impl Outcome {
-    /// An error of the database, unlike one about the key, may have left the transaction half done.
-    fn breaks_the_batch(&self) -> Option<Error> {
-        let (Self::Meta(_, Err(error)) | Self::Metas(_, Err(error)) | Self::Revision(_, Err(error))) = self
-        else {
-            return None;
-        };
-        (!matches!(error, Error::NotFound | Error::Exists | Error::Changed | Error::Damaged(_)))
-            .then(|| error.clone())
-    }
-}
-
-/// Runs one job, unless its caller has given up: then nothing is changed behind its back.
-fn carry_out(db: &Transaction<'_>, job: Job) -> Option<Outcome> {
-    match job {
-        Job::Set { reply, .. } | Job::Rename { reply, .. } if reply.is_closed() => None,
-        Job::Delete { reply, .. } if reply.is_closed() => None,
-        Job::RenameAll { reply, .. } if reply.is_closed() => None,
-        Job::Set { key, text, expect, reply } => {
-            Some(Outcome::Meta(reply, schema::set(db, &key, &text, expect)))
-        }
-        Job::Delete { key, expect, reply } => {
-            Some(Outcome::Revision(reply, schema::delete(db, &key, expect)))
-        }
-        Job::Rename { from, to, at, expect, reply } => {
-            Some(Outcome::Meta(reply, schema::rename(db, &from, &to, at, expect)))
-        }
-        Job::RenameAll { renames, reply } => Some(Outcome::Metas(reply, schema::rename_all(db, &renames))),
-    }
 }

@@ -11,21 +11,21 @@ use crate::store::process;
 use crate::suite::{Bench, block_on};
 
 /// One megabyte in all.
-const SMALL_DISK: &str = "mount -t tmpfs -o size=1m none \"$D\"";
+pub(super) const SMALL_DISK: &str = "mount -t tmpfs -o size=1m none \"$D\"";
 
-fn value(number: usize) -> Vec<u8> {
+pub(super) fn value(number: usize) -> Vec<u8> {
     number.to_string().repeat(9_000 / number.to_string().len()).into_bytes()
 }
 
 /// Writes until nothing more fits.
-fn fill(path: &Path) {
+pub(super) fn fill(path: &Path) {
     use std::io::Write;
     let mut file = fs::File::create(path).unwrap();
     while file.write_all(&[b'x'; 512]).is_ok() {}
 }
 
 /// Sets keys until the disk is full; returns how many were kept.
-async fn set_until_full(at: &Bench, directory: &Path, first: usize) -> usize {
+pub(super) async fn set_until_full(at: &Bench, directory: &Path, first: usize) -> usize {
     for number in first.. {
         match at.try_set(&format!("{number:05}"), value(number), Expect::Absent).await {
             Ok(_) => assert!(number < 1_000, "{} is not full", directory.display()),
@@ -38,7 +38,7 @@ async fn set_until_full(at: &Bench, directory: &Path, first: usize) -> usize {
     unreachable!("numbers do not end")
 }
 
-async fn has_exactly(at: &Bench, numbers: impl Iterator<Item = usize> + Clone) {
+pub(super) async fn has_exactly(at: &Bench, numbers: impl Iterator<Item = usize> + Clone) {
     assert_eq!(at.keys().await, numbers.clone().map(|number| format!("{number:05}")).collect::<Vec<_>>());
     for number in numbers {
         assert_eq!(at.text(&format!("{number:05}")).await, value(number));
@@ -61,22 +61,18 @@ fn a_full_disk_is_told_as_such_and_nothing_stored_is_lost() {
             assert_eq!(set_until_full(&at, &directory, kept).await, kept);
         }
         has_exactly(&at, 0..kept).await;
-        let overwritten = at.try_set("00001", value(7_777), Expect::Anything).await;
-        assert!(matches!(overwritten, Err(Error::NoSpace(_))), "{overwritten:?}");
-        has_exactly(&at, 0..kept).await;
-
-        let deleted = at.delete("00000").await;
-        assert!(matches!(deleted, Ok(_) | Err(Error::NoSpace(_))), "{deleted:?}");
-        let first = usize::from(deleted.is_ok());
-        has_exactly(&at, first..kept).await;
+        // What takes no more room than it had.
+        at.set("00001", value(1)).await;
+        at.delete("00000").await.unwrap();
+        has_exactly(&at, 1..kept).await;
 
         fs::remove_file(directory.join("ballast")).unwrap();
         let more = set_until_full(&at, &directory, kept).await;
         assert!(more > kept);
         kept = more;
-        has_exactly(&at, first..kept).await;
+        has_exactly(&at, 1..kept).await;
         drop(at);
-        has_exactly(&open(&path), first..kept).await;
+        has_exactly(&open(&path), 1..kept).await;
     });
 }
 

@@ -1,0 +1,62 @@
+//! Room on the disk: what was committed has its place in the database file, so that the log can always be emptied into
+//! it and begin anew; and the log has some to begin with. So what takes no room (a delete, a rename, a shorter value)
+//! works on a full disk.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rusqlite::{Connection, FileControl, MAIN_DB, Transaction};
+
+use super::log_of;
+use crate::store::{Error, Result, Space};
+use crate::sys;
+
+/// What the log has at least: a delete or rename writes some ten pages.
+const RESERVE: u64 = 128 << 10;
+
+/// With less than this on the disk a write that failed has failed for that.
+const NEXT_TO_NOTHING: u64 = 64 << 10;
+
+/// The space of the database's disk, if it can be told.
+pub(super) fn space(database: &Path) -> Option<Space> {
+    sys::disk_space(database.parent()?).ok()
+}
+
+/// Gives the log its reserve, if it has none: it is new, or somebody has cut it.
+pub(super) fn reserve(database: &Path) {
+    let log = log_of(database);
+    if std::fs::metadata(&log).is_ok_and(|log| log.blocks() * 512 < RESERVE) {
+        // SQLite keeps no locks on the log that closing the file would end. Without room there is no reserve.
+        let reserved = OpenOptions::new().write(true).open(&log).and_then(|log| sys::reserve(&log, RESERVE));
+        if let Err(error) = reserved {
+            tracing::debug!("no room in reserve for {}: {error}", log.display());
+        }
+    }
+}
+
+/// Gives each page of the database its place in the file, which else it gets when the log is emptied.
+pub(super) fn allocate(db: &Transaction<'_>, database: &Path) -> Result<()> {
+    let pragma = |name: &str| -> rusqlite::Result<i64> {
+        db.prepare_cached(&format!("PRAGMA {name}"))?.query_row([], |row| row.get(0))
+    };
+    let page = pragma("page_size")?;
+    let mut size = pragma("page_count")?.saturating_mul(page);
+    let mut chunk = i32::try_from(page).unwrap_or(i32::MAX);
+    // Without a chunk size the hint does nothing.
+    db.file_control(Some(MAIN_DB), FileControl::ChunkSize(&mut chunk))?;
+    db.file_control(Some(MAIN_DB), FileControl::SizeHint(&mut size)).map_err(|error| {
+        if space(database).is_some_and(|space| space.available < NEXT_TO_NOTHING) {
+            Error::NoSpace(format!("the disk of {} is full", database.display()))
+        } else {
+            error.into()
+        }
+    })
+}
+
+/// Empties the log into the database, so that it is written from its start again.
+pub(super) fn begin_log_anew(db: &Connection) {
+    if let Err(error) = db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+        tracing::debug!("the log cannot begin anew: {error}");
+    }
+}
