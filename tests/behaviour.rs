@@ -145,7 +145,10 @@ macro_rules! every_case {
                 a_hole_reads_as_zeros_and_is_no_json_until_it_is_filled
                 text_that_can_be_no_document_is_refused_by_the_write
                 half_a_document_is_refused_by_close_and_kept_aside
-                a_new_file_with_half_a_document_is_empty_afterwards
+                a_new_file_whose_text_is_refused_is_gone_with_its_close
+                a_file_that_was_made_empty_stays_where_a_text_is_refused
+                a_new_file_that_is_emptied_again_stays
+                who_reads_a_new_file_that_is_refused_reads_nothing
                 a_handle_stays_failed_after_a_failed_write
                 fsync_publishes_and_the_writer_goes_on
                 a_name_leads_to_what_was_synced_while_its_creator_writes_on

@@ -38,6 +38,8 @@ pub(super) struct Draft {
     pub(super) expect: Expect,
     /// Created with `O_EXCL`.
     pub(super) exclusive: bool,
+    /// Made as an empty file, by who closed it so: that it is again where a text is refused.
+    pub(super) empty: bool,
     /// Bytes were written, or the size changed, since the draft was last published.
     pub(super) changed: bool,
     /// Counts changes: a publish that ends at another count than it began does not make the draft clean.
@@ -74,6 +76,7 @@ impl Draft {
             purpose,
             expect,
             exclusive: false,
+            empty: false,
             changed: false,
             generation: 0,
             published: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::document::Fault;
 use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Handle, Ino, State};
+use super::unlink::unlinked;
 use super::versions::By;
 use super::{Fs, FsError, Notice};
 use crate::store::Key;
@@ -94,11 +95,18 @@ impl Fs {
             end.unpublished = Some((name.clone(), text, why.to_string()));
             state.unpublished.insert(name.clone(), why);
         }
+        // Nothing but a text that was refused: there was no such file before.
+        let refused = !draft.empty && (handle.failed.is_some() || !draft.text.is_empty());
         match inode.body {
-            Body::Local(_) if !unpublished => {}
+            Body::Local(_) if !unpublished => draft.empty = true,
+            Body::Local(_) if refused && !state.hidden.contains_key(&name) => {
+                unlinked(state, &name);
+                end.notices = Notice::of_name(&name);
+            }
             // The file stays, as empty as it was before it was written.
             Body::Local(_) => {
                 draft.reset(&[]);
+                draft.empty = true;
                 end.notices = state.stale(ino);
             }
             // Written past the page cache, through an inode without a name: the kernel's idea of its size is that

@@ -213,14 +213,53 @@ pub(super) fn half_a_document_is_refused_by_close_and_kept_aside(door: &dyn Door
     eventually(|| door.rejected().contains(&b"{\"a\":".to_vec()));
 }
 
-pub(super) fn a_new_file_with_half_a_document_is_empty_afterwards(door: &dyn Door) {
-    assert_eq!(door.save("k", "[1,"), Err(EINVAL));
-    eventually(|| door.rejected() == [b"[1,"]);
-    assert_eq!(door.text("k"), "");
-    assert_eq!(door.stat("k").unwrap().size, 0);
-    stored_is(door, "k", None);
+pub(super) fn a_new_file_whose_text_is_refused_is_gone_with_its_close(door: &dyn Door) {
+    let large = "1".repeat(10_001);
+    for (text, why) in [("[1,", EINVAL), ("bad", EINVAL), (&large, EFBIG)] {
+        assert_eq!(door.save("k", text), Err(why));
+        eventually(|| door.list().unwrap().is_empty());
+        assert_eq!(door.stat("k").err(), Some(ENOENT));
+        stored_is(door, "k", None);
+    }
+    eventually(|| door.rejected().contains(&b"[1,".to_vec()) && door.rejected().contains(&b"bad".to_vec()));
     assert_eq!(door.save("k", "[1]"), Ok(()));
     assert_eq!(door.text("k"), "[1]");
+    assert_eq!(door.save("k", "bad"), Err(EINVAL));
+    assert_eq!(door.text("k"), "[1]");
+}
+
+pub(super) fn a_file_that_was_made_empty_stays_where_a_text_is_refused(door: &dyn Door) {
+    assert_eq!(door.save_with("k", O_CREAT, ""), Ok(()));
+    for count in 1..3 {
+        assert_eq!(door.save("k", "bad"), Err(EINVAL));
+        eventually(|| door.rejected().len() == count);
+        assert_eq!(door.list().unwrap(), ["k"]);
+        assert_eq!((door.text("k").as_str(), door.stat("k").unwrap().size), ("", 0));
+    }
+    stored_is(door, "k", None);
+}
+
+pub(super) fn a_new_file_that_is_emptied_again_stays(door: &dyn Door) {
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    assert_eq!(door.write(fd, b"1"), Ok(1));
+    assert_eq!(door.ftruncate(fd, 0), Ok(()));
+    assert_eq!(door.close(fd), Ok(()));
+    assert_eq!(door.save("k", "bad"), Err(EINVAL));
+    eventually(|| door.rejected().len() == 1);
+    assert_eq!((door.list().unwrap(), door.text("k")), (vec!["k".to_owned()], String::new()));
+}
+
+pub(super) fn who_reads_a_new_file_that_is_refused_reads_nothing(door: &dyn Door) {
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    let reader = door.open("k", O_RDONLY).unwrap();
+    assert_eq!(door.write(fd, b"[1,"), Ok(3));
+    assert_eq!(door.close(fd), Err(EINVAL));
+    eventually(|| door.list().unwrap().is_empty());
+    assert_eq!(door.contents(reader).unwrap(), b"");
+    assert_eq!(door.save("k", "[2]"), Ok(()));
+    assert_eq!(door.contents(reader).unwrap(), b"");
+    assert_eq!(door.close(reader), Ok(()));
+    assert_eq!(door.text("k"), "[2]");
 }
 
 #[track_caller]

@@ -21,6 +21,8 @@ pub(super) struct Draft {
     pub(super) text: Vec<u8>,
     pub(super) expect: Expect,
     pub(super) published: bool,
+    /// Made empty, by who closed it so.
+    pub(super) empty: bool,
     /// Differs from what was published.
     pub(super) changed: bool,
     /// Written from the start to the end so far.
@@ -47,9 +49,9 @@ pub(super) fn counted(text: &[u8]) -> usize {
 
 impl Draft {
     pub(super) fn new(name: &str, text: Vec<u8>, expect: Expect, scratch: bool) -> Self {
-        let (published, changed, orphan) = (false, false, false);
+        let (published, empty, changed, orphan) = (false, false, false, false);
         let name = name.to_owned();
-        Self { name, text, expect, published, changed, in_order: true, scratch, orphan, writers: 0 }
+        Self { name, text, expect, published, empty, changed, in_order: true, scratch, orphan, writers: 0 }
     }
 
     pub(super) fn clear(&mut self) {

@@ -230,10 +230,17 @@ impl Model {
             let draft = &mut self.drafts[id];
             draft.writers -= 1;
             let local = self.locals.values().any(|local| *local == id);
-            if draft.writers == 0 && local && !draft.scratch && (draft.changed || failed) {
-                // Set aside; the file is as empty as it was.
-                draft.clear();
-                draft.changed = false;
+            if draft.writers == 0 && local && !draft.scratch {
+                if !draft.empty && (failed || draft.changed && !draft.text.is_empty()) {
+                    // Set aside; there is no file, as there was none.
+                    draft.orphan = true;
+                    self.locals.retain(|_, local| *local != id);
+                } else if failed || draft.changed {
+                    // Set aside; the file is as empty as it was.
+                    draft.clear();
+                    draft.changed = false;
+                }
+                self.drafts[id].empty = true;
             }
         }
         synced
