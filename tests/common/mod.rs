@@ -173,8 +173,19 @@ impl Mount {
         if !done {
             let _ = Command::new("umount").arg("-l").arg(&path).output();
         }
-        wait_for(PATIENCE, || !is_running(pid));
+        let start = Instant::now();
+        while is_running(pid) {
+            assert!(start.elapsed() < PATIENCE, "kvfs outlives its mount (umount: {done});\n{}", threads(pid));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
+}
+
+/// What each thread of the processes named kvfs, and of `pid`, waits for.
+pub fn threads(pid: i32) -> String {
+    let format = "pid,tid,ppid,stat,wchan:30,time,comm";
+    let out = Command::new("ps").args(["-L", "-o", format, "-C", "kvfs", "-p", &pid.to_string()]).output();
+    String::from_utf8_lossy(&out.unwrap().stdout).into_owned()
 }
 
 impl Drop for Mount {
