@@ -173,7 +173,7 @@ mod tests {
         assert!(parse("prefect-cloud:https://user:secret@host").is_err_and(|why| !why.contains("secret")));
         assert!(parse("prefect-cloud:host").is_err());
         assert_eq!(parse("etcds:a:1,b/app").unwrap().to_string(), "etcds:a:1,b:2379/app/");
-        assert!(Location::looks_like("etcd:h") && parse("etcd").unwrap_err().contains("HOST:PORT"));
+        assert!(Location::looks_like("etcd:h") && parse("etcd").unwrap_err().contains("127.0.0.1:2379"));
         assert!(parse("redis:host").unwrap_err().contains("redis:host"));
     }
 }

@@ -175,7 +175,11 @@ impl Mount {
         }
         let start = Instant::now();
         while is_running(pid) {
-            assert!(start.elapsed() < PATIENCE, "kvfs outlives its mount (umount: {done});\n{}", threads(pid));
+            assert!(
+                start.elapsed() < PATIENCE,
+                "kvfs outlives its mount (umount: {done});\n{}",
+                threads(pid)
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
