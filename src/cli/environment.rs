@@ -45,13 +45,11 @@ pub(super) fn unknown(command: &Command) -> Option<String> {
     let mut strange: Vec<String> =
         ours.filter(|name| !SERVICE.iter().any(|part| name.contains(part))).collect();
     strange.sort();
-    let about = |name: &String| match nearest(
-        &name[PREFIX.len()..],
-        known.iter().map(|name| &name[PREFIX.len()..]),
-    ) {
-        Some(near) => format!("{name} (the nearest is {PREFIX}{near})"),
-        None => name.clone(),
+    // What is like none of them is not meant for kvfs.
+    let about = |name: &String| {
+        let near = nearest(&name[PREFIX.len()..], known.iter().map(|name| &name[PREFIX.len()..]))?;
+        Some(format!("{name} (the nearest is {PREFIX}{near})"))
     };
-    let named: Vec<String> = strange.iter().map(about).collect();
+    let named: Vec<String> = strange.iter().filter_map(about).collect();
     (!named.is_empty()).then(|| format!("the environment has what is no setting: {}", named.join(", ")))
 }
