@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod load;
 mod paging;
+mod postgres;
 mod secured;
 
 use std::sync::Arc;

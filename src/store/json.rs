@@ -98,7 +98,7 @@ pub fn stands_for(text: &[u8], value: &Value) -> bool {
 /// count digit by digit.
 pub fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
-        (Value::Number(one), Value::Number(other)) => one == other || same_float(one, other),
+        (Value::Number(one), Value::Number(other)) => digits(one) == digits(other) || same_float(one, other),
         (Value::Array(one), Value::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
@@ -108,6 +108,11 @@ pub fn same(one: &Value, other: &Value) -> bool {
         }
         _ => one == other,
     }
+}
+
+/// Zero has no sign where it is an integer.
+fn digits(number: &Number) -> &str {
+    if number.as_str() == "-0" { "0" } else { number.as_str() }
 }
 
 fn same_float(one: &Number, other: &Number) -> bool {
@@ -134,9 +139,10 @@ pub fn compact_len(value: &Value) -> usize {
     }
 }
 
-/// Whether Prefect 3 keeps the numbers of `value`: it refuses or rounds integers beyond 64 bits (63 for a value that is
-/// a number itself), and makes null of what no float can hold.
-pub fn check_numbers(value: &Value) -> Result<()> {
+/// Whether every Prefect 3 keeps `value`. All refuse or round integers beyond 64 bits (63 for a value that is a number
+/// itself), and make null of what no float can hold. One on `PostgreSQL` takes no NUL, and makes an integer of a float that
+/// Python writes with an exponent: of one beyond 64 bits it fails at every answer that would show it.
+pub fn check_kept(value: &Value) -> Result<()> {
     match value {
         Value::Number(number) if number.as_i64().is_none() => keepable(number, false),
         value => check_inner(value),
@@ -146,23 +152,42 @@ pub fn check_numbers(value: &Value) -> Result<()> {
 fn check_inner(value: &Value) -> Result<()> {
     match value {
         Value::Number(number) => keepable(number, number.as_u64().is_some()),
+        Value::String(text) => check_text(text),
         Value::Array(items) => items.iter().try_for_each(check_inner),
-        Value::Object(members) => members.values().try_for_each(check_inner),
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        Value::Object(members) => {
+            members.iter().try_for_each(|(name, value)| check_text(name).and_then(|()| check_inner(value)))
+        }
+        Value::Null | Value::Bool(_) => Ok(()),
     }
+}
+
+/// Whether every Prefect 3 keeps a string.
+pub fn check_text(text: &str) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::Invalid("it has a NUL (\\u0000), which Prefect on PostgreSQL cannot keep".into()));
+    }
+    Ok(())
 }
 
 fn keepable(number: &Number, unsigned: bool) -> Result<()> {
     let text = number.as_str();
-    let is_float = text.contains(['.', 'e', 'E']);
-    let finite = text.parse::<f64>().is_ok_and(f64::is_finite);
-    if unsigned || number.as_i64().is_some() || is_float && finite || text == "-0" {
+    if unsigned || number.as_i64().is_some() || text == "-0" {
         return Ok(());
     }
-    Err(Error::Invalid(format!(
-        "the number {} is too large for Prefect",
-        text.chars().take(40).collect::<String>()
-    )))
+    let refused = |why: &str| {
+        Err(Error::Invalid(format!("the number {} {why}", text.chars().take(40).collect::<String>())))
+    };
+    match text.parse::<f64>() {
+        Ok(float) if text.contains(['.', 'e', 'E']) && float.is_finite() => {
+            let whole = float.to_string();
+            let fits = whole.parse::<u64>().is_ok() || whole.parse::<i64>().is_ok();
+            if float.abs() < 1e16 || fits {
+                return Ok(());
+            }
+            refused("is over 64 bits, which Prefect on PostgreSQL cannot show; write it as a string")
+        }
+        _ => refused("is too large for Prefect"),
+    }
 }
 
 /// The length of Python's `json.dumps(value)` in characters, by which Prefect 1.x counts: `", "` and `": "` between
@@ -288,12 +313,43 @@ mod tests {
         let same = |one: &str, other: &str| {
             same(&serde_json::from_str(one).unwrap(), &serde_json::from_str(other).unwrap())
         };
-        assert!(same("1.0", "1") && same("[1e2]", "[100.0]") && same(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#));
+        assert!(
+            same("[-0]", "[0]")
+                && same("1.0", "1")
+                && same("[1e2]", "[100.0]")
+                && same(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#)
+        );
         assert!(
             !same("18446744073709551615", "18446744073709551616") && !same("1", "2") && !same("[1]", "[1,2]")
         );
         assert!(!same("1", "\"1\"") && !same(r#"{"a":1}"#, r#"{"b":1}"#) && !same("1e400", "1e401"));
     }
+
+    const KEPT: &[&str] = &[
+        "9223372036854775807",
+        "-9223372036854775808",
+        "[18446744073709551615]",
+        "-0",
+        "1e19",
+        "[-9.2e18]",
+        "1844674407370955100.5",
+        "5e-324",
+        "1e-400",
+        r#""\u0001""#,
+    ];
+    const NOT_KEPT: &[&str] = &[
+        "9223372036854775808",
+        "[18446744073709551616]",
+        r#"{"a":-9223372036854775809}"#,
+        "[1e400]",
+        "1e308",
+        r#"{"n":1e22}"#,
+        "1e20",
+        "-1e19",
+        "18446744073709551616.0",
+        r#"["a\u0000"]"#,
+        r#"{"\u0000":1}"#,
+    ];
 
     #[test]
     fn prefect_3_counts_compact_bytes_and_keeps_some_numbers() {
@@ -306,13 +362,11 @@ mod tests {
         ] {
             assert_eq!(compact(text), kept.len(), "{text}");
         }
-        let keeps = |text: &str| check_numbers(&serde_json::from_str(text).unwrap()).is_ok();
-        for text in ["9223372036854775807", "-9223372036854775808", "[18446744073709551615]", "-0", "1e308"] {
+        let keeps = |text: &str| check_kept(&serde_json::from_str(text).unwrap()).is_ok();
+        for text in KEPT {
             assert!(keeps(text), "{text}");
         }
-        for text in
-            ["9223372036854775808", "[18446744073709551616]", r#"{"a":-9223372036854775809}"#, "[1e400]"]
-        {
+        for text in NOT_KEPT {
             assert!(!keeps(text), "{text}");
         }
     }

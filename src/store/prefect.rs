@@ -116,14 +116,14 @@ fn document(text: &Text) -> String {
     String::from_utf8_lossy(text).trim().to_owned()
 }
 
-/// Whether the server would keep this value as it is.
+/// Whether any server would keep this value as it is.
 fn check_value(document: &[u8]) -> Result<()> {
     let value: Value = json_text::unique(document)?;
     let size = json_text::compact_len(&value);
     if size > SIZE_LIMIT {
         return Err(Error::TooLarge { size, limit: SIZE_LIMIT });
     }
-    json_text::check_numbers(&value)
+    json_text::check_kept(&value)
 }
 
 #[async_trait]
@@ -215,6 +215,7 @@ impl Store for PrefectStore {
     }
 
     async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
+        tags.iter().try_for_each(|tag| json_text::check_text(tag))?;
         let _one_at_a_time = self.changing.lock().await;
         let set = self.view.api.patch(key, &json!({"tags": tags}).to_string()).await?;
         if set { Ok(()) } else { Err(Error::NotFound) }

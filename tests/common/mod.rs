@@ -5,6 +5,7 @@ pub mod etcd;
 pub mod http;
 pub mod pipe;
 pub mod port;
+pub mod postgres;
 pub mod prefect;
 pub mod proxy;
 pub mod serve;

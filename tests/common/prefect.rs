@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::common::http::{exchange, prefect_bin};
 use crate::common::port::Port;
+use crate::common::postgres;
 use crate::common::shared::{Lease, Run};
 use crate::common::wait_for;
 
@@ -48,6 +49,26 @@ impl Server {
         })?;
         let (address, home) = lease.told.split_once(' ').unwrap();
         wipe(Path::new(home));
+        Some(Self { api: Api { address: address.to_owned() }, _lease: lease })
+    }
+
+    /// As [`Server::fresh`], one that keeps its variables in PostgreSQL.
+    pub(crate) fn on_postgres() -> Option<Self> {
+        bin()?;
+        let programs = postgres::programs()?;
+        let lease = Run::current().lease("prefect-postgres", |run| {
+            let port = Port::reserve();
+            let home = run.keep(|home| {
+                let mut server = command(&port.address(), home);
+                server.env("PREFECT_API_DATABASE_CONNECTION_URL", postgres::url(home));
+                postgres::beside(&programs, &server, home)
+            });
+            let api = Api { address: port.address() };
+            wait_for(START, || api.is_healthy());
+            Some(format!("{} {}", api.address, home.display()))
+        })?;
+        let (address, home) = lease.told.split_once(' ').unwrap();
+        postgres::run(&programs, Path::new(home), "DELETE FROM variable");
         Some(Self { api: Api { address: address.to_owned() }, _lease: lease })
     }
 }
@@ -236,5 +257,5 @@ fn quiet(command: &mut Command) {
 }
 
 fn bin() -> Option<PathBuf> {
-    prefect_bin("prefect-3.8.0")
+    prefect_bin("prefect-3.9.1")
 }
