@@ -195,14 +195,12 @@ impl Http {
                 let said = self.read(response, limit).await.map(|body| excerpt(&body)).unwrap_or_default();
                 Err(Trouble::last(Error::Denied(format!("{why}{said}"))))
             }
-            StatusCode::TOO_MANY_REQUESTS => {
-                Err(Trouble { error: Error::Busy(why), again: Again::Later(retry_after(response.headers())) })
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let (busy, again) = (Error::Busy(why), Again::Later(retry_after(response.headers())));
+                // A proxy may say so of a server that has carried it out.
+                let unsure = status == StatusCode::SERVICE_UNAVAILABLE;
+                Err(Trouble { error: if unsure { busy.unsure() } else { busy }, again })
             }
-            // A proxy may say so of a server that has carried it out.
-            StatusCode::SERVICE_UNAVAILABLE => Err(Trouble {
-                error: Error::Busy(why).unsure(),
-                again: Again::Later(retry_after(response.headers())),
-            }),
             _ if status.is_redirection() => {
                 let why = format!("{why}: the address leads elsewhere; use the one it leads to");
                 Err(Trouble::last(Error::Other(why)))

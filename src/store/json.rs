@@ -140,7 +140,7 @@ pub fn compact_len(value: &Value) -> usize {
 }
 
 /// Whether every Prefect 3 keeps `value`. All refuse or round integers beyond 64 bits (63 for a value that is a number
-/// itself), and make null of what no float can hold. One on `PostgreSQL` takes no NUL, and makes an integer of a float that
+/// itself), and make null of what no float can hold. One on PostgreSQL takes no NUL, and makes an integer of a float that
 /// Python writes with an exponent: of one beyond 64 bits it fails at every answer that would show it.
 pub fn check_kept(value: &Value) -> Result<()> {
     match value {

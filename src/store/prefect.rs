@@ -2,7 +2,9 @@
 //! so it is best effort against other clients, except that a new variable is made by one client only.
 
 mod api;
+mod burst;
 mod events;
+mod own;
 mod settings;
 mod view;
 
@@ -47,7 +49,11 @@ impl PrefectStore {
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         Ok(Self {
             name: format!("prefect:{}", settings.url),
-            view: Arc::new(View { api: Api::new(settings, timeout)?, seen: Mutex::default() }),
+            view: Arc::new(View {
+                api: Api::new(settings, timeout)?,
+                seen: Mutex::default(),
+                own: Mutex::default(),
+            }),
             changing: tokio::sync::Mutex::default(),
         })
     }
@@ -99,12 +105,17 @@ impl PrefectStore {
     /// As [`PrefectStore::set`], noting that `text` may be seen at the server before the answer comes.
     async fn change(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
         self.view.seen.lock().setting(key, text);
-        self.set(key, text, expect).await.inspect_err(|error| self.view.seen.lock().failed(key, error))
+        self.view.own.lock().making(key, Some(text));
+        let set = self.set(key, text, expect).await;
+        self.view.own.lock().made(key, set.is_ok());
+        set.inspect_err(|error| self.view.seen.lock().failed(key, error))
     }
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
         self.view.seen.lock().deleting(key);
+        self.view.own.lock().making(key, None);
         let deleted = self.view.api.delete(key).await;
+        self.view.own.lock().made(key, deleted == Ok(true));
         let deleted = deleted.inspect_err(|error| self.view.seen.lock().failed(key, error))?;
         let revision = self.view.seen.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }
@@ -185,7 +196,9 @@ impl Store for PrefectStore {
         if let Expect::At(_) = expect {
             expect.check(self.view.fetch(to).await?.map(|entry| entry.meta.revision))?;
         }
+        self.view.own.lock().making(to, Some(&entry.text));
         let renamed = self.view.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
+        self.view.own.lock().made(to, renamed == Ok(true));
         match renamed {
             Ok(true) => Ok(self.view.seen.lock().renamed(from, to, entry)),
             // Of two requests the first may have done it.

@@ -2,7 +2,7 @@
 //!
 //! An event says that a variable is about to change: it is sent before the change is committed, and not at all by a
 //! server that is set up so. So the feed counts from the first event on, and each one is followed by a look at the
-//! variable, until it is as the event said or somebody else has changed it.
+//! variable, until it is as the event said or somebody else has changed it. Those of changes made here tell nothing new.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::api::Variable;
+use super::burst::{Burst, FLOOD};
 use super::settings::Login;
 use super::view::View;
 use crate::store::http::Socket;
-use crate::store::{Change, Error, Key, Result, json as json_text};
+use crate::store::{Change, Entry, Error, Key, Result, json as json_text};
 
 /// The first pause before the socket is opened again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -36,8 +37,6 @@ const LOOKS: u32 = 11;
 const FAILURES: u32 = 6;
 /// How long one look may take; the socket is not read meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// More events in a second than this are not followed one by one: the server drops what it cannot send in time.
-const FLOOD: usize = 64;
 /// How long after their events commits may still come.
 const EBB: Duration = Duration::from_millis(2500);
 /// How often the server is asked whether an event was missed.
@@ -49,12 +48,20 @@ pub(super) struct Follower {
     feed: UnboundedSender<Change>,
     /// Variables of which events told, and what they told.
     awaited: HashMap<Key, Awaited>,
-    /// When this second began, and the events since.
-    burst: (Instant, usize),
-    /// When everything counts as changed once more, and whether events came since that was settled.
-    flood: Option<(Instant, bool)>,
+    burst: Burst,
+    flood: Option<Flood>,
     /// How many variables there should be by the last census and the events since.
     expected: Option<usize>,
+}
+
+/// Events that were not followed, or may be missing.
+struct Flood {
+    /// When everything counts as changed once more.
+    end: Instant,
+    /// More of them came since that was settled.
+    more: bool,
+    /// Some were not followed: everything has counted as changed from then on.
+    told: bool,
 }
 
 struct Awaited {
@@ -95,7 +102,7 @@ struct Payload {
 
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
-        let burst = (Instant::now(), 0);
+        let burst = Burst::new(Instant::now());
         Self { view, feed, awaited: HashMap::new(), burst, flood: None, expected: None }
     }
 
@@ -111,6 +118,7 @@ impl Follower {
                 ended = self.follow(&mut proven) => ended,
             };
             self.awaited.clear();
+            self.view.own.lock().follow(false);
             (self.flood, self.expected) = (None, None);
             if proven {
                 self.tell(Change::Paused);
@@ -141,6 +149,7 @@ impl Follower {
                         continue;
                     };
                     if !std::mem::replace(proven, true) {
+                        self.view.own.lock().follow(true);
                         self.tell(Change::Everything);
                     }
                     self.expect(news.event);
@@ -167,7 +176,7 @@ impl Follower {
     }
 
     fn due(&self) -> Option<Instant> {
-        let flood = self.flood.map(|(end, _)| end);
+        let flood = self.flood.as_ref().map(|flood| flood.end);
         self.awaited.values().map(|awaited| awaited.next).chain(flood).min()
     }
 
@@ -185,29 +194,45 @@ impl Follower {
             }
             _ => return,
         };
-        let now = Instant::now();
-        if now - self.burst.0 > Duration::from_secs(1) {
-            self.burst = (now, 0);
+        let key = Key::from(event.payload.name);
+        let value = event.payload.value.map_or(Value::Null, |value| json_text::lenient(&value));
+        let value = Some(value).filter(|_| !deleted);
+        let (now, own) = (Instant::now(), self.is_own(&key, value.as_ref()));
+        let followed = self.burst.count(now, own);
+        if self.burst.all > FLOOD || !followed {
+            self.flood(now, followed);
         }
-        self.burst.1 += 1;
-        if self.burst.1 > FLOOD || self.flood.is_some() {
-            self.awaited.clear();
-            if let Some((_, more)) = &mut self.flood {
-                *more = true;
-            } else {
-                self.flood = Some((now + EBB, false));
-                self.tell(Change::Everything);
-            }
+        if own || !followed {
             return;
         }
         let id = event.resource.get("prefect.resource.id");
         let id = id.and_then(|id| id.as_str()?.strip_prefix("prefect.variable."));
-        let key = Key::from(event.payload.name);
         if let Some(id) = id.filter(|_| !deleted) {
             self.expect_no_other(id, &key);
         }
-        let value = event.payload.value.map_or(Value::Null, |value| json_text::lenient(&value));
-        self.wait_for(key, Some(value).filter(|_| !deleted));
+        self.wait_for(key, value);
+    }
+
+    /// Whether an event is of a change made here, and tells nothing: what is known is as it says, or newer.
+    fn is_own(&self, key: &Key, value: Option<&Value>) -> bool {
+        let Some(overtaken) = self.view.own.lock().take(key, value) else { return false };
+        // After somebody else's change that is still looked for the order of the two is not known.
+        if self.awaited.contains_key(key) {
+            return false;
+        }
+        let known = self.view.seen.lock().current(key);
+        let as_told = |known: &Entry| value.is_some_and(|value| json_text::stands_for(&known.text, value));
+        overtaken || known.as_ref().map_or(value.is_none(), as_told)
+    }
+
+    /// Everything counts as changed when no more of these events come: some are not `followed`, or may be missing.
+    fn flood(&mut self, now: Instant, followed: bool) {
+        let flood = self.flood.get_or_insert(Flood { end: now + EBB, more: false, told: false });
+        flood.more |= now + EBB > flood.end;
+        if !followed && !std::mem::replace(&mut flood.told, true) {
+            self.awaited.clear();
+            self.tell(Change::Everything);
+        }
     }
 
     /// A variable is known by its id: under another name it is gone.
@@ -228,9 +253,9 @@ impl Follower {
     /// Looks at the variable whose time has come first, or ends a flood. An error if what is there now is not known.
     async fn look(&mut self) -> Result<()> {
         let now = Instant::now();
-        if let Some((_, more)) = self.flood.filter(|(end, _)| *end <= now) {
+        if let Some(flood) = self.flood.take_if(|flood| flood.end <= now) {
             // What was asked before may be from before the commit.
-            self.flood = more.then_some((now + EBB, false));
+            self.flood = flood.more.then_some(Flood { end: now + EBB, more: false, ..flood });
             self.tell(Change::Everything);
             return Ok(());
         }
@@ -323,36 +348,84 @@ async fn open(view: &View) -> Result<Socket> {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::mpsc;
+    use tokio::sync::mpsc::{self, UnboundedReceiver};
 
     use super::super::api::Api;
     use super::super::settings::Settings;
     use super::*;
     use crate::store::Text;
 
-    #[tokio::test]
-    async fn what_was_set_here_hides_nothing_that_another_event_told_of_just_before() {
+    /// A follower of a server that is not there, and what it tells.
+    fn follower() -> (Follower, UnboundedReceiver<Change>) {
         let url = "http://127.0.0.1:9/api".into();
         let settings = Settings { url, login: None, login_from: "", certificates: None };
         let api = Api::new(&settings, PATIENCE).unwrap();
-        let view = Arc::new(View { api, seen: parking_lot::Mutex::default() });
-        let mut follower = Follower::new(view.clone(), mpsc::unbounded_channel().0);
+        let view = View { api, seen: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
+        view.own.lock().follow(true);
+        let (feed, told) = mpsc::unbounded_channel();
+        (Follower::new(Arc::new(view), feed), told)
+    }
+
+    fn event(key: &str, value: &Value) -> Event {
+        let message = json!({"event": {
+            "event": "prefect.variable.updated",
+            "resource": {"prefect.resource.id": format!("prefect.variable.id-{key}")},
+            "payload": {"name": key, "value": value},
+        }});
+        serde_json::from_str::<Message>(&message.to_string()).unwrap().event
+    }
+
+    impl Follower {
+        /// A set is made here, as the store makes it.
+        fn set(&self, key: &Key, text: &str) {
+            let text = Text::from(text.as_bytes());
+            self.view.own.lock().making(key, Some(&text));
+            self.view.seen.lock().set(key, format!("id-{}", key.as_str()).into(), text);
+            self.view.own.lock().made(key, true);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_set_here_hides_nothing_that_another_event_told_of_just_before() {
+        let (mut follower, _told) = follower();
         let key = Key::from("k");
-        view.seen.lock().set(&key, "i".into(), Text::from(&b"1"[..]));
-        let told = |value: u32| {
-            let message = json!({"event": {
-                "event": "prefect.variable.updated",
-                "resource": {"prefect.resource.id": "prefect.variable.i"},
-                "payload": {"name": "k", "value": value},
-            }});
-            serde_json::from_str::<Message>(&message.to_string()).unwrap().event
-        };
-        follower.expect(told(1));
-        assert_eq!(follower.look_at(&key).await, Ok(true));
+        follower.set(&key, "1");
+        follower.expect(event("k", &json!(1)));
+        assert!(follower.awaited.is_empty(), "it costs no look");
         // Its commit may come after the one that the next event tells of.
-        follower.expect(told(2));
-        follower.expect(told(1));
+        follower.set(&key, "1");
+        follower.expect(event("k", &json!(2)));
+        follower.expect(event("k", &json!(1)));
         // The server is asked, of which there is none.
         follower.look_at(&key).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn after_any_number_of_own_changes_the_next_one_of_others_is_looked_at_at_once() {
+        let (mut follower, mut told) = follower();
+        let key = |number: u32| Key::from(format!("k{}", number % 9));
+        for number in 0..450 {
+            follower.set(&key(number), &number.to_string());
+        }
+        for number in 0..450 {
+            follower.expect(event(key(number).as_str(), &json!(number)));
+        }
+        assert!(follower.awaited.is_empty());
+        assert_eq!(told.try_recv().ok(), None);
+        follower.expect(event("others", &json!(1)));
+        assert!(follower.awaited.contains_key(&Key::from("others")));
+        // Also one that sets again what was set here and overtaken since.
+        follower.expect(event("k1", &json!(1)));
+        assert!(follower.awaited.contains_key(&Key::from("k1")));
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_others_changes_is_not_followed_one_by_one() {
+        let (mut follower, mut told) = follower();
+        for number in 0..5_000 {
+            follower.expect(event(&format!("k{number}"), &json!(number)));
+        }
+        assert_eq!(told.try_recv(), Ok(Change::Everything));
+        assert!(follower.flood.is_some());
     }
 }

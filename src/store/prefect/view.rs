@@ -4,12 +4,14 @@ use parking_lot::Mutex;
 
 use super::LIMITS;
 use super::api::Api;
+use super::own::Own;
 use crate::store::seen::Seen;
 use crate::store::{Change, Entry, Key, Result, Revision};
 
 pub(super) struct View {
     pub(super) api: Api,
     pub(super) seen: Mutex<Seen>,
+    pub(super) own: Mutex<Own>,
 }
 
 impl View {
