@@ -24,6 +24,7 @@ use crate::cache::{self, Cache};
 use crate::failure::Failure;
 use crate::fs::{self, Fs};
 use crate::fuse::{self, Messages};
+use crate::logging;
 use crate::signals::Signals;
 use crate::store::{self, Counters, Key, Location, Store};
 
@@ -108,6 +109,7 @@ fn mount(
     let mountpoint = point::prepare(&settings.mountpoint, settings.nonempty, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
     probe(runtime, &store)?;
+    let (settings, why) = &within_rights(settings, store.read_only());
     let aside = settings.fs.aside.clone();
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
@@ -127,6 +129,9 @@ fn mount(
     // The mount answers when this does.
     let root = std::fs::metadata(&mountpoint)
         .map_err(|error| Failure::Fuse(format!("the mount does not answer: {error}")))?;
+    if let Some(why) = why {
+        logging::tell(&format!("{why}: mounted read-only"));
+    }
     ready()?;
     guard.start(&mountpoint);
     if settings.notify {
@@ -136,6 +141,18 @@ fn mount(
     mounted.wait();
     guard.dismiss();
     finish(runtime, &fs, aside)
+}
+
+/// The settings for a store that can only be read, and why, if it is news.
+fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, Option<String>) {
+    let mut settings = settings.clone();
+    let why = read_only.filter(|_| !settings.fs.read_only);
+    if why.is_some() {
+        settings.fs.read_only = true;
+        // The kernel would not let the herald in.
+        settings.fuse.read_only = !settings.notify;
+    }
+    (settings, why)
 }
 
 /// Whether the store answers, before anything is mounted on it.

@@ -267,6 +267,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Why it can only be read, if so: whose permission, which file.
+    fn read_only(&self) -> Option<String> {
+        None
+    }
+
     /// The space that it has for values, where that is known.
     fn space(&self) -> Option<Space> {
         None

@@ -289,18 +289,32 @@ fn done(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether this process may create files in `directory`: by its permissions, and by the media it is on.
-pub fn may_write(directory: &Path) -> bool {
-    may(directory, libc::W_OK)
+/// Whether this process may write the file at `path`, or create files in the directory: by its permissions, and by the
+/// media it is on.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    may(path, libc::W_OK)
 }
 
-/// Whether this process may read `path`.
-pub fn may_read(path: &Path) -> bool {
+/// As [`may_write`], for reading.
+pub fn may_read(path: &Path) -> io::Result<()> {
     may(path, libc::R_OK)
 }
 
-fn may(path: &Path, access: libc::c_int) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+fn may(path: &Path, mode: libc::c_int) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    unsafe { libc::access(path.as_ptr(), access) == 0 }
+    done(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) })
+}
+
+/// The name of a user.
+pub fn user_name(id: u32) -> Option<String> {
+    let (mut buffer, mut found) = (vec![0; ACCOUNT], std::ptr::null_mut());
+    let mut user = MaybeUninit::<libc::passwd>::uninit();
+    // SAFETY: the buffer has the length given, and all outlive the call; `found` is null or points to `user`, whose name is
+    // a NUL-terminated string in the buffer then.
+    unsafe {
+        libc::getpwuid_r(id, user.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found);
+        let name = CStr::from_ptr(found.as_ref()?.pw_name);
+        name.to_str().ok().map(str::to_owned)
+    }
 }

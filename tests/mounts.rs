@@ -25,6 +25,7 @@ mod messages;
 mod model;
 mod notify;
 mod oracle;
+mod readonly;
 mod semantics;
 mod tools;
 mod trees;

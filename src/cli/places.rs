@@ -42,7 +42,7 @@ fn check_database(path: &Path) -> Result<(), Failure> {
         Ok(meta) if meta.is_dir() => {
             format!("{shown} is a directory; name a file in it: sqlite:{}", path.join("kv.db").display())
         }
-        Ok(meta) if !sys::may_read(path) => {
+        Ok(meta) if sys::may_read(path).is_err() => {
             let (owner, (user, _)) = (std::os::unix::fs::MetadataExt::uid(&meta), sys::owner());
             format!("{shown}: permission denied: it belongs to user {owner}, and user {user} may not read it")
         }

@@ -89,6 +89,10 @@ impl Store for Counted {
         self.inner.check(key, text)
     }
 
+    fn read_only(&self) -> Option<String> {
+        self.inner.read_only()
+    }
+
     fn space(&self) -> Option<Space> {
         self.inner.space()
     }

@@ -162,6 +162,10 @@ impl Store for Guarded {
         self.writes.refusal().or_else(|| self.full.refusal(Expect::Absent, || self.inner.space()))
     }
 
+    fn read_only(&self) -> Option<String> {
+        self.inner.read_only()
+    }
+
     fn space(&self) -> Option<Space> {
         self.inner.space()
     }

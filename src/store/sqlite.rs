@@ -2,6 +2,7 @@
 //!
 //! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
 
+mod access;
 mod pool;
 mod room;
 mod schema;
@@ -121,12 +122,16 @@ impl Store for SqliteStore {
         self.writer.run(move |db| schema::rename_all(db, &renames)).await
     }
 
+    fn read_only(&self) -> Option<String> {
+        self.pool.read_only().map(str::to_owned)
+    }
+
     fn space(&self) -> Option<Space> {
         room::space(self.pool.path())
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        if self.pool.is_read_only() {
+        if self.pool.is_alone() {
             return None;
         }
         watcher::start(&self.pool).map_err(|error| tracing::warn!("no change feed: {error}")).ok()

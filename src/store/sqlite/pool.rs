@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{log_of, schema};
+use super::{access, log_of, schema};
 use crate::store::{Error, Result};
 
 /// Idle read connections, and the way to make more.
 pub(super) struct Pool {
     path: PathBuf,
-    /// The file or its directory cannot be written.
-    read_only: bool,
+    /// Why it can only be read, if so.
+    read_only: Option<String>,
+    /// The log cannot be shared with those who write, for its index cannot be made.
+    alone: bool,
     busy: Duration,
     own: Mutex<Own>,
     idle: Mutex<Vec<Connection>>,
@@ -58,23 +60,31 @@ impl Pool {
             std::thread::sleep(Duration::from_millis(5));
             prepared = attempt();
         }
+        let shared = prepared.is_ok();
         let read_only = match prepared {
-            Ok(()) => false,
+            Ok(()) => access::not_writable(&path),
             Err(Failure::Final(why) | Failure::Locked(why)) => return Err(format!("{shown} {why}")),
             Err(Failure::Access(error)) => {
+                let read_only = access::not_writable(&path);
                 let db = connect_to_read(&path, busy)
-                    .map_err(|other| format!("cannot open {shown}: {error}; {other}"))?;
+                    .map_err(|other| unusable(&path, read_only.as_deref(), &error, &other))?;
                 recognise(&db).map_err(|why| format!("{shown} {why}"))?;
-                // A full disk passes; media that cannot be written stay so.
-                !crate::sys::may_write(path.parent().unwrap_or(&path))
+                // A full disk passes.
+                read_only
             }
         };
-        Ok(Self { path, read_only, busy, own: Mutex::default(), idle: Mutex::default() })
+        let alone = read_only.is_some() && !shared;
+        Ok(Self { path, read_only, alone, busy, own: Mutex::default(), idle: Mutex::default() })
     }
 
-    /// Whether the database can only be read; then there is no feed either.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.read_only
+    /// Whether there is no way to hear of changes.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Why the database can only be read, if so.
+    pub(super) fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
     }
 
     /// How long a call waits for other processes.
@@ -122,10 +132,15 @@ impl Pool {
     }
 
     /// A connection to write with.
-    pub(super) fn connect(&self) -> Result<Connection> {
-        if self.read_only {
-            return Err(Error::ReadOnly(format!("{} is on read-only media", self.path.display())));
+    pub(super) fn connect_to_write(&self) -> Result<Connection> {
+        match &self.read_only {
+            Some(why) => Err(Error::ReadOnly(why.clone())),
+            None => self.connect(),
         }
+    }
+
+    /// A connection that sees what others write.
+    pub(super) fn connect(&self) -> Result<Connection> {
         match connect(&self.path, Access::ReadWrite, self.busy) {
             Ok(db) => Ok(db),
             Err(Failure::Access(error)) => Err(error.into()),
@@ -137,7 +152,7 @@ impl Pool {
     /// A connection to read with, and whether it is worth keeping: how a database that cannot be written now must be
     /// read depends on whether somebody writes to it elsewhere.
     fn connect_to_read(&self) -> Result<(Connection, bool)> {
-        if !self.read_only
+        if !self.alone
             && let Ok(db) = connect(&self.path, Access::ReadWrite, self.busy)
             && tables(&db).is_ok()
         {
@@ -175,7 +190,7 @@ fn connect_to_read(path: &Path, busy: Duration) -> Result<Connection> {
     };
     if std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
         // The newest values are in the log, and only there.
-        let why = "its log cannot be read on read-only media; open it once where it can be written";
+        let why = "its log cannot be read where nothing can be written; open it once where it can";
         return Err(Error::Other(format!("{why} ({error})")));
     }
     match connect(path, Access::Immutable, busy) {
@@ -183,6 +198,17 @@ fn connect_to_read(path: &Path, busy: Duration) -> Result<Connection> {
         Err(Failure::Locked(why)) => Err(Error::Busy(why)),
         Err(Failure::Final(why)) => Err(Error::Other(why)),
         Err(Failure::Access(error)) => Err(error.into()),
+    }
+}
+
+/// Why the database at `path` can be neither written nor read.
+fn unusable(path: &Path, read_only: Option<&str>, error: &rusqlite::Error, other: &Error) -> String {
+    let shown = path.display();
+    match (access::not_readable(path), read_only) {
+        (Some(why), _) => format!("cannot open {shown}: {why}"),
+        (None, Some(why)) if !path.exists() => format!("cannot create {shown}: {why}"),
+        (None, Some(why)) => format!("cannot open {shown}: {why}; {other}"),
+        (None, None) => format!("cannot open {shown}: {error}; {other}"),
     }
 }
 

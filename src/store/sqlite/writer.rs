@@ -108,7 +108,7 @@ impl Writer {
     /// Commits `jobs` as one transaction, or one by one where there is no room for all.
     fn commit(&self, connection: &mut Option<Connection>, mut jobs: Vec<Queued>) {
         let Some(until) = jobs.first().map(|first| first.until) else { return };
-        let mut db = match connection.take().map_or_else(|| self.pool.connect(), Ok) {
+        let mut db = match connection.take().map_or_else(|| self.pool.connect_to_write(), Ok) {
             Ok(db) => db,
             Err(error) => return self.refuse(jobs, &error),
         };
