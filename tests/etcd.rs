@@ -6,6 +6,7 @@ mod failover;
 mod lease;
 mod listing;
 mod mounts;
+mod renewed;
 mod restored;
 mod settled;
 mod tls;

@@ -6,9 +6,11 @@
 mod address;
 mod api;
 mod clock;
+mod credentials;
 mod members;
 mod refusal;
 mod settings;
+mod trouble;
 mod txn;
 mod view;
 mod watch;

@@ -14,10 +14,10 @@ use super::server::{Cluster, base64};
 use super::suite::{Bench, block_on};
 use super::{PATIENCE, tls::Authority};
 
-const PASSWORD: &str = "secret-password";
+pub(super) const PASSWORD: &str = "secret-password";
 
 /// A cluster in which the user `app` may use the keys below `app/`.
-fn secured(args: &[&str]) -> Option<Cluster> {
+pub(super) fn secured(args: &[&str]) -> Option<Cluster> {
     let cluster = Cluster::start(1, args)?;
     let range = json!({"permType": "READWRITE", "key": base64("app/"), "range_end": base64("app0")});
     for (path, body) in [
@@ -36,7 +36,7 @@ fn secured(args: &[&str]) -> Option<Cluster> {
     Some(cluster)
 }
 
-fn at(address: &str, prefix: &str, password: &str) -> Bench {
+pub(super) fn at(address: &str, prefix: &str, password: &str) -> Bench {
     let argument = format!("etcd:{address}/{prefix}");
     let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), std::path::Path::new("/")) else {
         panic!()

@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// Makes `NAME.pem` and `NAME.key`, for a server on this machine or a client.
-    fn certify(&self, name: &str) {
+    pub(super) fn certify(&self, name: &str) {
         let extensions = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
         fs::write(self.path("ext"), extensions).unwrap();
         self.openssl(&format!(
@@ -45,11 +45,12 @@ impl Authority {
     }
 }
 
-/// A cluster that takes those clients only that `authority` knows.
-fn cluster(authority: &Authority) -> Option<Cluster> {
+/// A cluster that takes those clients only that `authority` knows, or whoever `trusted.pem` knows once it is started anew.
+pub(super) fn cluster(authority: &Authority) -> Option<Cluster> {
     authority.certify("server");
     let path = |name: &str| authority.path(name).display().to_string();
-    let (certificate, key, trusted) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    fs::copy(authority.path("ca.pem"), authority.path("trusted.pem")).unwrap();
+    let (certificate, key, trusted) = (path("server.pem"), path("server.key"), path("trusted.pem"));
     let args = [
         "--client-cert-auth",
         "--cert-file",

@@ -8,48 +8,29 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::credentials::Credentials;
 use super::members::{Member, Members};
 use super::refusal::{Failure, Refusal, Verdict};
 use super::settings::Settings;
+use super::trouble::{Kind, Trouble, unsure};
 use super::wire::Watched;
 use crate::store::Error;
-use crate::store::http::{Http, LISTING_LIMIT, Lines, Method, RequestBuilder, StatusCode, Tls, Unanswered};
+use crate::store::http::{Http, LISTING_LIMIT, Lines, Method, RequestBuilder, StatusCode, Unanswered};
 
 /// The first pause before all members are asked again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) type Outcome<T> = Result<T, Failure>;
 
-/// What may be done with a request of which the answer is lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// It may be asked again.
-    Read,
-    /// It may have been carried out: only the store knows.
-    Write,
-}
-
 pub(super) struct Api {
-    http: Http,
+    credentials: Credentials,
     members: Members,
-    login: Option<(String, String)>,
     /// Empty where the cluster has no use for a login.
     token: Mutex<Option<Arc<str>>>,
     /// Held while a token is fetched, so that many callers fetch one.
     renewing: tokio::sync::Mutex<()>,
     /// How long a call may take with all its requests.
     patience: Duration,
-}
-
-/// Why one member did not answer.
-enum Trouble {
-    Final(Failure),
-    /// The next member may; this one too, in a moment.
-    NotDone(Error),
-    /// Nobody is there.
-    Absent(Error),
-    Unknown(Error),
-    Login,
 }
 
 #[derive(Deserialize)]
@@ -67,18 +48,10 @@ struct Line {
 impl Api {
     pub(super) fn new(settings: &Settings, timeout: Duration) -> Result<Self, String> {
         let address = &settings.address;
-        let count = u32::try_from(address.members.len()).unwrap_or(u32::MAX);
-        let tls = Tls {
-            on: address.tls,
-            certificates: settings.authority.as_deref().filter(|_| address.tls),
-            only: true,
-            identity: settings.identity.as_ref().filter(|_| address.tls).map(|(one, key)| (&**one, &**key)),
-        };
         let scheme = if address.tls { "https" } else { "http" };
         Ok(Self {
-            http: Http::with(&tls, timeout * 2 / (count.saturating_add(2)), timeout)?,
+            credentials: Credentials::new(settings, timeout)?,
             members: Members::new(scheme, &address.members),
-            login: settings.login.clone(),
             token: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
             patience: timeout * 9 / 10,
@@ -99,10 +72,10 @@ impl Api {
     ) -> Outcome<T> {
         let body = body.to_string();
         let within = self.patience / 2;
+        let used = self.token.lock().clone();
         let mut answer = self.once(member, Kind::Read, path, &body, within).await;
-        if let Err(Trouble::Login) = answer {
-            let old = self.token.lock().clone();
-            self.renew_token(old).await?;
+        if let Err(Trouble::Login | Trouble::Closed(_)) = answer {
+            self.renew_token(used).await?;
             answer = self.once(member, Kind::Read, path, &body, within).await;
         }
         parse(&answer.map_err(|trouble| self.told(trouble))?)
@@ -114,12 +87,20 @@ impl Api {
     }
 
     async fn call<T: DeserializeOwned>(&self, kind: Kind, path: &str, body: &str) -> Outcome<T> {
-        if self.login.is_some() && self.token.lock().is_none() {
+        if self.has_login() && self.token.lock().is_none() {
             self.renew_token(None).await?;
         }
-        let (start, mut pause) = (Instant::now(), Duration::ZERO);
+        let (start, mut pause, mut closed) = (Instant::now(), Duration::ZERO, false);
         loop {
             match self.rounds(kind, path, body).await {
+                Err((Trouble::Closed(error), used)) if !std::mem::replace(&mut closed, true) => {
+                    if kind == Kind::Write {
+                        // It may have been carried out; the next one has another token.
+                        self.drop_token(used.as_ref());
+                        return Err(unsure(error, start).into());
+                    }
+                    self.renew_token(used).await?;
+                }
                 // Also a new token may be over by the time it is used: if it is good for a second, and the machine is busy.
                 Err((Trouble::Login, used)) if start.elapsed() < self.patience => {
                     tokio::time::sleep(pause.min(self.patience.saturating_sub(start.elapsed()))).await;
@@ -144,7 +125,7 @@ impl Api {
     ) -> Result<Vec<u8>, (Trouble, Option<Arc<str>>)> {
         let (start, mut pause, mut broken) = (Instant::now(), FIRST_PAUSE, false);
         loop {
-            let (mut last, mut again) = (None, false);
+            let (mut last, mut again): (Option<(Trouble, _)>, bool) = (None, false);
             let members = self.members.in_order();
             for (asked, member) in members.iter().enumerate() {
                 let left = self.patience.saturating_sub(start.elapsed());
@@ -155,26 +136,30 @@ impl Api {
                 let share = u32::try_from(members.len() - asked).unwrap_or(1);
                 let within = if kind == Kind::Read { left / share } else { left };
                 let used = self.token.lock().clone();
-                match self.once(*member, kind, path, body, within).await {
+                let answer = self.once(*member, kind, path, body, within).await;
+                let trouble = match answer {
                     Ok(text) => return Ok(text),
-                    Err(trouble @ (Trouble::Final(_) | Trouble::Login)) => return Err((trouble, used)),
                     Err(Trouble::Unknown(error)) if kind == Kind::Write => {
-                        return Err((Trouble::Unknown(unsure(error, start)), used));
+                        Trouble::Unknown(unsure(error, start))
                     }
-                    Err(trouble) => {
-                        again |= match trouble {
-                            Trouble::NotDone(_) => true,
-                            // A kept connection may break just when it is used.
-                            Trouble::Unknown(_) => !std::mem::replace(&mut broken, true),
-                            _ => false,
-                        };
-                        last = Some(trouble);
-                    }
+                    Err(trouble) => trouble,
+                };
+                if trouble.is_the_last(kind) {
+                    return Err((trouble, used));
+                }
+                again |= match trouble {
+                    Trouble::NotDone(_) => true,
+                    // A kept connection may break just when it is used.
+                    Trouble::Unknown(_) | Trouble::Closed(_) => !std::mem::replace(&mut broken, true),
+                    _ => false,
+                };
+                if !matches!(last, Some((Trouble::Closed(_), _))) {
+                    last = Some((trouble, used));
                 }
             }
             let over = self.patience.saturating_sub(start.elapsed()) < pause;
-            if let Some(trouble) = last.filter(|_| over || !again) {
-                return Err((trouble, None));
+            if let Some(last) = last.filter(|_| over || !again) {
+                return Err(last);
             }
             if over {
                 return Err((Trouble::Unknown(Error::TimedOut(start.elapsed().as_millis())), None));
@@ -184,9 +169,30 @@ impl Api {
         }
     }
 
-    /// What one member answers to one request.
+    /// What one member answers to one request, or to another one with new certificates.
     async fn once(
         &self,
+        member: Member,
+        kind: Kind,
+        path: &str,
+        body: &str,
+        within: Duration,
+    ) -> Result<Vec<u8>, Trouble> {
+        let start = Instant::now();
+        let used = self.credentials.http();
+        let answer = self.attempt(&used.http, member, kind, path, body, within).await;
+        if !matches!(answer, Err(Trouble::Certificates(_)))
+            || !self.credentials.read_certificates(&used).await
+        {
+            return answer;
+        }
+        let left = within.saturating_sub(start.elapsed());
+        self.attempt(&self.credentials.http().http, member, kind, path, body, left).await
+    }
+
+    async fn attempt(
+        &self,
+        http: &Http,
         member: Member,
         kind: Kind,
         path: &str,
@@ -197,21 +203,17 @@ impl Api {
         let crowded = |_| Trouble::NotDone(Error::Busy("too many requests at once".into()));
         let _lane = tokio::time::timeout(within, self.members.lane(member)).await.map_err(crowded)?;
         let within = within.saturating_sub(start.elapsed());
-        let answer = self.http.ask(self.request(member, kind, path, body), LISTING_LIMIT, within).await;
+        let answer = http.ask(self.request(http, member, kind, path, body), LISTING_LIMIT, within).await;
         let answer = match answer {
             Ok(answer) => answer,
             Err(Unanswered::TooLong) => return Err(Trouble::Final(Failure::TooBig)),
             Err(Unanswered::NotSent(error)) => {
                 self.members.failed(member);
-                return Err(Trouble::Absent(explained(error)));
+                return Err(Trouble::absent(error));
             }
             Err(Unanswered::Lost(error)) => {
                 self.members.failed(member);
-                return Err(match explained(error) {
-                    // Of the handshake: nothing was asked.
-                    error @ Error::Denied(_) => Trouble::Final(error.into()),
-                    error => Trouble::Unknown(error),
-                });
+                return Err(Trouble::lost(error, self.has_login()));
             }
         };
         if answer.status == StatusCode::OK {
@@ -235,8 +237,8 @@ impl Api {
         }
     }
 
-    fn request(&self, member: Member, kind: Kind, path: &str, body: &str) -> RequestBuilder {
-        let client = if kind == Kind::Read { self.http.client() } else { self.http.fresh() };
+    fn request(&self, http: &Http, member: Member, kind: Kind, path: &str, body: &str) -> RequestBuilder {
+        let client = if kind == Kind::Read { http.client() } else { http.fresh() };
         let request = client.request(Method::POST, format!("{}/v3/{path}", self.members.url(member)));
         // A member that has no leader says so then, at once and while it streams.
         let request =
@@ -248,42 +250,71 @@ impl Api {
         request.body(body.to_owned())
     }
 
+    fn has_login(&self) -> bool {
+        self.credentials.login().is_some()
+    }
+
+    /// The token that was used is none any more, unless it has been replaced.
+    fn drop_token(&self, used: Option<&Arc<str>>) {
+        let mut token = self.token.lock();
+        if token.as_ref() == used {
+            *token = None;
+        }
+    }
+
     /// Fetches a token in place of the one that was `used`, unless another call has done so meanwhile.
     async fn renew_token(&self, used: Option<Arc<str>>) -> Outcome<()> {
-        let Some((name, password)) = &self.login else {
-            return Err(self.denied("the cluster wants a login").into());
-        };
         let _one_at_a_time = self.renewing.lock().await;
         if self.token.lock().as_ref().is_some_and(|token| Some(token) != used.as_ref()) {
             return Ok(());
         }
         *self.token.lock() = None;
-        let body = json!({"name": name, "password": password}).to_string();
-        let token = match self.rounds(Kind::Read, "auth/authenticate", &body).await {
-            Ok(text) => parse::<Token>(&text)?.token,
-            // As etcdctl has it: a login that is not asked for does no harm.
-            Err((Trouble::Final(Failure::Store(Error::Denied(why))), _)) if why.starts_with(NO_AUTH) => {
-                String::new()
+        let token = match self.fetch_token().await {
+            Err(Failure::Store(Error::Denied(why))) if why.starts_with(WRONG) => {
+                if !self.credentials.read_password().await {
+                    return Err(Error::Denied(why).into());
+                }
+                self.fetch_token().await?
             }
-            Err((trouble, _)) => return Err(self.told(trouble)),
+            token => token?,
         };
         *self.token.lock() = Some(token.into());
         Ok(())
     }
 
+    async fn fetch_token(&self) -> Outcome<String> {
+        let Some((name, password)) = self.credentials.login() else {
+            return Err(self.denied("the cluster wants a login").into());
+        };
+        let body = json!({"name": name, "password": password}).to_string();
+        match self.rounds(Kind::Read, "auth/authenticate", &body).await {
+            Ok(text) => Ok(parse::<Token>(&text)?.token),
+            // As etcdctl has it: a login that is not asked for does no harm.
+            Err((Trouble::Final(Failure::Store(Error::Denied(why))), _)) if why.starts_with(NO_AUTH) => {
+                Ok(String::new())
+            }
+            Err((trouble, _)) => Err(self.told(trouble)),
+        }
+    }
+
     fn told(&self, trouble: Trouble) -> Failure {
         match trouble {
             Trouble::Final(failure) => failure,
-            Trouble::NotDone(error) | Trouble::Absent(error) | Trouble::Unknown(error) => error.into(),
+            Trouble::NotDone(error)
+            | Trouble::Absent(error)
+            | Trouble::Unknown(error)
+            | Trouble::Closed(error)
+            | Trouble::Certificates(error) => error.into(),
             Trouble::Login => self.denied("the cluster wants a login").into(),
         }
     }
 
     /// Says where a login that was refused came from.
     fn denied(&self, why: &str) -> Error {
-        Error::Denied(match self.login {
-            Some(_) => format!("{why}; the login is from ETCDCTL_USER and its password"),
-            None => format!("{why}; there is no login: set ETCDCTL_USER and ETCDCTL_PASSWORD"),
+        Error::Denied(if self.has_login() {
+            format!("{why}; the login is from ETCDCTL_USER and its password")
+        } else {
+            format!("{why}; there is no login: set ETCDCTL_USER and ETCDCTL_PASSWORD")
         })
     }
 
@@ -299,9 +330,10 @@ impl Api {
 
     /// Opens a watch at a member.
     pub(super) async fn watch(&self, member: Member, body: &Value) -> Outcome<Stream> {
-        let request = self.request(member, Kind::Write, "watch", &body.to_string());
+        let http = self.credentials.http().http;
+        let request = self.request(&http, member, Kind::Write, "watch", &body.to_string());
         let late = |_| Error::TimedOut(self.patience.as_millis());
-        let opened = tokio::time::timeout(self.patience / 2, self.http.lines(request, LISTING_LIMIT));
+        let opened = tokio::time::timeout(self.patience / 2, http.lines(request, LISTING_LIMIT));
         Ok(Stream(opened.await.map_err(late)??))
     }
 }
@@ -326,40 +358,8 @@ impl Stream {
 
 /// What a cluster without logins says.
 const NO_AUTH: &str = "authentication is not enabled";
-
-/// A change of which the answer is lost. Not [`Error::Unreachable`], which says that nothing was changed.
-fn unsure(error: Error, start: Instant) -> Error {
-    match error {
-        Error::Unreachable(why) if why.contains("timed out") || why.contains("deadline") => {
-            Error::TimedOut(start.elapsed().as_millis())
-        }
-        Error::TimedOut(_) => error,
-        error => Error::Other(format!("{error}; whether the change was made, only the cluster knows")),
-    }
-}
-
-/// In the words of etcd.
-fn explained(error: Error) -> Error {
-    match error {
-        // As a member with TLS does when it is spoken to without.
-        Error::Other(why) if why.contains("closed before message completed") => {
-            Error::Other(format!("{why}; if the cluster speaks TLS, write etcds: in place of etcd:"))
-        }
-        Error::Untrusted(why) if why.contains("does not speak TLS") => Error::Untrusted(
-            "it does not speak TLS; for a cluster without, write etcd: in place of etcds:".into(),
-        ),
-        Error::Unreachable(why) if why.contains("handshake eof") => {
-            Error::Unreachable(format!("{why}; if the cluster has no TLS, write etcd: in place of etcds:"))
-        }
-        Error::Untrusted(why) => Error::Untrusted(why.replace("SSL_CERT_FILE", "ETCDCTL_CACERT")),
-        Error::Other(why) | Error::Unreachable(why) if why.contains("received fatal alert") => {
-            Error::Denied(format!(
-                "the cluster wants a client certificate that it knows: set ETCDCTL_CERT and ETCDCTL_KEY ({why})"
-            ))
-        }
-        error => error,
-    }
-}
+/// What it says to a password that is not, or no longer, the user's.
+const WRONG: &str = "authentication failed";
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Outcome<T> {
     let unknown = |error| Error::Other(format!("the answer is not that of an etcd: {error}"));

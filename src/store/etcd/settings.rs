@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use super::Address;
 use crate::store::settings::{Environment, environment};
 
+const PASSWORD_FILE: &str = "KVFS_ETCD_PASSWORD_FILE";
+
 /// Where a cluster is and what proves who asks. Not shown by `Debug`: it holds a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -12,6 +14,8 @@ pub struct Settings {
     pub address: Address,
     /// User and password, if there is a login.
     pub login: Option<(String, String)>,
+    /// Where the password is from, to be read again when it is refused.
+    pub password_file: Option<PathBuf>,
     /// Certificates that are trusted in place of the machine's, in PEM.
     pub authority: Option<PathBuf>,
     /// The client's certificate and its key, in PEM.
@@ -21,7 +25,7 @@ pub struct Settings {
 impl Settings {
     /// Neither login nor certificates.
     pub fn plain(address: Address) -> Self {
-        Self { address, login: None, authority: None, identity: None }
+        Self { address, login: None, password_file: None, authority: None, identity: None }
     }
 
     /// With what etcdctl would use, or with the password in `KVFS_ETCD_PASSWORD_FILE`. The error is one line for a person.
@@ -46,12 +50,14 @@ impl Settings {
                 return Err("ETCDCTL_KEY is set without ETCDCTL_CERT, the file of its certificate".into());
             }
         };
-        Ok(Self { address, login: login(environment)?, authority: file("ETCDCTL_CACERT"), identity })
+        let password_file = file(PASSWORD_FILE).filter(|_| environment("ETCDCTL_PASSWORD").is_none());
+        let (login, authority) = (login(environment)?, file("ETCDCTL_CACERT"));
+        Ok(Self { address, login, password_file, authority, identity })
     }
 }
 
 fn login(environment: Environment<'_>) -> Result<Option<(String, String)>, String> {
-    let alone = match (environment("ETCDCTL_PASSWORD"), environment("KVFS_ETCD_PASSWORD_FILE")) {
+    let alone = match (environment("ETCDCTL_PASSWORD"), environment(PASSWORD_FILE)) {
         (Some(password), _) => Some(password),
         (None, Some(file)) => Some(password_in(Path::new(&file))?),
         (None, None) => None,
@@ -70,7 +76,7 @@ fn login(environment: Environment<'_>) -> Result<Option<(String, String)>, Strin
 }
 
 /// The password that a file holds; its final newline is none of it.
-fn password_in(file: &Path) -> Result<String, String> {
+pub(super) fn password_in(file: &Path) -> Result<String, String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read the password in KVFS_ETCD_PASSWORD_FILE, {shown}: {error}"))?;

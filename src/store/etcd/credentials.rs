@@ -1,0 +1,108 @@
+//! What proves to a cluster who asks, and to us which cluster it is: login and certificates. Files are read again when what
+//! they held is refused, because others replace them before it is over.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::settings::{self, Settings};
+use crate::store::http::{Http, Tls};
+
+pub(super) struct Credentials {
+    settings: Settings,
+    timeout: Duration,
+    client: Mutex<Client>,
+    /// Held while files are read, so that many callers read them once.
+    reading: tokio::sync::Mutex<()>,
+    login: Mutex<Option<(String, String)>>,
+}
+
+/// A client, and what the files held that it was made of.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) http: Http,
+    files: Arc<[Option<Vec<u8>>]>,
+}
+
+impl Credentials {
+    pub(super) fn new(settings: &Settings, timeout: Duration) -> Result<Self, String> {
+        Ok(Self {
+            client: Mutex::new(client(settings, timeout)?),
+            reading: tokio::sync::Mutex::default(),
+            login: Mutex::new(settings.login.clone()),
+            settings: settings.clone(),
+            timeout,
+        })
+    }
+
+    pub(super) fn http(&self) -> Client {
+        self.client.lock().clone()
+    }
+
+    /// User and password, if there is a login.
+    pub(super) fn login(&self) -> Option<(String, String)> {
+        self.login.lock().clone()
+    }
+
+    /// Reads the certificates again, because those that were used are refused. Whether they are others now, with which another
+    /// try is worth it.
+    pub(super) async fn read_certificates(&self, used: &Client) -> bool {
+        let _one_at_a_time = self.reading.lock().await;
+        if !Arc::ptr_eq(&self.client.lock().files, &used.files) {
+            return true;
+        }
+        let (settings, timeout, old) = (self.settings.clone(), self.timeout, used.files.clone());
+        let read = move || (*files(&settings) != *old).then(|| client(&settings, timeout));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Some(Ok(client))) => {
+                *self.client.lock() = client;
+                true
+            }
+            // Half of them may have been replaced so far.
+            Ok(Some(Err(why))) => {
+                tracing::warn!("the certificates were refused, and what replaces them cannot be used: {why}");
+                false
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Reads the password again. Whether it is another one now.
+    pub(super) async fn read_password(&self) -> bool {
+        let Some(file) = self.settings.password_file.clone() else { return false };
+        let read = tokio::task::spawn_blocking(move || settings::password_in(&file)).await;
+        let Ok(read) = read.inspect_err(|error| tracing::error!("{error}")) else { return false };
+        let password = match read {
+            Ok(password) => password,
+            Err(why) => {
+                tracing::warn!("the password was refused, and there is no other: {why}");
+                return false;
+            }
+        };
+        let mut login = self.login.lock();
+        let Some((_, old)) = &mut *login else { return false };
+        std::mem::replace(old, password.clone()) != password
+    }
+}
+
+fn client(settings: &Settings, timeout: Duration) -> Result<Client, String> {
+    let count = u32::try_from(settings.address.members.len()).unwrap_or(u32::MAX);
+    let on = settings.address.tls;
+    let tls = Tls {
+        on,
+        certificates: settings.authority.as_deref().filter(|_| on),
+        only: true,
+        identity: settings.identity.as_ref().filter(|_| on).map(|(one, key)| (&**one, &**key)),
+    };
+    // What is read here may be older than what the client has: then it is read once more than needed.
+    let files = files(settings);
+    Ok(Client { http: Http::with(&tls, timeout * 2 / (count.saturating_add(2)), timeout)?, files })
+}
+
+fn files(settings: &Settings) -> Arc<[Option<Vec<u8>>]> {
+    let identity = settings.identity.iter().flat_map(|(one, key)| [one, key]);
+    let read = |file: &PathBuf| std::fs::read(file).ok();
+    settings.authority.iter().chain(identity).map(read).collect()
+}

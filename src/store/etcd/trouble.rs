@@ -1,0 +1,115 @@
+//! Why one member did not answer, in the words of etcd.
+
+use std::time::Instant;
+
+use super::refusal::Failure;
+use crate::store::Error;
+
+/// What may be done with a request of which the answer is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It may be asked again.
+    Read,
+    /// It may have been carried out: only the store knows.
+    Write,
+}
+
+pub(super) enum Trouble {
+    Final(Failure),
+    /// The next member may; this one too, in a moment.
+    NotDone(Error),
+    /// Nobody is there.
+    Absent(Error),
+    Unknown(Error),
+    /// The connection was closed in place of an answer. Some versions of etcd do so when they refuse a token.
+    Closed(Error),
+    /// The token is none that holds.
+    Login,
+    /// Of the two ends one does not trust the other: nothing was asked.
+    Certificates(Error),
+}
+
+impl Trouble {
+    /// Of a request that was sent, and may have been carried out, to a cluster `with_login`.
+    pub(super) fn lost(error: Error, with_login: bool) -> Self {
+        match explained(error) {
+            error @ Error::Denied(_) => Self::Certificates(error),
+            Error::Other(why) if with_login && is_closed(&why) => Self::Closed(Error::Other(format!(
+                "{why}; some versions of etcd do so in place of a refusal: is the login right, and may it use these keys?"
+            ))),
+            Error::Other(why) if is_closed(&why) => {
+                // As a member with TLS does when it is spoken to without.
+                Self::Unknown(Error::Other(format!(
+                    "{why}; if the cluster speaks TLS, write etcds: in place of etcd:, and if it wants a login set \
+                     ETCDCTL_USER and ETCDCTL_PASSWORD"
+                )))
+            }
+            error => Self::Unknown(error),
+        }
+    }
+
+    /// Whether no other member is to be asked.
+    pub(super) fn is_the_last(&self, kind: Kind) -> bool {
+        match self {
+            Self::Final(_) | Self::Login => true,
+            Self::Unknown(_) | Self::Closed(_) => kind == Kind::Write,
+            Self::NotDone(_) | Self::Absent(_) | Self::Certificates(_) => false,
+        }
+    }
+
+    /// Of a request that was not sent.
+    pub(super) fn absent(error: Error) -> Self {
+        match explained(error) {
+            error @ (Error::Denied(_) | Error::Untrusted(_)) => Self::Certificates(error),
+            error => Self::Absent(error),
+        }
+    }
+}
+
+/// A change of which the answer is lost. Not [`Error::Unreachable`], which says that nothing was changed.
+pub(super) fn unsure(error: Error, start: Instant) -> Error {
+    match error {
+        Error::Unreachable(why) if why.contains("timed out") || why.contains("deadline") => {
+            Error::TimedOut(start.elapsed().as_millis())
+        }
+        Error::TimedOut(_) => error,
+        error => Error::Other(format!("{error}; whether the change was made, only the cluster knows")),
+    }
+}
+
+fn is_closed(why: &str) -> bool {
+    why.contains("closed before message completed") || why.contains("reset by peer")
+}
+
+/// The alerts of a server that does not take the client's certificate, or its lack.
+const CERTIFICATE_ALERTS: [&str; 8] = [
+    "CertificateRequired",
+    "BadCertificate",
+    "UnsupportedCertificate",
+    "CertificateRevoked",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "UnknownCA",
+    "AccessDenied",
+];
+
+/// In the words of etcd.
+fn explained(error: Error) -> Error {
+    match error {
+        Error::Untrusted(why) if why.contains("does not speak TLS") => Error::Untrusted(
+            "it does not speak TLS; for a cluster without, write etcd: in place of etcds:".into(),
+        ),
+        Error::Unreachable(why) if why.contains("handshake eof") => {
+            Error::Unreachable(format!("{why}; if the cluster has no TLS, write etcd: in place of etcds:"))
+        }
+        Error::Untrusted(why) => Error::Untrusted(why.replace("SSL_CERT_FILE", "ETCDCTL_CACERT")),
+        Error::Other(why) | Error::Unreachable(why)
+            if CERTIFICATE_ALERTS.iter().any(|alert| why.ends_with(alert)) =>
+        {
+            Error::Denied(format!(
+                "the cluster wants a client certificate that it knows: set ETCDCTL_CERT and ETCDCTL_KEY ({why})"
+            ))
+        }
+        error => error,
+    }
+}
