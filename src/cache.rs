@@ -1,6 +1,7 @@
 //! A store that remembers: values and absences in an LRU bounded by entries and bytes, one fetch per key in
 //! flight, the listing, and how long each answer stays good.
 
+mod health;
 mod journal;
 mod keys;
 mod known;
@@ -63,6 +64,7 @@ pub struct Cache {
     store: Arc<dyn Store>,
     settings: Settings,
     pushed: AtomicBool,
+    untold: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
     journal: Journal,
 }
@@ -78,7 +80,8 @@ impl Cache {
             listings: Listings::default(),
         };
         let journal = Journal::new();
-        Self { store, settings, pushed: AtomicBool::new(false), inner: Mutex::new(inner), journal }
+        let (pushed, untold) = (AtomicBool::new(false), Mutex::default());
+        Self { store, settings, pushed, untold, inner: Mutex::new(inner), journal }
     }
 
     /// What changed of late: what was changed through this cache, and what it is told of others.
@@ -108,6 +111,7 @@ impl Cache {
 
     /// Whether all changes are pushed (true: answers are good for ever) or not (good for `max_age`).
     pub fn set_pushed(&self, pushed: bool) {
+        *self.untold.lock() = None;
         self.pushed.store(pushed, Ordering::Release);
     }
 
@@ -392,6 +396,7 @@ impl Cache {
             }
             Change::Paused => {
                 if self.pushed.swap(false, Ordering::AcqRel) {
+                    *self.untold.lock() = Some(Instant::now());
                     inner.confirm();
                 }
             }

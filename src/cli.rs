@@ -25,7 +25,7 @@ use crate::mount::{guard, herald, umount};
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, args_override_self = true)]
 #[command(after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json | --check] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -61,7 +61,7 @@ have been missed, look at everything.
 CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it
 runs, changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
 
-Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount ends.";
+Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount is unmounted; with 3 if its daemon is killed.";
 
 const UMOUNT_HELP: &str = "\
 Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text
@@ -73,14 +73,8 @@ enum Command {
     Serve(serve::Serve),
     /// Copy all keys of a store into another one
     Copy(copy::Copy),
-    /// Show what is mounted, from where, counters and the last error
-    Status {
-        /// Only this mount
-        mountpoint: Option<PathBuf>,
-        /// As a JSON array
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what is mounted, from where, how it is, counters and the last error
+    Status(status::Status),
     /// Tell of each change of a key, whoever makes it, as a line of JSON
     #[command(after_help = WATCH_HELP)]
     Watch {
@@ -182,7 +176,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
-        Some(Command::Status { mountpoint, json }) => status::show(mountpoint.as_deref(), json),
+        Some(Command::Status(status)) => status.show(),
         Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)

@@ -24,8 +24,12 @@ use self::answer::Answers;
 pub use self::messages::Messages;
 use crate::fs::Fs;
 
-/// Attribute of the mount's root that holds the status document, for `kvfs status`.
+/// Attribute of all that is in the mount that holds the status document, for `kvfs status`: a part of a mount may be all
+/// that a process can see.
 pub const STATUS: &str = "user.kvfs.status";
+
+/// Attribute of the same that has the store asked: empty if it answers, else why not.
+pub const CHECK: &str = "user.kvfs.check";
 
 /// Attribute of the mount's root that holds the changes from now on, and a cursor; followed by a dot and a cursor, those
 /// after it. For `kvfs watch`.

@@ -7,6 +7,7 @@ pub mod guard;
 pub mod herald;
 pub mod mounts;
 mod point;
+pub mod survey;
 pub mod umount;
 
 use std::os::unix::fs::MetadataExt;
@@ -183,10 +184,17 @@ fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, asid
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": started.elapsed().as_secs(),
+            "down": fs.cache().down().map(|down| json!({
+                "since_s": down.since.elapsed().as_secs(),
+                "why": down.why.to_string(),
+                "answered_s": down.answered.map(|at| at.elapsed().as_secs()),
+            })),
+            "untold_s": fs.cache().untold_since().map(|since| since.elapsed().as_secs()),
             "freshness": if fs.cache().is_pushed() { "pushed" } else { "bounded" },
             "keys": fs.cache().known_keys(),
             "messages": messages.snapshot(),
             "calls": counters.snapshot(),
+            "rejected": fs.rejected(),
             "rejected_in": aside.to_string_lossy(),
             "last_error": last_error.map(|last| last.to_string()),
         })

@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub use counted::{Call, Counted, Counters};
 pub use error::Error;
@@ -241,6 +242,17 @@ pub fn counted_len(text: &[u8]) -> usize {
     text.len() - usize::from(text.last() == Some(&b'\n'))
 }
 
+/// A store that does not answer.
+#[derive(Clone, Debug)]
+pub struct Down {
+    /// When that was found.
+    pub since: Instant,
+    /// When it last answered, if it has.
+    pub answered: Option<Instant>,
+    /// In words.
+    pub why: Error,
+}
+
 /// Result of a store call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -274,6 +286,11 @@ pub trait Store: Send + Sync {
 
     /// The space that it has for values, where that is known.
     fn space(&self) -> Option<Space> {
+        None
+    }
+
+    /// Since when the store does not answer, if that is known.
+    fn down(&self) -> Option<Down> {
         None
     }
 

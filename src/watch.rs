@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use self::command::Commands;
 use crate::failure::Failure;
-use crate::mount::mounts;
+use crate::logging;
+use crate::mount::mounts::{self, Place};
 use crate::signals::Signals;
 
 /// How often the daemon is asked. It answers at once: while a process waits inside of a mount, nobody can unmount it.
@@ -63,10 +64,15 @@ enum End {
 /// Watches the mount at `path` until it ends, or a signal ends this process.
 pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     let shown = path.display();
-    let mountpoint = mounts::find(path)
+    let place = mounts::find(path)
         .map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?
-        .ok_or_else(|| Failure::Mountpoint(format!("nothing of kvfs is mounted at {shown}")))?
-        .path;
+        .ok_or_else(|| {
+            Failure::Mountpoint(format!("nothing of kvfs is mounted at {shown}; `kvfs status` lists what is"))
+        })?;
+    if !place.is_whole() {
+        return Err(Failure::Mountpoint(part(&place)));
+    }
+    let mountpoint = place.path;
     let cursor = ask(&mountpoint, "")
         .map_err(|error| Failure::Mountpoint(format!("{shown} does not tell of changes: {error}")))?
         .cursor;
@@ -80,13 +86,33 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
         std::thread::spawn(move || _ = sender.send(follow(&mountpoint, cursor, command)));
         let end = tokio::select! { () = signals.first() => return Ok(()), end = ended => end };
         match end {
-            Ok(End::Mount(error)) => eprintln!("kvfs: the mount at {shown} has ended ({error})"),
+            Ok(End::Mount(error)) if mounts::is_gone(&error) => {
+                return Err(Failure::Mountpoint(format!(
+                    "the kvfs of {shown} was killed; changes may be missed from now on: mount it again, and watch it"
+                )));
+            }
+            Ok(End::Mount(_)) => logging::tell(&format!("the mount at {shown} has ended")),
             Ok(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Ok(End::Output(error)) => return Err(Failure::Other(format!("cannot print changes: {error}"))),
             Err(_) => return Err(Failure::Other("the watch failed by a panic; please report it".into())),
         }
         Ok(())
     })
+}
+
+/// What there is to watch instead of a part.
+fn part(place: &Place) -> String {
+    let (shown, root) = (place.path.display(), place.root.display());
+    let all = mounts::ours().unwrap_or_default();
+    match all.iter().find(|other| other.is_whole() && other.connection == place.connection) {
+        Some(whole) => format!(
+            "{shown} is {root} of a mount, bound there; watch all of it: kvfs watch {}",
+            whole.path.display()
+        ),
+        None => format!(
+            "{shown} is {root} of a mount, bound there; all of it can be watched, which is not to be seen here"
+        ),
+    }
 }
 
 fn ask(mountpoint: &Path, cursor: &str) -> io::Result<Page> {

@@ -278,7 +278,31 @@ fn a_watch_does_not_keep_the_mount_and_ends_with_it() {
     let mount = Mount::memory(&[]);
     let watcher = Watcher::start(&mount);
     assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
-    assert_eq!(watcher.ended().0, Some(0));
+    let (code, said) = watcher.ended();
+    assert_eq!(code, Some(3), "{said}");
+    let shown = mount.dir.display();
+    let why = "was killed; changes may be missed from now on: mount it again, and watch it";
+    assert_eq!(said, format!("kvfs: the kvfs of {shown} {why}\n"));
+}
+
+#[test]
+fn a_part_of_a_mount_names_the_whole_to_watch() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::memory(&[]);
+    fs::write(mount.path("app"), "1").unwrap();
+    let bound = mount.home.path().join("bound");
+    fs::write(&bound, "").unwrap();
+    assert!(
+        Command::new("mount").arg("--bind").args([&mount.path("app"), &bound]).status().unwrap().success()
+    );
+    let out = Mount::command(&mount.home).arg("watch").arg(&bound).output().unwrap();
+    assert!(Command::new("umount").arg(&bound).status().unwrap().success());
+    let (bound, whole) = (bound.display(), mount.dir.display());
+    let says =
+        format!("kvfs: {bound} is /app of a mount, bound there; watch all of it: kvfs watch {whole}\n");
+    assert_eq!((out.status.code(), String::from_utf8(out.stderr).unwrap()), (Some(3), says));
 }
 
 #[test]

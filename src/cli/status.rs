@@ -1,73 +1,163 @@
 //! `kvfs status`.
 
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::mount::mounts;
+use crate::mount::survey::{self, Seen, State};
 
-/// Prints the status of all kvfs mounts, or of one.
-pub(super) fn show(only: Option<&Path>, as_json: bool) -> Result<(), Failure> {
-    let only = only.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+#[derive(Args)]
+pub(super) struct Status {
+    /// Only this mount, or the one that a part of is bound there
+    mountpoint: Option<PathBuf>,
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+    /// Ask the store too, and say in one line whether all is well: exit code 3 if a mount does not answer or there is
+    /// none, 4 if a store does not
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
+}
+
+impl Status {
+    /// Prints the status of all kvfs mounts, or of one.
+    pub(super) fn show(self) -> Result<(), Failure> {
+        let found = find(self.mountpoint.as_deref())?;
+        let mut out = std::io::stdout().lock();
+        let printed = if self.check {
+            writeln!(out, "kvfs: {}", check(&found)?)
+        } else if self.json {
+            writeln!(out, "{}", found.iter().map(document).collect::<Value>())
+        } else {
+            table(&mut out, &found)
+        };
+        match printed.and_then(|()| out.flush()) {
+            // A reader that has read enough is no failure.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(Failure::Other(format!("cannot print the status: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn find(only: Option<&Path>) -> Result<Vec<Seen>, Failure> {
+    let mut found =
+        survey::all().map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?;
+    let Some(only) = only else { return Ok(found) };
+    let absolute = std::path::absolute(only).unwrap_or_else(|_| only.to_owned());
     // A dead mount cannot be resolved, but is listed under its own name.
-    let resolved = only.as_ref().and_then(|path| path.canonicalize().ok());
-    let all =
-        mounts::ours().map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?;
-    let wanted =
-        |path: &Path| only.as_deref().is_none_or(|only| path == only || resolved.as_deref() == Some(path));
-    let found: Vec<Value> =
-        all.iter().map(|place| &place.path).filter(|path| wanted(path)).map(|path| of(path)).collect();
-    if let (Some(only), true) = (&only, found.is_empty()) {
-        return Err(Failure::Mountpoint(format!("nothing of kvfs is mounted at {}", only.display())));
+    let resolved = absolute.canonicalize().ok();
+    let is_meant = |path: &Path| path == absolute || Some(path) == resolved.as_deref();
+    found.retain(|seen| is_meant(&seen.place.path) || seen.others.iter().any(|other| is_meant(&other.path)));
+    if found.is_empty() {
+        let why =
+            format!("nothing of kvfs is mounted at {}; `kvfs status` lists what is", absolute.display());
+        return Err(Failure::Mountpoint(why));
     }
-    let mut out = std::io::stdout().lock();
-    let printed = if as_json { writeln!(out, "{}", Value::from(found)) } else { table(&mut out, &found) };
-    match printed.and_then(|()| out.flush()) {
-        // A reader that has read enough is no failure.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Other(format!("cannot print the status: {error}")))
+    Ok(found)
+}
+
+/// One line if all is well.
+fn check(found: &[Seen]) -> Result<String, Failure> {
+    for seen in found {
+        let shown = seen.place.path.display();
+        if let Some(trouble) = seen.state.trouble(&seen.place, seen.daemon) {
+            return Err(Failure::Mountpoint(format!("{shown} {trouble}")));
         }
-        _ => Ok(()),
+        survey::ask_store(&seen.place.path).map_err(|why| {
+            Failure::Store(format!("{shown} answers, but not its store {}: {why}", seen.place.source))
+        })?;
+    }
+    match found {
+        [] => Err(Failure::Mountpoint("nothing of kvfs is mounted".into())),
+        [seen] => {
+            Ok(format!("{} is well, and so is its store {}", seen.place.path.display(), seen.place.source))
+        }
+        all => Ok(format!("{} mounts are well, and so are their stores", all.len())),
     }
 }
 
-fn of(path: &Path) -> Value {
-    let document = mounts::ask(path);
-    match document.map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
-        Ok(Ok(mut document)) => {
-            document["mountpoint"] = path.to_string_lossy().into();
-            document
-        }
-        Ok(Err(error)) => json!({"mountpoint": path.to_string_lossy(), "error": error.to_string()}),
-        Err(error) => json!({"mountpoint": path.to_string_lossy(), "error": error.to_string()}),
+/// What is known of a mount, its own words included.
+fn document(seen: &Seen) -> Value {
+    let mut document = match &seen.state {
+        State::Answers(told) => told.clone(),
+        _ => json!({"store": seen.place.source, "pid": seen.daemon}),
+    };
+    document["mountpoint"] = seen.place.path.to_string_lossy().into();
+    let is_down = !document["down"].is_null();
+    document["state"] = if is_down { "down" } else { seen.state.name() }.into();
+    if let Some(trouble) = seen.state.trouble(&seen.place, seen.daemon) {
+        document["error"] = trouble.into();
     }
+    let whole = (!seen.place.is_whole()).then_some(&seen.place);
+    let bound = whole.into_iter().chain(&seen.others);
+    document["bound"] = bound
+        .map(|place| json!({"path": place.path.to_string_lossy(), "of": place.root.to_string_lossy()}))
+        .collect();
+    document
 }
 
-fn table(out: &mut impl Write, found: &[Value]) -> std::io::Result<()> {
+/// What is printed by a line of its own.
+const APART: [&str; 8] =
+    ["mountpoint", "state", "error", "down", "untold_s", "rejected", "rejected_in", "bound"];
+
+fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
     if found.is_empty() {
         return writeln!(out, "nothing of kvfs is mounted");
     }
-    for mount in found {
+    for mount in found.iter().map(document) {
         writeln!(out, "{}", mount["mountpoint"].as_str().unwrap_or_default())?;
-        if let Some(error) = mount["error"].as_str() {
-            writeln!(out, "  dead: {error} (mount it again, or umount it)")?;
-            continue;
-        }
-        for (name, value) in mount.as_object().into_iter().flatten().filter(|(name, _)| *name != "mountpoint")
+        line(out, "state", &state(&mount))?;
+        for (name, value) in
+            mount.as_object().into_iter().flatten().filter(|(name, _)| !APART.contains(&name.as_str()))
         {
             match value {
                 Value::Null => {}
                 Value::Object(counts) => {
                     let counts: Vec<String> =
                         counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-                    writeln!(out, "  {name:<11} {}", counts.join(", "))?;
+                    line(out, name, &counts.join(", "))?;
                 }
-                Value::String(text) => writeln!(out, "  {name:<11} {text}")?,
-                other => writeln!(out, "  {name:<11} {other}")?,
+                Value::String(text) => line(out, name, text)?,
+                other => line(out, name, &other.to_string())?,
             }
+        }
+        if mount["rejected"].as_u64().is_some_and(|count| count > 0) {
+            let kept = mount["rejected_in"].as_str().unwrap_or_default();
+            line(out, "rejected", &format!("texts {}, kept in {kept}", mount["rejected"]))?;
+        }
+        for place in mount["bound"].as_array().into_iter().flatten() {
+            let text = |name: &str| place[name].as_str().unwrap_or_default();
+            line(out, "bound", &format!("{} of it at {}", text("of"), text("path")))?;
         }
     }
     Ok(())
+}
+
+fn line(out: &mut impl Write, name: &str, text: &str) -> std::io::Result<()> {
+    writeln!(out, "  {name:<11} {text}")
+}
+
+/// How the mount is, and for how long.
+fn state(mount: &Value) -> String {
+    if let Some(error) = mount["error"].as_str() {
+        return error.to_owned();
+    }
+    let down = &mount["down"];
+    if !down.is_null() {
+        let why = down["why"].as_str().unwrap_or_default();
+        // While changes were told, what is shown was right until they were told no more.
+        let age = mount["untold_s"].as_u64().or(down["answered_s"].as_u64());
+        let age = age
+            .map_or_else(|| "it has not answered yet".into(), |age| format!("what is shown is {age} s old"));
+        return format!("down for {} s: {why}; {age}", down["since_s"]);
+    }
+    match mount["untold_s"].as_u64() {
+        Some(age) => format!("well, but its store has told of no changes for {age} s; it is asked instead"),
+        None => "well".into(),
+    }
 }

@@ -42,6 +42,8 @@ pub struct Aside {
     /// Deleted values on their way to the disk.
     pending: Mutex<VecDeque<(String, Text)>>,
     sequence: std::sync::atomic::AtomicU64,
+    /// Texts rejected since the start.
+    count: std::sync::atomic::AtomicU64,
 }
 
 impl Aside {
@@ -52,18 +54,31 @@ impl Aside {
         let (deleted, rejected): (Vec<_>, Vec<_>) =
             kept.into_iter().partition(|kept| is_deleted_value(&kept.path));
         let (rejected, deleted) = (Mutex::new(rejected.into()), Mutex::new(deleted.into()));
-        let aside = Self { directory, rejected, deleted, pending: Mutex::default(), sequence: 0.into() };
+        let aside = Self {
+            directory,
+            rejected,
+            deleted,
+            pending: Mutex::default(),
+            sequence: 0.into(),
+            count: 0.into(),
+        };
         aside.prune();
         aside
     }
 
     /// Keeps `text`, which could not become the value of `name`, and beside it why.
     pub fn keep_rejected(&self, name: &str, text: &[u8], why: &str) -> io::Result<PathBuf> {
+        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = self.path(name, REJECTED_SUFFIX);
         let reason = format!("key: {name:?}\ntime: {}\nreason: {why}\n", seconds(SystemTime::now()));
         self.keep(&self.rejected, &path, text)?;
         self.keep(&self.rejected, &path.with_extension(REASON_SUFFIX), reason.as_bytes())?;
         Ok(path)
+    }
+
+    /// How many texts have been rejected since the start.
+    pub fn rejected(&self) -> u64 {
+        self.count.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Keeps the value of a deleted key; [`Aside::write_deleted`] writes it. A file made at once would make the

@@ -29,6 +29,8 @@ const PREFIX: &str = "user.kvfs.";
 const TAGS: &str = "tags";
 /// What changed from now on; followed by a dot and a cursor, what changed after it.
 const CHANGES: &str = "changes";
+/// Has the store asked: empty if it answers, else why not.
+const CHECK: &str = "check";
 
 impl Fs {
     /// Remembers why an operation on `name` failed.
@@ -36,6 +38,11 @@ impl Fs {
         let (at, since) = (SystemTime::now(), Instant::now());
         *self.last_error.lock() =
             Some(LastError { name: name.to_owned(), reason: why.to_string(), at, since });
+    }
+
+    /// How many texts could not be published and were set aside.
+    pub fn rejected(&self) -> u64 {
+        self.aside.rejected()
     }
 
     /// The last failure noted.
@@ -71,6 +78,9 @@ impl Fs {
             // `ls -l` asks every file for its security label until it hears that there can be none.
             return Err(if name.starts_with("user.") { FsError::NoAttribute } else { FsError::NotSupported });
         };
+        if name == CHECK {
+            return Ok(self.cache.check().await.err().map_or_else(String::new, |error| error.to_string()));
+        }
         if let Some(cursor) = name.strip_prefix(CHANGES).filter(|_| ino == ROOT) {
             return Ok(self.changes_after(cursor.trim_start_matches('.')).await);
         }

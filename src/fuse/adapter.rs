@@ -426,7 +426,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if name == STATUS && ino == INodeNo::ROOT {
+        if name == STATUS {
             return xattr(reply, (self.status)().as_bytes(), size);
         }
         let value = self.fs.clone().get_xattr(Ino(ino.0), name.to_string_lossy().into_owned());

@@ -64,10 +64,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Asks the daemon of the mount at `path` for its status document. Fails with `ENOTCONN` or `ECONNABORTED` if it is
 /// gone, and with `TimedOut` if it does not answer.
 pub fn ask(path: &Path) -> io::Result<Vec<u8>> {
+    patiently(path, fuse::STATUS)
+}
+
+/// Whether the daemon of a mount is gone.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+/// Has the daemon of the mount at `path` ask its store. The answer is empty if that answers, else it says why not.
+pub(super) fn probe(path: &Path) -> io::Result<Vec<u8>> {
+    patiently(path, fuse::CHECK)
+}
+
+fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = path.to_owned();
     // Nothing can call a thread back that waits in the kernel for a stuck daemon.
-    std::thread::spawn(move || _ = sender.send(sys::get_xattr(&path, fuse::STATUS)));
+    std::thread::spawn(move || _ = sender.send(sys::get_xattr(&path, name)));
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

@@ -22,7 +22,7 @@ pub(super) fn prepare(path: &Path, nonempty: bool, location: &Location) -> Resul
                 .map_err(|error| Failure::Mountpoint(format!("cannot create {shown}: {error}")))?;
         }
         // A dead mount that is reached by way of a link, or another filesystem's.
-        Err(error) if is_gone(&error) => take_over(&absolute)?,
+        Err(error) if mounts::is_gone(&error) => take_over(&absolute)?,
         Err(error) => return Err(Failure::Mountpoint(format!("cannot use {shown}: {error}"))),
         Ok(meta) if !meta.is_dir() => return Err(Failure::Mountpoint(format!("{shown} is not a directory"))),
         Ok(_) => {}
@@ -54,7 +54,7 @@ fn check_mounted(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     // What the kernel remembers outlives the daemon: only an answer shows that it is there.
     match mounts::ask(path) {
-        Err(error) if is_gone(&error) => take_over(path),
+        Err(error) if mounts::is_gone(&error) => take_over(path),
         Err(error) if error.kind() == ErrorKind::TimedOut => Err(Failure::Mountpoint(format!(
             "{shown} is mounted already and does not answer; end it with `umount -f {shown}` if its kvfs is stuck"
         ))),
@@ -62,11 +62,6 @@ fn check_mounted(path: &Path) -> Result<(), Failure> {
             "{shown} is mounted already; see `kvfs status`, or `umount {shown}` first"
         ))),
     }
-}
-
-/// Whether the daemon of a mount is gone.
-pub(super) fn is_gone(error: &Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 /// Detaches a mount of ours whose daemon is gone.

@@ -1,15 +1,15 @@
 //! `kvfs umount`: ends a mount, and tells what became of what had not been published.
 
 use std::collections::BTreeSet;
-use std::io::{Error, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::mounts::{self, Place};
-use super::{daemon, point};
+use super::survey::{self, State};
+use super::{daemon, mounts};
 use crate::failure::Failure;
 use crate::sys;
 
@@ -28,10 +28,11 @@ pub fn end(path: &Path) -> Result<(), Failure> {
         let part = place.root.display();
         return Err(failed(format!("is {part} of a mount, bound there; end that with: umount {shown}")));
     }
-    let daemon = match mounts::ask(&place.path) {
-        Ok(document) => Some(Daemon::of(&document)),
-        Err(error) if point::is_gone(&error) => None,
-        Err(error) => return Err(failed(unanswered(&place, &error))),
+    let (state, process) = survey::look(&place);
+    let daemon = match &state {
+        State::Answers(document) => Some(Daemon::of(document)),
+        State::Dead => None,
+        state => return Err(failed(state.trouble(&place, process).unwrap_or_default())),
     };
     let before = daemon.as_ref().map(Daemon::set_aside).unwrap_or_default();
     unmount(&place.path).map_err(|why| failed(format!("cannot be unmounted: {why}")))?;
@@ -51,8 +52,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn of(document: &[u8]) -> Self {
-        let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    fn of(document: &Value) -> Self {
         let id = document["pid"].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
         Self { id, rejected: document["rejected_in"].as_str().unwrap_or_default().into() }
     }
@@ -69,8 +69,13 @@ impl Daemon {
     fn wait(&self, before: &BTreeSet<PathBuf>) -> Result<(), Failure> {
         let began = Instant::now();
         while !daemon::has_ended(self.id) {
+            let id = self.id;
+            if daemon::is_stopped(id) {
+                return Err(Failure::Other(format!(
+                    "unmounted, but its kvfs is stopped; continue it with: kill -CONT {id}"
+                )));
+            }
             if began.elapsed() > PATIENCE {
-                let id = self.id;
                 return Err(Failure::Other(format!(
                     "unmounted, but its kvfs goes on (process {id}): the mount is in use elsewhere, or the store does not \
                      answer; end it with: kill {id}"
@@ -82,24 +87,6 @@ impl Daemon {
             0 => Ok(()),
             count => Err(Failure::SetAside(count, self.rejected.clone())),
         }
-    }
-}
-
-/// Why the daemon has not answered, and what can be done.
-fn unanswered(place: &Place, error: &Error) -> String {
-    match (error.kind(), daemon::of(&place.path)) {
-        (ErrorKind::TimedOut, Some(id)) if daemon::is_stopped(id) => {
-            format!("does not answer, for its kvfs is stopped; continue it with: kill -CONT {id}")
-        }
-        (ErrorKind::TimedOut, Some(id)) => {
-            format!("does not answer (process {id}); if it is stuck: kill -9 {id}")
-        }
-        (ErrorKind::TimedOut, None) => "does not answer; if it is stuck: umount -f".into(),
-        (ErrorKind::PermissionDenied, _) => {
-            let owner = place.owner.map_or_else(|| "another user".into(), |id| format!("user {id}"));
-            format!("is a mount of {owner}, who alone can end it so; root can with: umount")
-        }
-        _ => format!("cannot be asked: {error}"),
     }
 }
 

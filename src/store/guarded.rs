@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::full::Full;
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
+    Change, Down, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
+    Text,
 };
 
 /// How long calls fail at once after one found the store down, before one is let through to try again.
@@ -34,6 +35,7 @@ type Call<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 #[derive(Default)]
 struct Circuit {
     down: Mutex<Option<(Instant, Error)>>,
+    since: Mutex<Option<Instant>>,
     answered: Mutex<Option<Instant>>,
 }
 
@@ -59,12 +61,20 @@ impl Circuit {
     fn open(&self, since: Instant, error: &Error) {
         if self.answered.lock().is_none_or(|answered| answered < since) {
             *self.down.lock() = Some((Instant::now(), error.clone()));
+            self.since.lock().get_or_insert(since);
         }
     }
 
     fn close(&self) {
         *self.answered.lock() = Some(Instant::now());
         *self.down.lock() = None;
+        *self.since.lock() = None;
+    }
+
+    fn down(&self) -> Option<Down> {
+        let (_, why) = self.down.lock().clone()?;
+        let since = (*self.since.lock())?;
+        Some(Down { since, answered: *self.answered.lock(), why })
     }
 }
 
@@ -168,6 +178,10 @@ impl Store for Guarded {
 
     fn space(&self) -> Option<Space> {
         self.inner.space()
+    }
+
+    fn down(&self) -> Option<Down> {
+        self.reads.down().or_else(|| self.writes.down())
     }
 
     async fn list_keys(&self) -> Result<Listing> {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, failure, run};
+use super::{PATIENCE, failure, run, stop};
 use crate::common::{Mount, can_mount, is_running, wait_for};
 
 fn umount(mount: &Mount) -> Output {
@@ -75,7 +75,7 @@ fn umount_refuses_what_it_cannot_end_and_says_why() {
     assert!(text.contains("is /open of a mount, bound there") && code == 3, "{code} {text}");
     assert!(Command::new("umount").arg(&bound).status().unwrap().success());
 
-    signal("-STOP");
+    stop(&mount);
     let (text, code) = failure(&umount(&mount));
     signal("-CONT");
     assert!(

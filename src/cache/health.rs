@@ -1,0 +1,26 @@
+//! How the store behind is.
+
+use tokio::time::Instant;
+
+use super::Cache;
+use crate::store::{Down, Error, Key, Result};
+
+impl Cache {
+    /// Whether the store answers: asks it, whatever is remembered.
+    pub async fn check(&self) -> Result<()> {
+        match self.store.get_key_value(&Key::from("kvfs")).await {
+            Ok(_) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Since when the store does not answer, if that is known.
+    pub fn down(&self) -> Option<Down> {
+        self.store.down()
+    }
+
+    /// Since when changes are not told any more, and what is remembered is as old.
+    pub fn untold_since(&self) -> Option<Instant> {
+        *self.untold.lock()
+    }
+}
