@@ -101,12 +101,7 @@ impl Fs {
         let (write, retried) = (access.write || access.truncate, state.is_retry(caller.thread, &inode.name));
         let meta = match &inode.body {
             Body::Key(meta) => Some(meta),
-            &Body::Local(draft) => {
-                if state.drafts.get(&draft).is_some_and(|draft| draft.purpose == Purpose::Key) {
-                    self.check_outage(access, true)?;
-                }
-                return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
-            }
+            &Body::Local(draft) => return self.join_local(&mut state, caller, ino, draft, access),
             // Its own writer's, or by way of `/proc/self/fd/N`.
             &Body::Draft(draft) if retried => {
                 return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
@@ -152,6 +147,20 @@ impl Fs {
             }
             (None, _) => Err(send_to_draft(&mut state, caller, ino, entry, access)),
         }
+    }
+
+    fn join_local(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        draft: DraftId,
+        access: Access,
+    ) -> FsResult<Plan> {
+        if state.drafts.get(&draft).is_some_and(|draft| draft.purpose == Purpose::Key) {
+            self.check_outage(access, true)?;
+        }
+        Ok(Plan::Done(self.join(state, caller, ino, draft, access)))
     }
 
     /// Says at once that a file cannot be written: most shells do not look at what close(2) says.

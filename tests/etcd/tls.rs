@@ -66,7 +66,7 @@ pub(super) fn cluster(authority: &Authority) -> Option<Cluster> {
 /// Mounts with these files; the exit code and what was said.
 fn mount(home: &TempDir, store: &str, files: &[(&str, &Path)]) -> (Option<i32>, String) {
     let mut command = Mount::command(home);
-    command.envs(files.iter().copied()).arg(store).arg(home.path().join("mnt"));
+    command.envs(files.iter().copied()).args(["-q", store]).arg(home.path().join("mnt"));
     let out = command.output().unwrap();
     (out.status.code(), String::from_utf8(out.stderr).unwrap())
 }

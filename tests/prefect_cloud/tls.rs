@@ -108,7 +108,7 @@ fn mount(home: &TempDir, store: &str, trusted: Option<&Path>) -> (Option<i32>, S
     if let Some(trusted) = trusted {
         command.env("SSL_CERT_FILE", trusted);
     }
-    let out = command.arg(store).arg(home.path().join("mnt")).output().unwrap();
+    let out = command.args(["-q", store]).arg(home.path().join("mnt")).output().unwrap();
     (out.status.code(), both(&out))
 }
 
