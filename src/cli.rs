@@ -105,6 +105,8 @@ enum Command {
         daemon: u32,
         /// Where it has mounted
         mountpoint: PathBuf,
+        /// The mount's id, if it has to be found by its place
+        mount: Option<u64>,
     },
 }
 
@@ -181,12 +183,13 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
-        Some(Command::Guard { daemon, mountpoint }) => guard::watch(daemon, &mountpoint).map_err(|error| {
-            let shown = mountpoint.display();
-            Failure::Other(format!(
-                "cannot end the mount of a killed kvfs ({error}); try `umount -f {shown}`"
-            ))
-        }),
+        Some(Command::Guard { daemon, mountpoint, mount }) => guard::watch(daemon, &mountpoint, mount)
+            .map_err(|error| {
+                let shown = mountpoint.display();
+                Failure::Other(format!(
+                    "cannot end the mount of a killed kvfs ({error}); try `umount -f {shown}`"
+                ))
+            }),
         None => cli.mount.settings().and_then(|settings| crate::mount::start(&settings)),
     }
 }

@@ -14,15 +14,16 @@ mod notify;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use self::adapter::Adapter;
 use self::answer::Answers;
 pub use self::messages::Messages;
 use crate::fs::Fs;
+use crate::sys;
 
 /// Attribute of all that is in the mount that holds the status document, for `kvfs status`: a part of a mount may be all
 /// that a process can see.
@@ -49,12 +50,14 @@ pub struct Settings {
     pub allow_other: bool,
 }
 
-/// A mount that answers until it is unmounted.
-pub struct Mounted {
-    ended: Receiver<()>,
-}
+/// Resolves when the mount has ended; with an error if that was before it answered.
+pub type Ended = oneshot::Receiver<()>;
 
-/// Mounts `fs` at `mountpoint`.
+/// Threads that serve a mount from [`mount`] on.
+pub const THREADS: usize = 3;
+
+/// Mounts `fs` at `mountpoint`. `make_room` is called when it is mounted, and before the threads are started.
+#[allow(clippy::too_many_arguments, reason = "each is something else")]
 pub fn mount(
     fs: &Arc<Fs>,
     mountpoint: &Path,
@@ -62,10 +65,11 @@ pub fn mount(
     runtime: &Handle,
     messages: Arc<Messages>,
     status: Status,
-) -> io::Result<Mounted> {
+    make_room: impl FnOnce(),
+) -> io::Result<Ended> {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(settings.source.clone()),
+        MountOption::FSName(source(&settings.source)),
         // fuser's own Subtype option gets lost where it mounts without the help of fusermount3.
         MountOption::CUSTOM("subtype=kvfs".into()),
         MountOption::DefaultPermissions,
@@ -76,25 +80,23 @@ pub fn mount(
         if settings.read_only { MountOption::RO } else { MountOption::RW },
     ];
     config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
-    let (end, ended) = channel();
+    let (end, ended) = oneshot::channel();
     let adapter = Adapter {
         fs: fs.clone(),
         answers: Answers::new(fs.clone(), runtime.clone(), messages),
         directories: Arc::default(),
         status,
-        end: end.into(),
+        end: Some(end).into(),
     };
     let session = Session::new(adapter, mountpoint, &config)?;
+    make_room();
     fs.attach(Box::new(notify::Notifications::start(&session)?));
     // Dropped, it would unmount whatever is mounted there by then, which may be the next mount.
     std::mem::forget(session.spawn()?);
-    Ok(Mounted { ended })
+    Ok(ended)
 }
 
-impl Mounted {
-    /// Returns when the mount has ended.
-    pub fn wait(self) {
-        // An error means that the session is gone with its sender.
-        _ = self.ended.recv();
-    }
+/// The first field of the mount table, as it has to be said: fusermount3 reads a list with commas.
+fn source(name: &str) -> String {
+    if sys::may_mount() { name.to_owned() } else { name.replace('\\', "\\\\").replace(',', "\\,") }
 }

@@ -3,24 +3,30 @@
 mod announce;
 mod background;
 pub mod daemon;
+mod end;
+mod explain;
 pub mod guard;
 pub mod herald;
 pub mod mounts;
+mod owner;
 mod point;
 pub mod survey;
+mod threads;
+mod turn;
 pub mod umount;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use self::announce::Announcement;
 use self::background::Role;
-use self::guard::Guard;
+use self::end::Mounted;
+use self::threads::Spare;
+use self::turn::Turn;
 use crate::cache::{self, Cache};
 use crate::failure::Failure;
 use crate::fs::{self, Fs};
@@ -31,6 +37,8 @@ use crate::store::{self, Counters, Key, Location, Store};
 
 /// How long programs that have files open may take after SIGTERM, before the daemon ends without them.
 const GRACE: Duration = Duration::from_secs(3);
+/// What is started before the mount is there: a hand, room for fusermount3, what watches the store.
+const STARTED_FIRST: usize = 3;
 
 /// Everything a mount needs to know.
 #[derive(Clone, Debug)]
@@ -89,12 +97,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 
 /// Mounts and serves until the mount ends.
 fn run(settings: &Settings, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("kvfs-worker")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    let runtime = threads::runtime(STARTED_FIRST + started_last(settings))?;
     let ended = mount(&runtime, settings, ready);
     // A call that the store never answers keeps its thread.
     runtime.shutdown_timeout(GRACE);
@@ -107,41 +110,50 @@ fn mount(
     ready: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let _entered = runtime.enter();
-    let mountpoint = point::prepare(&settings.mountpoint, settings.nonempty, &settings.location)?;
+    owner::check(settings.fs.uid, settings.fs.gid)?;
+    let mountpoint = point::examine(&settings.mountpoint, settings.nonempty, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
     probe(runtime, &store)?;
     let (settings, why) = &within_rights(settings, store.read_only());
-    let aside = settings.fs.aside.clone();
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
     // Before the first lookup, so that no change falls between the two.
     let feed = store.changes();
     cache.set_pushed(feed.is_some());
+    let signals = Signals::listen()?;
+    let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
+    let spare = Spare::hold(started_last(settings))?;
+    let turn = Turn::wait(&mountpoint)?;
+    point::take(&mountpoint, settings.nonempty)?;
     let messages = Arc::new(Messages::default());
-    let status = status(&fs, &messages, &counters, aside.clone());
-    let mounted = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status);
-    let mounted = mounted.map_err(|error| point::explain(&mountpoint, &error))?;
+    let status = status(&fs, &messages, &counters, settings.fs.aside.clone());
+    let make_room = || spare.give_up();
+    let ended = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status, make_room);
+    let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
+    // The mount answers when this does.
+    let root = runtime.block_on(mounted.answer(&mut ended))?;
+    drop(turn);
     if let Some(feed) = feed {
         runtime.spawn(fs.clone().follow_changes(feed));
     }
     runtime.spawn(fs.clone().tend());
-    let guard = Arc::new(Guard::default());
-    obey_signals(runtime, &fs, &guard, mountpoint.clone())?;
-    // The mount answers when this does.
-    let root = std::fs::metadata(&mountpoint)
-        .map_err(|error| Failure::Fuse(format!("the mount does not answer: {error}")))?;
+    runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone()));
     if let Some(why) = why {
         logging::tell(&format!("{why}: mounted read-only"));
     }
-    ready()?;
-    guard.start(&mountpoint);
+    ready().inspect_err(|_| _ = mounted.unmount())?;
+    mounted.start_guard(root);
     if settings.notify {
-        herald::start(fs.clone(), mountpoint, root.dev());
+        herald::start(fs.clone(), mountpoint, root.device);
         runtime.spawn(fs.clone().keep_looking());
     }
-    mounted.wait();
-    guard.dismiss();
-    finish(runtime, &fs, aside)
+    mounted.wait(runtime, ended, settings.fs.aside.clone())
+}
+
+/// What is started once the mount is there: fuser's threads, the process of the guard; the herald, and the thread that gives
+/// it orders.
+const fn started_last(settings: &Settings) -> usize {
+    fuse::THREADS + 1 + if settings.notify { 2 } else { 0 }
 }
 
 /// The settings for a store that can only be read, and why, if it is news.
@@ -161,13 +173,6 @@ fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
     match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
         Ok(_) | Err(store::Error::NotFound) => Ok(()),
         Err(error) => Err(Failure::Store(error.told(store.name()))),
-    }
-}
-
-fn finish(runtime: &Runtime, fs: &Arc<Fs>, aside: PathBuf) -> Result<(), Failure> {
-    match runtime.block_on(fs.clone().finish()) {
-        0 => Ok(()),
-        count => Err(Failure::SetAside(count, aside)),
     }
 }
 
@@ -200,38 +205,4 @@ fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, asid
         })
         .to_string()
     })
-}
-
-/// SIGTERM, SIGINT and SIGHUP publish what can be published and unmount; a second one ends at once.
-fn obey_signals(
-    runtime: &Runtime,
-    fs: &Arc<Fs>,
-    guard: &Arc<Guard>,
-    mountpoint: PathBuf,
-) -> Result<(), Failure> {
-    let (fs, guard, handle) = (fs.clone(), guard.clone(), runtime.handle().clone());
-    let mut signals = Signals::listen()?;
-    runtime.spawn(async move {
-        signals.first().await;
-        // The disk may hang: the thread that hears signals does not wait for it.
-        let (publisher, publishing) = (fs.clone(), handle.clone());
-        let unmounted = tokio::task::spawn_blocking(move || {
-            // What is left may yet become complete, until the last file is closed.
-            publishing.block_on(publisher.publish_all());
-            let done = point::unmount(&mountpoint, false) || point::unmount(&mountpoint, true);
-            if done {
-                guard.dismiss();
-            }
-            done
-        });
-        if !matches!(signals.unless_another(unmounted).await, Ok(true)) {
-            tracing::error!("cannot unmount");
-        }
-        // The session ends with the last open file; it is not waited for without end.
-        tokio::select! { () = tokio::time::sleep(GRACE) => {}, () = signals.another() => {} }
-        let finish = tokio::task::spawn_blocking(move || handle.block_on(fs.finish()));
-        let aside = signals.unless_another(finish).await.unwrap_or(1);
-        std::process::exit(if aside == 0 { 0 } else { 6 });
-    });
-    Ok(())
 }

@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -37,17 +37,56 @@ pub fn unmount(path: &Path, lazily: bool) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
-/// Ends the connection of the mount at `path` to its daemon (`umount -f`) and leaves the mount there, dead.
-pub fn abort_mount(path: &Path) -> io::Result<()> {
-    // Held open, it is too busy to be unmounted: programs must not find the directory below instead.
-    let _busy = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-    let path = CString::new(path.as_os_str().as_bytes())?;
+/// Ends the connection of the mount that `place` is on to its daemon (`umount -f`). The mount stays, for `place` keeps it busy.
+pub fn abort_mount(place: &File) -> io::Result<()> {
+    // The path would lead to what is mounted there by now.
+    let path = CString::new(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
     // SAFETY: `path` is a NUL-terminated string that outlives the call.
     if unsafe { libc::umount2(path.as_ptr(), libc::MNT_FORCE) } == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::ResourceBusy { Ok(()) } else { Err(error) }
+}
+
+/// Which mount a file is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountOf {
+    /// On Linux 6.8 and later no other mount ever has it, before that none at the same time.
+    pub id: u64,
+    /// The number of its connection to a daemon, if it is a mount of FUSE.
+    pub connection: u32,
+}
+
+/// Which mount `file` is on. Nobody is asked, so it may be a dead one.
+pub fn mount_of(file: &File) -> io::Result<MountOf> {
+    const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the descriptor is open, the path is a NUL-terminated string, and all outlive the call.
+    let done = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, STATX_MNT_ID_UNIQUE, found.as_mut_ptr())
+    };
+    self::done(done)?;
+    // SAFETY: statx succeeded, and zeros are valid for what it left out.
+    let found = unsafe { found.assume_init() };
+    Ok(MountOf { id: found.stx_mnt_id, connection: found.stx_dev_minor })
+}
+
+/// Whether this process has the right to mount without fusermount3: `CAP_SYS_ADMIN`, which is bit 21.
+pub fn may_mount() -> bool {
+    field_of_status("CapEff:").is_some_and(|mask| mask & 1 << 21 != 0)
+}
+
+/// Whether neither this process nor what it starts can gain rights, by way of fusermount3 for example.
+pub fn has_no_new_privileges() -> bool {
+    field_of_status("NoNewPrivs:") == Some(1)
+}
+
+fn field_of_status(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(value.trim(), 16).ok()
 }
 
 /// What a process gets that was started after [`signal_at_end_of_parent`].

@@ -15,7 +15,7 @@ use common::{KVFS, Mount, PATIENCE, can_mount, errno, wait_for};
 use tempfile::TempDir;
 
 /// Stops a daemon; returns when each of its threads has.
-fn stop(mount: &Mount) {
+pub(crate) fn stop(mount: &Mount) {
     let pid = mount.pid.to_string();
     assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
     let stopped = |thread: std::io::Result<fs::DirEntry>| {

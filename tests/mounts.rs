@@ -27,6 +27,7 @@ mod notify;
 mod oracle;
 mod readonly;
 mod semantics;
+mod starts;
 mod tools;
 mod trees;
 mod watch;

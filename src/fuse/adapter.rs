@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::SystemTime;
 
 use fuser::{
@@ -14,6 +13,7 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::answer::Answers;
 use super::codec::{
@@ -39,7 +39,7 @@ pub(super) struct Adapter {
     pub(super) directories: Arc<Directories>,
     pub(super) status: Status,
     /// Told when the mount has ended.
-    pub(super) end: Mutex<Sender<()>>,
+    pub(super) end: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Filesystem for Adapter {
@@ -65,7 +65,7 @@ impl Filesystem for Adapter {
 
     fn destroy(&mut self) {
         // Nobody waits any more if the process is ending by itself.
-        _ = self.end.lock().send(());
+        _ = self.end.lock().take().map(|end| end.send(()));
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

@@ -3,16 +3,17 @@
 //! the connection open, so that every program on the mount hangs, deaf to SIGKILL. A second process ends the
 //! connection once the first is gone.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use parking_lot::Mutex;
 
-use super::mounts;
-use crate::sys;
+use crate::sys::{self, MountOf};
 
 /// The argument that makes this program a guard.
 pub const COMMAND: &str = "__guard";
@@ -24,10 +25,10 @@ const PROCESS_NAME: &str = "kvfs-guard";
 pub(super) struct Guard(Mutex<Option<Child>>);
 
 impl Guard {
-    /// Starts the guard of the mount at `mountpoint`. Called by the main thread: it is that thread's end which the
-    /// guard waits for.
-    pub(super) fn start(&self, mountpoint: &Path) {
-        match spawn(mountpoint) {
+    /// Starts the guard of `mount` at `mountpoint`. Called by the main thread: it is that thread's end which
+    /// the guard waits for.
+    pub(super) fn start(&self, mountpoint: &Path, mount: MountOf) {
+        match spawn(mountpoint, mount) {
             Ok(child) => *self.0.lock() = Some(child),
             Err(error) => {
                 let shown = mountpoint.display();
@@ -48,26 +49,38 @@ impl Guard {
     }
 }
 
-fn spawn(mountpoint: &Path) -> std::io::Result<Child> {
+/// Either the file that ends the connection is the guard's standard output, or the mount's id its last argument: another
+/// mount may be at that place, and have the number of the connection, by the time that it is needed.
+fn spawn(mountpoint: &Path, mount: MountOf) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(COMMAND).arg(std::process::id().to_string()).arg(mountpoint).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stdin(Stdio::null());
+    // Only where fusectl is mounted; root does without.
+    let abort = format!("/sys/fs/fuse/connections/{}/abort", mount.connection);
+    match OpenOptions::new().write(true).open(abort) {
+        Ok(abort) => command.stdout(abort),
+        Err(_) => command.stdout(Stdio::null()).arg(mount.id.to_string()),
+    };
     sys::signal_at_end_of_parent(&mut command);
     command.spawn()
 }
 
 /// The guard's process: waits for the end of the daemon, then ends what it may have left of its connection.
-pub fn watch(daemon: u32, mountpoint: &Path) -> std::io::Result<()> {
+pub fn watch(daemon: u32, mountpoint: &Path, mount: Option<u64>) -> std::io::Result<()> {
     // A name for people; nothing depends on it.
     _ = std::fs::write("/proc/self/comm", PROCESS_NAME);
-    // Opened while it is certain whose connection it is. Only where fusectl is mounted; root does without.
-    let connection = mounts::connection(mountpoint)?;
-    let abort = OpenOptions::new().write(true).open(format!("/sys/fs/fuse/connections/{connection}/abort"));
     if parent_id() == daemon {
         sys::wait_for_end_of_parent();
     }
-    match abort {
-        Ok(mut abort) => abort.write_all(b"1"),
-        Err(_) => sys::abort_mount(mountpoint),
+    match mount {
+        None => File::from(std::io::stdout().as_fd().try_clone_to_owned()?).write_all(b"1"),
+        Some(mount) => abort(mountpoint, mount),
     }
+}
+
+/// Ends the connection of the mount at `path` to its daemon, if it is `mount`, and leaves it there, dead.
+fn abort(path: &Path, mount: u64) -> std::io::Result<()> {
+    // Held open, it is too busy to be unmounted: programs must not find the directory below instead.
+    let busy = OpenOptions::new().read(true).custom_flags(sys::PATH_ONLY).open(path)?;
+    if sys::mount_of(&busy)?.id == mount { sys::abort_mount(&busy) } else { Ok(()) }
 }

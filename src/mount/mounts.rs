@@ -48,12 +48,6 @@ pub fn find(path: &Path) -> io::Result<Option<Place>> {
     Ok(top(&absolute).or_else(|| top(&resolved?)))
 }
 
-/// The number of the connection to its daemon that the topmost kvfs mount at `path` has.
-pub(super) fn connection(path: &Path) -> io::Result<String> {
-    let place = ours()?.into_iter().rfind(|place| place.path == path);
-    place.map(|place| place.connection).ok_or_else(|| io::ErrorKind::NotFound.into())
-}
-
 fn table() -> io::Result<Vec<Entry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
@@ -81,7 +75,7 @@ fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = path.to_owned();
     // Nothing can call a thread back that waits in the kernel for a stuck daemon.
-    std::thread::spawn(move || _ = sender.send(sys::get_xattr(&path, name)));
+    std::thread::Builder::new().spawn(move || _ = sender.send(sys::get_xattr(&path, name)))?;
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

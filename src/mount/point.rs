@@ -1,84 +1,173 @@
-//! The mount point: made, checked, and freed of a dead mount.
+//! The mount point: looked at, made, and freed of a dead mount.
 
+use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::mounts;
+use super::{daemon, mounts};
 use crate::failure::Failure;
 use crate::store::Location;
 use crate::sys;
 
-/// Makes `path` ready to be mounted on; returns it without links and relative parts.
-pub(super) fn prepare(path: &Path, nonempty: bool, location: &Location) -> Result<PathBuf, Failure> {
-    let shown = path.display();
-    let absolute =
-        std::path::absolute(path).map_err(|error| Failure::Mountpoint(format!("{shown}: {error}")))?;
-    // Before anything touches it: it may be a mount that does not answer.
-    check_mounted(&absolute)?;
-    match std::fs::metadata(&absolute) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            std::fs::create_dir_all(&absolute)
-                .map_err(|error| Failure::Mountpoint(format!("cannot create {shown}: {error}")))?;
-        }
-        // A dead mount that is reached by way of a link, or another filesystem's.
-        Err(error) if mounts::is_gone(&error) => take_over(&absolute)?,
-        Err(error) => return Err(Failure::Mountpoint(format!("cannot use {shown}: {error}"))),
-        Ok(meta) if !meta.is_dir() => return Err(Failure::Mountpoint(format!("{shown} is not a directory"))),
-        Ok(_) => {}
-    }
-    let path = absolute
-        .canonicalize()
-        .map_err(|error| Failure::Mountpoint(format!("cannot use {shown}: {error}")))?;
-    check_mounted(&path)?;
+/// So many of the names that are in the way are told.
+const NAMED: usize = 2;
+
+/// Looks at the place named `path` and changes nothing there; returns it without links and relative parts.
+pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::Mountpoint(format!("{}: {error}", path.display())))?;
+    let (place, there) = resolve(&absolute)?;
     if let Location::Sqlite(database) = location
-        && std::path::absolute(database).is_ok_and(|database| database.starts_with(&path))
+        && std::path::absolute(database).is_ok_and(|database| database.starts_with(&place))
     {
-        return Err(Failure::Mountpoint(format!("the database {} lies below {shown}", database.display())));
-    }
-    let mut entries = std::fs::read_dir(&path)
-        .map_err(|error| Failure::Mountpoint(format!("cannot read {shown}: {error}")))?;
-    if !nonempty && entries.next().is_some() {
         return Err(Failure::Mountpoint(format!(
-            "{shown} is not empty; choose an empty directory, or hide what is there with -o nonempty"
+            "the database {} lies below {}; mount somewhere else",
+            database.display(),
+            path.display()
         )));
     }
-    Ok(path)
+    if there && !is_dead(&place)? {
+        check_directory(&place, nonempty)?;
+    }
+    Ok(place)
 }
 
-/// Nothing of ours may be mounted at `path`, except what a killed daemon left: that is detached.
-fn check_mounted(path: &Path) -> Result<(), Failure> {
-    if !mounts::is_ours(path) {
-        return Ok(());
+/// Makes `place` ready to be mounted on at once: nothing of ours is left there. The caller has its turn.
+pub(super) fn take(place: &Path, nonempty: bool) -> Result<(), Failure> {
+    let shown = place.display();
+    while is_dead(place)? {
+        tracing::info!("taking over the dead mount at {shown}");
+        if !unmount(place, true) {
+            return Err(Failure::Mountpoint(format!(
+                "{shown} is a dead mount that cannot be detached; end it with `umount -l {shown}`"
+            )));
+        }
     }
+    std::fs::create_dir_all(place).map_err(|error| {
+        let hint = surrounding(place).unwrap_or_else(|| "name a directory that is there".into());
+        Failure::Mountpoint(format!("cannot create {shown}: {error}; {hint}"))
+    })?;
+    check_directory(place, nonempty)
+}
+
+/// Where `path` leads, and whether it is there. What is mounted there is not asked: it may be dead.
+fn resolve(path: &Path) -> Result<(PathBuf, bool), Failure> {
     let shown = path.display();
+    let cannot = |error: Error| {
+        let hint = if mounts::is_gone(&error) {
+            "it lies in a mount whose daemon is gone".into()
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            "this user may not go there".into()
+        } else {
+            "name a directory".to_owned()
+        };
+        Failure::Mountpoint(format!("cannot use {shown}: {error}; {hint}"))
+    };
+    match open(path) {
+        Ok(place) => Ok((name_of(&place).map_err(cannot)?, true)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Ok(target) = std::fs::read_link(path) {
+                return Err(Failure::Mountpoint(format!(
+                    "{shown} is a link to {}, which is not there; make that directory, or name another one",
+                    target.display()
+                )));
+            }
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(cannot(error));
+            };
+            Ok((resolve(parent)?.0.join(name), false))
+        }
+        Err(error) => Err(cannot(error)),
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)
+}
+
+fn name_of(place: &File) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
+}
+
+/// Nothing may be mounted at `path`, except what a killed kvfs left: true.
+fn is_dead(path: &Path) -> Result<bool, Failure> {
+    let shown = path.display();
+    if !mounts::is_ours(path) {
+        return match std::fs::metadata(path) {
+            Err(error) if mounts::is_gone(&error) => Err(Failure::Mountpoint(format!(
+                "{shown} is a dead mount of another filesystem; end it with `umount -l {shown}`"
+            ))),
+            _ => Ok(false),
+        };
+    }
     // What the kernel remembers outlives the daemon: only an answer shows that it is there.
-    match mounts::ask(path) {
-        Err(error) if mounts::is_gone(&error) => take_over(path),
-        Err(error) if error.kind() == ErrorKind::TimedOut => Err(Failure::Mountpoint(format!(
-            "{shown} is mounted already and does not answer; end it with `umount -f {shown}` if its kvfs is stuck"
-        ))),
-        _ => Err(Failure::Mountpoint(format!(
-            "{shown} is mounted already; see `kvfs status`, or `umount {shown}` first"
-        ))),
-    }
+    let why = match (mounts::ask(path), daemon::of(path)) {
+        (Err(error), _) if mounts::is_gone(&error) => return Ok(true),
+        (Err(error), Some(id)) if error.kind() == ErrorKind::TimedOut && daemon::is_stopped(id) => format!(
+            " and does not answer, for its kvfs is stopped; continue it with `kill -CONT {id}`, or end it with `umount -f \
+             {shown}`"
+        ),
+        (Err(error), _) if error.kind() == ErrorKind::TimedOut => {
+            format!(" and does not answer; end it with `umount -f {shown}` if its kvfs is stuck")
+        }
+        (Err(error), _) if error.kind() == ErrorKind::PermissionDenied => {
+            " by another user; name another directory".into()
+        }
+        _ => format!("; see `kvfs status`, or `umount {shown}` first"),
+    };
+    Err(Failure::Mountpoint(format!("{shown} is mounted already{why}")))
 }
 
-/// Detaches a mount of ours whose daemon is gone.
-fn take_over(path: &Path) -> Result<(), Failure> {
-    let shown = path.display();
-    if !mounts::is_ours(path) {
-        let why = format!("{shown} is a dead mount of another filesystem; end it with `umount -l {shown}`");
-        return Err(Failure::Mountpoint(why));
+/// Whether `place` can be mounted on.
+fn check_directory(place: &Path, nonempty: bool) -> Result<(), Failure> {
+    let shown = place.display();
+    let cannot =
+        |error: Error| Failure::Mountpoint(format!("cannot use {shown}: {error}; name another directory"));
+    let meta = std::fs::metadata(place).map_err(cannot)?;
+    if !meta.is_dir() {
+        return Err(Failure::Mountpoint(format!("{shown} is not a directory")));
     }
-    tracing::info!("taking over the dead mount at {shown}");
-    let detached = unmount(path, true);
-    if detached && std::fs::metadata(path).is_ok() {
+    let (user, _) = sys::owner();
+    // As fusermount3 asks.
+    let sticky = meta.mode() & libc::S_ISVTX != 0 && meta.uid() != user;
+    if !sys::may_mount() && (sticky || sys::may_write(place).is_err()) {
+        let owner = meta.uid();
+        return Err(Failure::Mountpoint(format!(
+            "{shown} belongs to user {owner}; mount on a directory of your own that you may write"
+        )));
+    }
+    if nonempty {
         return Ok(());
     }
-    Err(Failure::Mountpoint(format!(
-        "{shown} is a dead mount that cannot be detached; end it with `umount -l {shown}`"
-    )))
+    let entries = std::fs::read_dir(place).map_err(cannot)?;
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
+    names.sort();
+    if names.is_empty() { Ok(()) } else { Err(Failure::Mountpoint(not_empty(place, &names))) }
+}
+
+/// What lies at `place` may have been written while nothing was mounted there.
+fn not_empty(place: &Path, names: &[String]) -> String {
+    let shown = place.display();
+    let (first, rest) = names.split_at(names.len().min(NAMED));
+    let what = match (first, rest) {
+        ([one], _) => format!("{one} lies"),
+        ([one, other], []) => format!("{one} and {other} lie"),
+        (first, rest) => format!("{} and {} more lie", first.join(", "), rest.len()),
+    };
+    format!(
+        "{shown} is not empty: {what} there, not in the store (written while nothing was mounted?); move that elsewhere, or \
+         hide it with -o nonempty"
+    )
+}
+
+/// What can be said of a place where no directory can be made.
+fn surrounding(place: &Path) -> Option<String> {
+    let mount = place.ancestors().skip(1).find(|above| mounts::is_ours(above))?;
+    Some(format!("it lies in the kvfs mount at {}; name a directory outside of it", mount.display()))
 }
 
 /// Unmounts `path`; `lazily` also while files are open there. As a user by way of fusermount3.
@@ -94,22 +183,4 @@ pub(super) fn unmount(path: &Path, lazily: bool) -> bool {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
-}
-
-/// What a person can do about a mount that failed.
-pub(super) fn explain(path: &Path, error: &Error) -> Failure {
-    let shown = path.display();
-    if !Path::new("/dev/fuse").exists() {
-        return Failure::Fuse(format!(
-            "cannot mount on {shown}: /dev/fuse is missing (install fuse3; in a container add --device /dev/fuse \
-             --cap-add SYS_ADMIN)"
-        ));
-    }
-    if error.kind() == ErrorKind::PermissionDenied {
-        return Failure::Fuse(format!(
-            "cannot mount on {shown}: {error} (be root, or install fuse3; --allow-other needs user_allow_other in \
-             /etc/fuse.conf)"
-        ));
-    }
-    Failure::Fuse(format!("cannot mount on {shown}: {error}"))
 }

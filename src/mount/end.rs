@@ -1,0 +1,118 @@
+//! From the first answer of a mount to its end: by a signal, by umount, or at once because it does not answer.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+
+use super::guard::Guard;
+use super::threads::{Hand, Spare};
+use super::{GRACE, point};
+use crate::failure::Failure;
+use crate::fs::Fs;
+use crate::fuse::Ended;
+use crate::signals::Signals;
+use crate::sys::{self, MountOf};
+
+/// A mount, for those who end it.
+pub(super) struct Mounted {
+    fs: Arc<Fs>,
+    path: PathBuf,
+    guard: Guard,
+    hand: Hand,
+    /// Where fusermount3 has to be started for the unmount: room for it.
+    room: Mutex<Option<Spare>>,
+}
+
+/// What is known of a mount that answers.
+#[derive(Clone, Copy)]
+pub(super) struct Root {
+    pub(super) device: u64,
+    pub(super) mount: MountOf,
+}
+
+impl Mounted {
+    /// For a mount that shall come to be at `path`: what is needed to end it.
+    pub(super) fn prepare(fs: Arc<Fs>, path: PathBuf) -> Result<Arc<Self>, Failure> {
+        let room = if sys::may_mount() { None } else { Some(Spare::hold(1)?) };
+        let hand = Hand::start()?;
+        Ok(Arc::new(Self { fs, path, guard: Guard::default(), hand, room: Mutex::new(room) }))
+    }
+
+    /// Waits for the first answer of the mount. If there is none, nothing stays mounted.
+    pub(super) async fn answer(&self, ended: &mut Ended) -> Result<Root, Failure> {
+        let path = self.path.clone();
+        let look = move || {
+            let device = std::fs::metadata(&path)?.dev();
+            let place = OpenOptions::new().read(true).custom_flags(sys::PATH_ONLY).open(&path)?;
+            Ok(Root { device, mount: sys::mount_of(&place)? })
+        };
+        let why = tokio::select! {
+            root = self.hand.do_next(look) => match root {
+                Ok(Ok(root)) => return Ok(root),
+                Ok(Err(error)) => std::io::Error::to_string(&error),
+                Err(_) => "a panic".into(),
+            },
+            _ = ended => "its threads could not be started, or somebody ended it".into(),
+        };
+        self.unmount();
+        Err(Failure::Fuse(format!("the mount on {} does not answer: {why}", self.path.display())))
+    }
+
+    /// Has the connection ended should this process be killed. Called by the main thread.
+    pub(super) fn start_guard(&self, root: Root) {
+        self.guard.start(&self.path, root.mount);
+    }
+
+    /// Unmounts, whoever still has files open there.
+    pub(super) fn unmount(&self) -> bool {
+        if let Some(room) = self.room.lock().take() {
+            room.give_up();
+        }
+        let done = point::unmount(&self.path, false) || point::unmount(&self.path, true);
+        if done {
+            self.guard.dismiss();
+        }
+        done
+    }
+
+    /// Waits until somebody has unmounted.
+    pub(super) fn wait(&self, runtime: &Runtime, ended: Ended, aside: PathBuf) -> Result<(), Failure> {
+        // An error means that the session is gone with its sender.
+        _ = runtime.block_on(ended);
+        self.guard.dismiss();
+        match runtime.block_on(self.fs.clone().finish()) {
+            0 => Ok(()),
+            count => Err(Failure::SetAside(count, aside)),
+        }
+    }
+
+    /// SIGTERM, SIGINT and SIGHUP publish what can be published and unmount; a second one ends at once.
+    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: tokio::runtime::Handle) {
+        signals.first().await;
+        // The disk may hang: the thread that hears signals does not wait for it.
+        let (mounted, publishing) = (self.clone(), handle.clone());
+        let unmounted = self.hand.do_next(move || {
+            // What is left may yet become complete, until the last file is closed.
+            publishing.block_on(mounted.fs.clone().publish_all());
+            mounted.unmount()
+        });
+        let unmounted = matches!(signals.unless_another(unmounted).await, Ok(true));
+        if !unmounted {
+            tracing::error!("cannot unmount {0}; end it with `umount -l {0}`", self.path.display());
+        }
+        // The session ends with the last open file; it is not waited for without end.
+        tokio::select! { () = tokio::time::sleep(GRACE) => {}, () = signals.another() => {} }
+        let mounted = self.clone();
+        let finish = self.hand.do_next(move || handle.block_on(mounted.fs.clone().finish()));
+        let aside = signals.unless_another(finish).await.unwrap_or(1);
+        std::process::exit(match (aside, unmounted) {
+            (1.., _) => 6,
+            (0, true) => 0,
+            (0, false) => 1,
+        });
+    }
+}

@@ -1,0 +1,66 @@
+//! What an ordinary user does, by way of fusermount3.
+
+use super::user;
+use crate::common::can_mount;
+
+#[test]
+fn an_ordinary_user_mounts_reads_writes_and_unmounts() {
+    if !can_mount() {
+        return;
+    }
+    let script = r#"
+        set -e
+        kvfs memory: mnt
+        echo '{"a":1}' > mnt/db; cat mnt/db; ls mnt; rm mnt/db; ls mnt | wc -l
+        grep -c " $HOME/mnt fuse.kvfs .*user_id=$(id -u)," /proc/mounts
+        fusermount3 -u mnt; ls -A mnt | wc -l
+        mkdir 'a,b\c'; kvfs 'sqlite:a,b\c/kv.db' mnt
+        echo 2 > mnt/db; cat mnt/db; grep -o 'a,b[^ ]*kv.db' /proc/mounts
+        kvfs status mnt | grep -c 'sqlite:.*a,b'
+        kill $(kvfs status --json mnt | sed 's/.*"pid":\([0-9]*\).*/\1/')
+        while grep -q "$HOME/mnt" /proc/mounts; do sleep 0.05; done
+        kvfs 'sqlite:a,b\c/kv.db' mnt; cat mnt/db; fusermount3 -u mnt"#;
+    let said = user::says("", script);
+    let expected = ["{\"a\":1}", "db", "0", "1", "0", "2", "a,b\\134c/kv.db", "1", "2"];
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn an_ordinary_user_takes_over_a_dead_mount() {
+    if !can_mount() {
+        return;
+    }
+    let script = r#"
+        kvfs sqlite:kv.db mnt && echo 1 > mnt/db
+        kill -9 $(kvfs status --json mnt | sed 's/.*"pid":\([0-9]*\).*/\1/')
+        while ls mnt > /dev/null 2>&1; do sleep 0.05; done
+        kvfs sqlite:kv.db mnt && cat mnt/db; grep -c "$HOME/mnt" /proc/mounts; fusermount3 -u mnt"#;
+    assert_eq!(user::says("", script), "1\n1\n");
+}
+
+#[test]
+fn a_limit_on_processes_is_an_error_before_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    // For each limit: refused in one line with nothing mounted, or mounted, answering, and ended by SIGTERM.
+    let script = r#"
+        for store in memory: sqlite:kv.db; do for n in $(seq 1 18); do
+            said=$(prlimit --nproc=$n:$n kvfs $store mnt 2>&1 > /dev/null); code=$?
+            if [ $code != 0 ]; then
+                [ "$(echo "$said" | wc -l)" = 1 ] && [ "${said#kvfs: }" != "$said" ] && ! grep -q "$HOME/mnt" /proc/mounts \
+                    && echo refused || echo "$store $n: $code $said"
+                continue
+            fi
+            ls -d mnt > /dev/null || echo "$store $n: dead"
+            echo 1 > mnt/db || echo "$store $n: no write"
+            kill $(kvfs status --json mnt | sed 's/.*"pid":\([0-9]*\).*/\1/')
+            while grep -q "$HOME/mnt" /proc/mounts; do sleep 0.05; done
+            echo mounted
+        done; done"#;
+    let said = user::says("", script);
+    let count = |word: &str| said.lines().filter(|line| *line == word).count();
+    assert!(count("refused") > 5 && count("mounted") > 2, "{said}");
+    assert_eq!(count("refused") + count("mounted"), 36, "{said}");
+}
