@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,21 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
 /// Creates `path` and its parents; what is created is 0700.
 pub fn create_private_dir_all(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Creates an empty file that is 0600, without opening it: who closes a file ends the locks that its process has on it.
+pub fn create_private(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a NUL-terminated string that outlives the call.
+    done(unsafe { libc::mknod(path.as_ptr(), libc::S_IFREG | 0o600, 0) })
+}
+
+/// Which mount `path` is on. It is not opened for anything, so that no lock on it ends.
+pub fn mount_id(path: &Path) -> io::Result<u64> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = told.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("its mount cannot be told"))
 }
 
 /// Unmounts `path`; `lazily` at once, where what still has files open there keeps them (`umount -l`).

@@ -51,7 +51,7 @@ fn store_errno(error: &Error) -> Errno {
         Error::NoSpace(_) => Errno::ENOSPC,
         // mv(1) copies then, as between filesystems.
         Error::TooMany(_) => Errno::EXDEV,
-        Error::Damaged(_) | Error::Untrusted(_) | Error::Other(_) => Errno::EIO,
+        Error::Damaged(_) | Error::Displaced(_) | Error::Untrusted(_) | Error::Other(_) => Errno::EIO,
         Error::Unsure(reason) => store_errno(reason),
     }
 }

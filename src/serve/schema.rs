@@ -64,9 +64,13 @@ fn failed(error: &store::Error) -> async_graphql::Error {
             tracing::warn!("the store failed: {error}");
             UNAVAILABLE
         }
-        E::NotFound | E::Exists | E::Changed | E::Damaged(_) | E::NoSpace(_) | E::TooMany(_) => {
-            "INTERNAL_SERVER_ERROR"
-        }
+        E::NotFound
+        | E::Exists
+        | E::Changed
+        | E::Damaged(_)
+        | E::Displaced(_)
+        | E::NoSpace(_)
+        | E::TooMany(_) => "INTERNAL_SERVER_ERROR",
     };
     refused(code, error.to_string())
 }

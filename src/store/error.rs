@@ -42,6 +42,9 @@ pub enum Error {
     /// The store has the key, and what it has as its value is not what was set.
     #[error("its value is damaged in the store; set it anew, delete it, or restore the store from a backup")]
     Damaged(Meta),
+    /// The path of the store no longer names the files that were opened.
+    #[error("{0}")]
+    Displaced(String),
     /// The store or the database file cannot be written.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
@@ -102,6 +105,7 @@ impl Error {
             | Self::Invalid(_)
             | Self::Denied(_)
             | Self::Damaged(_)
+            | Self::Displaced(_)
             | Self::ReadOnly(_)
             | Self::Unreachable(_)
             | Self::Untrusted(_)
@@ -145,6 +149,7 @@ impl Error {
             self.reason(),
             Self::Denied(_)
                 | Self::Damaged(_)
+                | Self::Displaced(_)
                 | Self::Busy(_)
                 | Self::TimedOut(_)
                 | Self::Unreachable(_)

@@ -3,6 +3,7 @@
 //! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
 
 mod access;
+mod floor;
 mod pool;
 mod room;
 mod schema;

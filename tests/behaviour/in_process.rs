@@ -372,7 +372,9 @@ fn errno(error: &FsError) -> i32 {
         FsError::Store(Error::Unreachable(_)) => libc::EHOSTUNREACH,
         FsError::Store(Error::Quota(_)) => libc::EDQUOT,
         FsError::Store(Error::TooMany(_)) => libc::EXDEV,
-        FsError::Store(Error::Damaged(_) | Error::Untrusted(_) | Error::Other(_)) => libc::EIO,
+        FsError::Store(Error::Damaged(_) | Error::Displaced(_) | Error::Untrusted(_) | Error::Other(_)) => {
+            libc::EIO
+        }
         FsError::Store(Error::Unsure(reason)) => errno(&FsError::Store((**reason).clone())),
     }
 }

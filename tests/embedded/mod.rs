@@ -1,3 +1,4 @@
 //! Mounts of the embedded store: its one file, from the first open to the last close.
 
+mod floor;
 mod rows;

@@ -4,6 +4,7 @@ mod commit;
 mod damaged;
 mod foreign;
 mod full;
+mod moved;
 mod readonly;
 mod rows;
 mod shared;

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior};
 
-use super::{access, log_of, schema};
+use super::floor::{Floor, Ground, Link};
+use super::{access, floor, log_of, schema};
 use crate::store::{Error, Result};
 
 /// Idle read connections, and the way to make more.
 pub(super) struct Pool {
+    /// Where the database is looked for.
+    given: PathBuf,
+    /// Where that leads, by symbolic links: log and index are beside it.
     path: PathBuf,
     /// Why it can only be read, if so.
     read_only: Option<String>,
@@ -20,7 +24,10 @@ pub(super) struct Pool {
     alone: bool,
     busy: Duration,
     own: Mutex<Own>,
-    idle: Mutex<Vec<Connection>>,
+    ground: Ground,
+    idle: Mutex<Vec<Link>>,
+    /// The connection that commits.
+    pub(super) writing: tokio::sync::Mutex<Option<Link>>,
 }
 
 /// Revisions of this process, as ranges, for the watcher to pass over.
@@ -35,6 +42,8 @@ struct Own {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Access {
+    /// What is not there is made.
+    Create,
     ReadWrite,
     /// Other processes may still change the file.
     ReadOnly,
@@ -52,7 +61,14 @@ impl Pool {
         }
         // The watcher and messages need a path that stays right when the daemon leaves its directory.
         let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
-        let attempt = || connect(&path, Access::ReadWrite, busy).and_then(|mut db| prepare(&mut db));
+        floor::refuse_two_names(&path)?;
+        // SQLite gives log and index the mode of the database. What it is about a file that cannot be made, it says.
+        _ = crate::sys::create_private(&path);
+        let attempt = || {
+            let mut db = connect(&path, Access::Create, busy)?;
+            prepare(&mut db)?;
+            Ok(db)
+        };
         let began = Instant::now();
         let mut prepared = attempt();
         // SQLite does not wait for those who turn the log on at the same moment.
@@ -60,9 +76,12 @@ impl Pool {
             std::thread::sleep(Duration::from_millis(5));
             prepared = attempt();
         }
-        let shared = prepared.is_ok();
+        let mut anchor = None;
         let read_only = match prepared {
-            Ok(()) => access::not_writable(&path),
+            Ok(db) => {
+                anchor = Some((beneath(&path, &db).map_err(|why| format!("{shown} {why}"))?, db));
+                access::not_writable(&path)
+            }
             Err(Failure::Final(why) | Failure::Locked(why)) => return Err(format!("{shown} {why}")),
             Err(Failure::Access(error)) => {
                 let read_only = access::not_writable(&path);
@@ -73,8 +92,17 @@ impl Pool {
                 read_only
             }
         };
-        let alone = read_only.is_some() && !shared;
-        Ok(Self { path, read_only, alone, busy, own: Mutex::default(), idle: Mutex::default() })
+        Ok(Self {
+            path: std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone()),
+            given: path,
+            alone: read_only.is_some() && anchor.is_none(),
+            read_only,
+            busy,
+            own: Mutex::default(),
+            ground: Ground::new(anchor),
+            idle: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Whether there is no way to hear of changes.
@@ -132,7 +160,7 @@ impl Pool {
     }
 
     /// A connection to write with.
-    pub(super) fn connect_to_write(&self) -> Result<Connection> {
+    pub(super) fn connect_to_write(&self) -> Result<Link> {
         match &self.read_only {
             Some(why) => Err(Error::ReadOnly(why.clone())),
             None => self.connect(),
@@ -140,36 +168,69 @@ impl Pool {
     }
 
     /// A connection that sees what others write.
-    pub(super) fn connect(&self) -> Result<Connection> {
-        match connect(&self.path, Access::ReadWrite, self.busy) {
-            Ok(db) => Ok(db),
-            Err(Failure::Access(error)) => Err(error.into()),
-            Err(Failure::Locked(why)) => Err(Error::Busy(why)),
-            Err(Failure::Final(why)) => Err(Error::Other(why)),
+    pub(super) fn connect(&self) -> Result<Link> {
+        let floor = self.ground.floor(|again| self.anchor(again)).inspect_err(|_| self.let_go())?;
+        let db = connect(&self.given, Access::ReadWrite, self.busy)?;
+        Ok(Link::new(db, Some(floor)))
+    }
+
+    /// A connection to what the path names now, `again` after the files that it named before were lost.
+    fn anchor(&self, again: bool) -> Result<(Floor, Connection)> {
+        // SQLite would remove the log of an empty file, and make a database of it.
+        if again && std::fs::metadata(&self.given).is_ok_and(|file| file.len() == 0) {
+            return Err(Error::Other("it is empty now".into()));
+        }
+        let db = connect(&self.given, Access::ReadWrite, self.busy)?;
+        recognise(&db).map_err(|why| Error::Other(format!("it {why}")))?;
+        db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        if again {
+            let state: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if state != "ok" {
+                return Err(Error::Other(format!("it is corrupt ({state}); restore it from a backup")));
+            }
+        }
+        let floor = beneath(&self.given, &db).map_err(|why| Error::Other(format!("it {why}")))?;
+        Ok((floor, db))
+    }
+
+    /// Whether the path still leads to the files of `link`: to be asked before a commit, and before it is told.
+    pub(super) fn check(&self, link: &Link) -> Result<()> {
+        self.ground.check(link).inspect_err(|_| self.let_go())
+    }
+
+    /// Closes the connections that nobody uses.
+    fn let_go(&self) {
+        self.idle.lock().clear();
+        if let Ok(mut writing) = self.writing.try_lock() {
+            *writing = None;
         }
     }
 
     /// A connection to read with, and whether it is worth keeping: how a database that cannot be written now must be
     /// read depends on whether somebody writes to it elsewhere.
-    fn connect_to_read(&self) -> Result<(Connection, bool)> {
-        if !self.alone
-            && let Ok(db) = connect(&self.path, Access::ReadWrite, self.busy)
-            && tables(&db).is_ok()
-        {
-            return Ok((db, true));
+    fn connect_to_read(&self) -> Result<(Link, bool)> {
+        if !self.alone {
+            match self.connect() {
+                Ok(db) if tables(&db).is_ok() => return Ok((db, true)),
+                Err(error @ Error::Displaced(_)) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
-        connect_to_read(&self.path, self.busy).map(|db| (db, false))
+        connect_to_read(&self.given, self.busy).map(|db| (Link::new(db, None), false))
     }
 
     /// Runs `query` on an idle connection, or a new one.
     pub(super) fn with<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let idle = self.idle.lock().pop();
         let (db, keep) = match idle {
-            Some(db) => (db, true),
+            Some(db) => {
+                self.check(&db)?;
+                (db, true)
+            }
             None => self.connect_to_read()?,
         };
         let result = query(&db)?;
-        if keep {
+        if keep && self.ground.is_current(&db) {
             self.idle.lock().push(db);
         }
         Ok(result)
@@ -212,6 +273,27 @@ fn unusable(path: &Path, read_only: Option<&str>, error: &rusqlite::Error, other
     }
 }
 
+/// The files that `db`, which has just been opened, stands on.
+fn beneath(path: &Path, db: &Connection) -> std::result::Result<Floor, String> {
+    let why = |error: &dyn std::fmt::Display| format!("cannot be read: {error}");
+    let mut moved = 0;
+    // Only a connection that has read has the log open.
+    tables(db).map_err(|error| why(&error))?;
+    let floor = Floor::beneath(path).map_err(|error| why(&error))?;
+    db.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved)).map_err(|error| why(&error))?;
+    if moved == 0 { Ok(floor) } else { Err("was replaced while it was opened; try again".into()) }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Access(error) => error.into(),
+            Failure::Locked(why) => Self::Busy(why),
+            Failure::Final(why) => Self::Other(why),
+        }
+    }
+}
+
 enum Failure {
     /// Another way of opening may still work.
     Access(rusqlite::Error),
@@ -223,7 +305,8 @@ enum Failure {
 
 fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<Connection, Failure> {
     let flags = match access {
-        Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::ReadWrite => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Access::ReadOnly | Access::Immutable => OpenFlags::SQLITE_OPEN_READ_ONLY,
     } | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;

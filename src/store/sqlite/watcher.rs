@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
-use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::floor::Link;
 use super::pool::Pool;
 use super::{log_of, schema};
 use crate::store::{Change, Error, Result};
@@ -27,8 +27,7 @@ pub(super) fn start(pool: &Arc<Pool>) -> Result<UnboundedReceiver<Change>> {
 }
 
 fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<UnboundedReceiver<Change>> {
-    let db = pool.connect()?;
-    let seen = schema::revision(&db)?;
+    let (db, seen) = begin_anew(pool)?;
     let files =
         watch(pool.path()).map_err(|error| tracing::warn!("no inotify on the database: {error}")).ok();
     let (sender, receiver) = unbounded_channel();
@@ -52,24 +51,33 @@ pub(super) fn announce(database: &Path) {
 fn watch(path: &Path) -> std::io::Result<Inotify> {
     let inotify = Inotify::init()?;
     let directory = path.parent().unwrap_or(path);
-    let mask = WatchMask::ATTRIB | WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::MOVED_TO;
+    let mask =
+        WatchMask::ATTRIB | WatchMask::CLOSE_WRITE | WatchMask::CREATE | WatchMask::MOVE | WatchMask::DELETE;
     inotify.watches().add(directory, mask)?;
     Ok(inotify)
 }
 
 fn run(
     pool: &Weak<Pool>,
-    mut db: Connection,
+    db: Link,
     mut seen: i64,
     mut files: Option<Inotify>,
     tick: Duration,
     feed: &UnboundedSender<Change>,
 ) {
-    let mut version = None;
+    let (mut db, mut version) = (Some(db), None);
     while !feed.is_closed() {
         wait(files.as_mut(), tick);
         let Some(pool) = pool.upgrade() else { return };
-        match news(&pool, &db, &mut version, &mut seen) {
+        let told = match &db {
+            Some(db) => news(&pool, db, &mut version, &mut seen),
+            None => begin_anew(&pool).map(|(new, revision)| {
+                // Versions of different connections cannot be compared.
+                (db, version, seen) = (Some(new), None, revision);
+                vec![Change::Everything]
+            }),
+        };
+        match told {
             Ok(changes) => {
                 for change in changes {
                     _ = feed.send(change);
@@ -78,17 +86,22 @@ fn run(
                 std::thread::sleep(SETTLE);
             }
             Err(error) => {
-                tracing::warn!("cannot read what changed in {}: {error}", pool.path().display());
-                std::thread::sleep(TICK);
-                // Versions of different connections cannot be compared.
-                version = None;
-                if let Ok(new) = pool.connect() {
-                    db = new;
+                if db.take().is_some() {
+                    tracing::warn!("cannot read what changed in {}: {error}", pool.path().display());
+                    _ = feed.send(Change::Paused);
                 }
-                _ = feed.send(Change::Everything);
+                drop(pool);
+                std::thread::sleep(TICK);
             }
         }
     }
+}
+
+/// A connection to the database as it is now, and its last revision.
+fn begin_anew(pool: &Pool) -> Result<(Link, i64)> {
+    let db = pool.connect()?;
+    let revision = schema::revision(&db)?;
+    Ok((db, revision))
 }
 
 /// Waits until something happened to the files, or for `tick`.
@@ -101,7 +114,8 @@ fn wait(files: Option<&mut Inotify>, tick: Duration) {
     }
 }
 
-fn news(pool: &Pool, db: &Connection, version: &mut Option<i64>, seen: &mut i64) -> Result<Vec<Change>> {
+fn news(pool: &Pool, db: &Link, version: &mut Option<i64>, seen: &mut i64) -> Result<Vec<Change>> {
+    pool.check(db)?;
     let now: i64 = db.pragma_query_value(None, "data_version", |row| row.get(0))?;
     if let Some(missed) = pool.take_missed() {
         (*version, *seen) = (None, (*seen).min(missed - 1));

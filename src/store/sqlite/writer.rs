@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::floor::Link;
 use super::pool::Pool;
 use super::{blocking, leave_thread, room, schema, watcher};
 use crate::store::{Error, Result};
@@ -68,12 +69,11 @@ struct Queued {
 pub(super) struct Writer {
     pool: Arc<Pool>,
     queue: Mutex<VecDeque<Queued>>,
-    connection: tokio::sync::Mutex<Option<Connection>>,
 }
 
 impl Writer {
     pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, queue: Mutex::default(), connection: tokio::sync::Mutex::default() }
+        Self { pool, queue: Mutex::default() }
     }
 
     /// Queues a change and returns after its commit.
@@ -90,13 +90,13 @@ impl Writer {
             tokio::select! {
                 biased;
                 result = &mut answer => return result.unwrap_or_else(|_| Err(forgotten())),
-                mut connection = self.connection.lock() => blocking(|| self.lead(&mut connection)),
+                mut connection = self.pool.writing.lock() => blocking(|| self.lead(&mut connection)),
             }
         }
     }
 
     /// Commits what is queued as one transaction.
-    fn lead(&self, connection: &mut Option<Connection>) {
+    fn lead(&self, connection: &mut Option<Link>) {
         let jobs: Vec<Queued> = {
             let mut queue = self.queue.lock();
             let batch = queue.len().min(BATCH);
@@ -106,9 +106,13 @@ impl Writer {
     }
 
     /// Commits `jobs` as one transaction, or one by one where there is no room for all.
-    fn commit(&self, connection: &mut Option<Connection>, mut jobs: Vec<Queued>) {
+    fn commit(&self, connection: &mut Option<Link>, mut jobs: Vec<Queued>) {
         let Some(until) = jobs.first().map(|first| first.until) else { return };
-        let mut db = match connection.take().map_or_else(|| self.pool.connect_to_write(), Ok) {
+        let linked = match connection.take() {
+            Some(db) => self.pool.check(&db).map(|()| db),
+            None => self.pool.connect_to_write(),
+        };
+        let mut db = match linked {
             Ok(db) => db,
             Err(error) => return self.refuse(jobs, &error),
         };
@@ -136,12 +140,7 @@ impl Writer {
     }
 
     /// Carries out `jobs` in one transaction; the revisions that they were given. Nothing is changed if it fails.
-    fn attempt(
-        &self,
-        db: &mut Connection,
-        until: Instant,
-        jobs: &mut Vec<Queued>,
-    ) -> Result<RangeInclusive<i64>> {
+    fn attempt(&self, db: &mut Link, until: Instant, jobs: &mut Vec<Queued>) -> Result<RangeInclusive<i64>> {
         let transaction = begin(db, until)?;
         // Who has given up wants nothing changed behind its back.
         jobs.retain(|queued| !queued.job.given_up());
@@ -153,7 +152,11 @@ impl Writer {
         let own = before + 1..=schema::revision(&transaction)?;
         self.pool.note_own(own.clone());
         let committed = match carried_out {
-            Ok(()) => transaction.commit().map_err(Error::from),
+            // What is not where the path leads is not told as done.
+            Ok(()) => transaction
+                .commit()
+                .map_err(Error::from)
+                .and_then(|()| self.pool.check(db).map_err(Error::unsure)),
             Err(error) => {
                 // Before the lock is released: the next to commit gets these revisions, whoever it is.
                 self.pool.disown(&own);

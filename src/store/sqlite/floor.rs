@@ -1,0 +1,304 @@
+//! The files beneath the connections. A path may come to name other files while these are open, or none: what is
+//! committed to the old ones is lost then, and the log of one database destroys another that it comes to lie beside.
+//!
+//! One connection, the anchor, is open for as long as any other: so log and index stay the same files until somebody
+//! else changes that.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use crate::store::{Error, Result};
+
+/// How long a log that is about to be lost may take to be emptied into its database.
+const RESCUE: Duration = Duration::from_millis(500);
+
+/// Device and inode.
+type Id = (u64, u64);
+
+fn id(file: &Metadata) -> Id {
+    (file.dev(), file.ino())
+}
+
+fn id_of(path: &Path) -> Option<Id> {
+    fs::metadata(path).ok().as_ref().map(id)
+}
+
+/// A file beside the database: its log, or the index of that.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Refuses a database that is a mount point of its own, or has several names: by another way to it a process would find
+/// another log beside it, and both would write to one file.
+pub(super) fn refuse_two_names(path: &Path) -> std::result::Result<(), String> {
+    let Ok(place) = fs::canonicalize(path) else { return Ok(()) };
+    let (shown, directory) = (path.display(), place.parent().unwrap_or(&place));
+    // Without /proc it cannot be told.
+    let mounts = [&*place, directory].map(crate::sys::mount_id);
+    if matches!(mounts, [Ok(file), Ok(directory)] if file != directory) {
+        return Err(format!(
+            "{shown} is mounted as a file of its own, without the log beside it, and would be destroyed where \
+             others use it, too; mount the directory that it is in, and name the database there"
+        ));
+    }
+    let links = fs::metadata(&place).map_or(1, |file| if file.is_file() { file.nlink() } else { 1 });
+    if links > 1 {
+        return Err(format!(
+            "{shown} has {links} names (hard links), and would be destroyed if it were opened by two of them; \
+             copy it and name the copy"
+        ));
+    }
+    Ok(())
+}
+
+/// A connection, and the files that it was made to.
+pub(super) struct Link {
+    db: Connection,
+    /// Nothing where a connection is made for each read.
+    floor: Option<Arc<Floor>>,
+}
+
+impl Link {
+    pub(super) fn new(db: Connection, floor: Option<Arc<Floor>>) -> Self {
+        Self { db, floor }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.floor.as_ref().is_some_and(|floor| floor.cut.load(Ordering::Relaxed)) {
+            keep_log(&self.db);
+        }
+    }
+}
+
+/// Keeps the last one that closes a database from emptying the log into what is left of it.
+fn keep_log(db: &Connection) {
+    if let Err(error) = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::debug!("the log is emptied at the close: {error}");
+    }
+}
+
+impl Deref for Link {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.db
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+}
+
+/// The files as they were when the anchor was opened.
+pub(super) struct Floor {
+    /// Where the database is looked for: it may be a link to where it is.
+    path: PathBuf,
+    database: Id,
+    /// The size that the database has had, which never shrinks.
+    size: AtomicU64,
+    /// It did.
+    cut: AtomicBool,
+    /// Log and index, where the filesystem allows for them.
+    others: Vec<(PathBuf, Id)>,
+}
+
+/// What has become of the files.
+struct Loss {
+    why: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// The path names another file, or none.
+    Moved,
+    /// The file is shorter than it was.
+    Cut,
+    /// The log or its index is another file, or none.
+    Bare,
+}
+
+impl Floor {
+    /// What is beneath a connection that was just made to `path` and has read.
+    pub(super) fn beneath(path: &Path) -> io::Result<Self> {
+        let place = fs::canonicalize(path)?;
+        let database = fs::metadata(&place)?;
+        let others = ["-wal", "-shm"].map(|suffix| beside(&place, suffix));
+        let others = others.into_iter().filter_map(|path| id_of(&path).map(|id| (path, id))).collect();
+        let size = AtomicU64::new(database.len());
+        Ok(Self { path: path.to_owned(), database: id(&database), size, cut: AtomicBool::new(false), others })
+    }
+
+    /// Whether the path still leads to these files, and all of the database is there.
+    fn look(&self) -> std::result::Result<(), Loss> {
+        let lost = |kind, path: &Path, what: &str| {
+            let why = format!("{} {what} while it was in use", path.display());
+            Err(Loss { why, kind })
+        };
+        let now = match fs::metadata(&self.path) {
+            Ok(now) => now,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return lost(Kind::Moved, &self.path, "was removed or moved away");
+            }
+            Err(error) => return lost(Kind::Moved, &self.path, &format!("was lost sight of ({error})")),
+        };
+        if id(&now) != self.database {
+            return lost(Kind::Moved, &self.path, "was replaced by another file");
+        }
+        for (path, id) in &self.others {
+            match id_of(path) {
+                Some(now) if now == *id => {}
+                Some(_) => return lost(Kind::Bare, path, "was replaced by another file"),
+                None => return lost(Kind::Bare, path, "was removed or moved away"),
+            }
+        }
+        // VACUUM shortens a file, too; what is there then is looked at before it is used again.
+        if now.len() < self.size.fetch_max(now.len(), Ordering::Relaxed) {
+            return lost(Kind::Cut, &self.path, &format!("was cut to {} bytes", now.len()));
+        }
+        Ok(())
+    }
+
+    /// Brings what is in the log into the database that it belongs to, whatever that is called now, and takes the log
+    /// away from beside another one.
+    fn leave(&self, anchor: &Connection, kind: Kind) {
+        let theirs = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
+        if kind == Kind::Cut {
+            self.cut.store(true, Ordering::Relaxed);
+            keep_log(anchor);
+            return;
+        }
+        if self.others.iter().any(theirs) {
+            return;
+        }
+        let emptied = anchor.busy_timeout(RESCUE).and_then(|()| {
+            anchor.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+        });
+        if emptied != Ok(0) {
+            tracing::error!("the log of {} could not be emptied: {emptied:?}", self.path.display());
+        }
+        if kind == Kind::Moved {
+            for (path, _) in self.others.iter().filter(|(path, id)| id_of(path) == Some(*id)) {
+                _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Where the connections of a pool stand.
+pub(super) struct Ground(Mutex<Standing>);
+
+enum Standing {
+    /// With the anchor that keeps log and index there.
+    On(Arc<Floor>, Connection),
+    /// Nowhere, and why; what was made to the old files may still be open.
+    Lost(Weak<Floor>, String),
+    /// Nowhere yet.
+    New,
+    #[allow(dead_code, reason = "for the end of a mount")]
+    /// Nowhere any more.
+    Closed,
+}
+
+impl Ground {
+    pub(super) fn new(anchor: Option<(Floor, Connection)>) -> Self {
+        let standing = anchor.map_or(Standing::New, |(floor, db)| Standing::On(Arc::new(floor), db));
+        Self(Mutex::new(standing))
+    }
+
+    /// The files that the path names, as long as they are those that this process has open. Where there are none `make`
+    /// makes an anchor, told whether there was one before: once nothing is open to the old files, for as long as a file
+    /// is open the process has but one index of its log.
+    pub(super) fn floor(&self, make: impl FnOnce(bool) -> Result<(Floor, Connection)>) -> Result<Arc<Floor>> {
+        let standing = &mut *self.0.lock();
+        let again = match standing {
+            Standing::On(floor, _) => match floor.look() {
+                Ok(()) => return Ok(floor.clone()),
+                Err(loss) => return Err(lose(standing, &loss)),
+            },
+            Standing::Closed => return Err(Error::Other("the store is closed".into())),
+            Standing::New => false,
+            Standing::Lost(old, why) if old.strong_count() > 0 => return Err(Error::Displaced(why.clone())),
+            Standing::Lost(..) => true,
+        };
+        let (floor, db) = make(again).map_err(|error| match standing {
+            Standing::Lost(_, why) => Error::Displaced(format!("{why}, and {error}")),
+            _ => error,
+        })?;
+        if again {
+            tracing::warn!("{} is in use again, as it is now", floor.path.display());
+        }
+        let floor = Arc::new(floor);
+        *standing = Standing::On(floor.clone(), db);
+        Ok(floor)
+    }
+
+    /// Whether the path still leads to the files of `link`. If not, who has a connection to them shall let go of it.
+    pub(super) fn check(&self, link: &Link) -> Result<()> {
+        let Some(floor) = &link.floor else { return Ok(()) };
+        if !self.is_current(link) {
+            return Err(Error::Displaced(match &*self.0.lock() {
+                Standing::Lost(_, why) => why.clone(),
+                _ => format!("{} was replaced while it was in use", floor.path.display()),
+            }));
+        }
+        let Err(loss) = floor.look() else { return Ok(()) };
+        let standing = &mut *self.0.lock();
+        Err(match standing {
+            Standing::On(now, _) if Arc::ptr_eq(now, floor) => lose(standing, &loss),
+            _ => Error::Displaced(loss.why),
+        })
+    }
+
+    /// Whether `link` was made to the files that are in use.
+    pub(super) fn is_current(&self, link: &Link) -> bool {
+        let Some(floor) = &link.floor else { return false };
+        matches!(&*self.0.lock(), Standing::On(now, _) if Arc::ptr_eq(now, floor))
+    }
+
+    #[allow(dead_code, reason = "for the end of a mount")]
+    /// Lets go of the anchor, for ever. Whether the files are those that the path names.
+    pub(super) fn close(&self) -> bool {
+        match std::mem::replace(&mut *self.0.lock(), Standing::Closed) {
+            Standing::On(floor, db) => match floor.look() {
+                Ok(()) => true,
+                Err(loss) => {
+                    floor.leave(&db, loss.kind);
+                    false
+                }
+            },
+            Standing::Lost(..) | Standing::New | Standing::Closed => false,
+        }
+    }
+}
+
+fn lose(standing: &mut Standing, loss: &Loss) -> Error {
+    let advice = match loss.kind {
+        Kind::Moved => "put it back, or a backup of it",
+        Kind::Cut => "if it is not whole, restore it from a backup",
+        Kind::Bare => "try again",
+    };
+    let why = format!("{}; {advice}", loss.why);
+    if let Standing::On(floor, anchor) = standing {
+        tracing::error!("{why}");
+        floor.leave(anchor, loss.kind);
+        *standing = Standing::Lost(Arc::downgrade(floor), why.clone());
+    }
+    Error::Displaced(why)
+}
