@@ -9,6 +9,7 @@ mod mounts;
 mod renewed;
 mod restored;
 mod settled;
+mod strangers;
 mod tls;
 mod watching;
 

@@ -10,6 +10,7 @@ mod credentials;
 mod members;
 mod refusal;
 mod settings;
+mod stranger;
 mod trouble;
 mod txn;
 mod view;

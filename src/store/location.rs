@@ -50,9 +50,6 @@ impl Location {
                 ("memory", rest) if !rest.is_empty() => {
                     Err(format!("{text:?}: nothing follows memory: in this store's name"))
                 }
-                (scheme @ ("etcd" | "etcds"), "") => Err(format!(
-                    "{scheme}: needs the address of a cluster, as in {scheme}:127.0.0.1:2379/app"
-                )),
                 ("prefect", address) => {
                     Ok(Self::Prefect(url("prefect", address, "PREFECT_API_KEY or the profile")?))
                 }

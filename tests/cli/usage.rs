@@ -169,7 +169,10 @@ fn a_wrong_store_gets_the_line_to_type() {
                 "sqlite:~/a.db: the shell does not replace this ~; write sqlite:HOME/a.db (or sqlite:./~/a.db, if it is \
                  called so)",
             ),
-            (&["etcd", "x"], "etcd: needs the address of a cluster, as in etcd:127.0.0.1:2379/app"),
+            (
+                &["etcd", "x"],
+                "etcd: needs the address of a cluster, as in etcd:127.0.0.1:2379/app; or set ETCDCTL_ENDPOINTS",
+            ),
             (
                 &["http://h:4200/api", "/mnt"],
                 "\"http://h:4200/api\" is the address of a server; say of what kind it is: prefect:http://h:4200/api, \

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::store::settings::{Environment, environment};
+
 /// The port of etcd, where none is named.
 const PORT: u16 = 2379;
 
@@ -17,8 +19,13 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses `HOST[:PORT][,HOST[:PORT]...][/PREFIX]`. It is shown to everybody in the mount table: no secrets in it.
+    /// Parses `HOST[:PORT][,HOST[:PORT]...][/PREFIX]`; without a host it is where etcdctl would ask. It is shown to everybody
+    /// in the mount table: no secrets in it.
     pub(in crate::store) fn parse(scheme: &str, text: &str) -> Result<Self, String> {
+        Self::parse_in(scheme, text, &environment)
+    }
+
+    fn parse_in(scheme: &str, text: &str, environment: Environment<'_>) -> Result<Self, String> {
         if text.contains(['@', '?', '#']) {
             return Err(format!(
                 "{scheme}: no user, password or query in the address, nor @, ? or # in the prefix; the login comes from \
@@ -29,13 +36,54 @@ impl Address {
             return Err(format!("{scheme}: no control characters in the address"));
         }
         let (members, prefix) = text.split_once('/').unwrap_or((text, ""));
-        let members: Option<Vec<String>> = members.split(',').map(member).collect();
-        let members = members.ok_or_else(|| {
-            format!("{scheme}:{text}: the address is HOST:PORT[,HOST:PORT...][/PREFIX], as in {scheme}:127.0.0.1:2379/app")
-        })?;
+        let (tls, members) = if members.is_empty() {
+            let endpoints = environment(ENDPOINTS).ok_or_else(|| {
+                format!(
+                    "{scheme}: needs the address of a cluster, as in {scheme}:127.0.0.1:2379/app; or set {ENDPOINTS}"
+                )
+            })?;
+            endpoints_of(scheme, &endpoints)?
+        } else {
+            let members: Option<Vec<String>> = members.split(',').map(member).collect();
+            let members = members.ok_or_else(|| {
+                format!(
+                    "{scheme}:{text}: the address is HOST:PORT[,HOST:PORT...][/PREFIX], as in {scheme}:127.0.0.1:2379/app"
+                )
+            })?;
+            (scheme == "etcds", members)
+        };
         let end = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
-        Ok(Self { tls: scheme == "etcds", members, prefix: format!("{prefix}{end}") })
+        Ok(Self { tls, members, prefix: format!("{prefix}{end}") })
     }
+}
+
+/// Where etcdctl asks.
+const ENDPOINTS: &str = "ETCDCTL_ENDPOINTS";
+
+/// The members in the variable, and whether they are reached by TLS: `http://` and `https://` say so, else `scheme` does.
+fn endpoints_of(scheme: &str, text: &str) -> Result<(bool, Vec<String>), String> {
+    let one = |endpoint: &str| {
+        let endpoint = endpoint.trim().trim_end_matches('/');
+        let (tls, rest) = match endpoint.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return None,
+            None => (scheme == "etcds", endpoint),
+        };
+        Some((tls, member(rest)?))
+    };
+    let found: Option<Vec<(bool, String)>> = text.split(',').map(one).collect();
+    // The value is not shown: it may hold a password.
+    let found = found.ok_or_else(|| {
+        format!("{ENDPOINTS} is not of the kind HOST:PORT[,HOST:PORT...], with http:// or https:// before each host or not")
+    })?;
+    let tls = found.iter().any(|(tls, _)| *tls);
+    if found.iter().any(|(one, _)| *one != tls) || (scheme == "etcds" && !tls) {
+        return Err(format!(
+            "{ENDPOINTS} names members without TLS, where others, or {scheme}:, are with it"
+        ));
+    }
+    Ok((tls, found.into_iter().map(|(_, member)| member).collect()))
 }
 
 /// `HOST:PORT` of one member; an IPv6 address is in brackets.
@@ -98,13 +146,41 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_in_words() {
-        for text in
-            ["", "/app", ",", "h:", "h:x", "h:70000", "[::1", "[x]:1", "::1", "h:1,", "h 1", "http://h:1"]
-        {
+        for text in [",", "h:", "h:x", "h:70000", "[::1", "[x]:1", "::1", "h:1,", "h 1", "http://h:1"] {
             assert!(Address::parse("etcd", text).is_err_and(|why| why.contains("HOST:PORT")), "{text:?}");
         }
         for text in ["u:secret@h:1", "h:1/a?secret", "h:1/a#secret", "h:1/\nsecret"] {
             assert!(Address::parse("etcds", text).is_err_and(|why| !why.contains("secret")), "{text:?}");
         }
+    }
+
+    #[test]
+    fn without_a_host_it_is_where_etcdctl_asks() {
+        let found = |scheme, text, endpoints: &str| {
+            let environment =
+                |name: &str| (name == ENDPOINTS && !endpoints.is_empty()).then(|| endpoints.to_owned());
+            Address::parse_in(scheme, text, &environment).map(|address| address.to_string())
+        };
+        let is = |text: &str| Ok(text.to_owned());
+        assert_eq!(found("etcd", "", "http://a:1, b:2"), is("etcd:a:1,b:2"));
+        assert_eq!(found("etcd", "/app", "https://a:1/,https://b"), is("etcds:a:1,b:2379/app/"));
+        assert_eq!(found("etcds", "/app", "a"), is("etcds:a:2379/app/"));
+        assert_eq!(found("etcd", "c:3", "a:1"), is("etcd:c:3"));
+        for (scheme, endpoints) in
+            [("etcd", "http://a,https://b"), ("etcds", "http://a"), ("etcd", "https://a,b")]
+        {
+            assert!(
+                found(scheme, "", endpoints).is_err_and(|why| why.contains("without TLS")),
+                "{endpoints}"
+            );
+        }
+        for endpoints in ["unix://x", "a:x", "http://u:secret@h:1"] {
+            let why = found("etcd", "", endpoints).unwrap_err();
+            assert!(why.contains("ETCDCTL_ENDPOINTS") && !why.contains("secret"), "{why}");
+        }
+        assert!(
+            found("etcd", "/app", "")
+                .is_err_and(|why| why.contains("127.0.0.1:2379") && why.contains(ENDPOINTS))
+        );
     }
 }

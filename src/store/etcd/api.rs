@@ -12,6 +12,7 @@ use super::credentials::Credentials;
 use super::members::{Member, Members};
 use super::refusal::{Failure, Refusal, Verdict};
 use super::settings::Settings;
+use super::stranger;
 use super::trouble::{Kind, Trouble, unsure};
 use super::wire::Watched;
 use crate::store::Error;
@@ -213,6 +214,9 @@ impl Api {
             }
             Err(Unanswered::Lost(error)) => {
                 self.members.failed(member);
+                if let Some(who) = stranger::of_bytes(self.members.url(member), &error).await {
+                    return Err(Trouble::Absent(Error::Other(who)));
+                }
                 return Err(Trouble::lost(error, self.has_login()));
             }
         };
@@ -220,7 +224,13 @@ impl Api {
             self.members.answered(member);
             return Ok(answer.body);
         }
-        match Refusal::read(answer.status.as_u16(), &answer.body).verdict() {
+        let status = answer.status.as_u16();
+        let Some(refusal) = Refusal::read(status, &answer.body) else {
+            self.members.failed(member);
+            let who = stranger::of_http(http, self.members.url(member), status).await;
+            return Err(Trouble::Absent(Error::Other(who)));
+        };
+        match refusal.verdict() {
             Verdict::Final(Failure::Store(Error::Denied(why))) => {
                 Err(Trouble::Final(self.denied(&why).into()))
             }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::stranger::shown;
 use crate::store::Error;
 
 /// An answer that is an error, as the JSON gateway gives it.
@@ -61,28 +62,29 @@ impl From<Error> for Failure {
 }
 
 impl Refusal {
-    /// An answer with an error status. What is none of the gateway's comes from something else on the way.
-    pub(super) fn read(status: u16, body: &[u8]) -> Self {
+    /// An answer with an error status; `None` where it is none of an etcd, nor of something on the way to one.
+    pub(super) fn read(status: u16, body: &[u8]) -> Option<Self> {
         if let Ok(refusal) = serde_json::from_slice::<Self>(body)
             && !refusal.message.is_empty()
         {
-            return refusal;
+            return Some(Self { message: shown(&refusal.message), ..refusal });
         }
         let said = String::from_utf8_lossy(body);
-        let message = if said.contains("HTTP request to an HTTPS server") {
-            "the cluster speaks TLS; write etcds: in place of etcd:".to_owned()
-        } else if status == 404 {
-            "HTTP 404: there is no etcd of version 3.4 or later".to_owned()
-        } else {
-            format!("HTTP {status}")
-        };
+        if said.contains("HTTP request to an HTTPS server") {
+            let message = "the cluster speaks TLS; write etcds: in place of etcd:".to_owned();
+            return Some(Self { code: 0, message });
+        }
+        if said.contains("CommonName") {
+            let message = format!(
+                "the gateway takes no client certificate with a common name where the cluster wants a login ({}); use one \
+                 without (ETCDCTL_CERT), and ETCDCTL_USER",
+                shown(&said)
+            );
+            return Some(Self { code: PERMISSION_DENIED, message });
+        }
         // As the gateway translates codes.
-        let code = match status {
-            429 => RESOURCE_EXHAUSTED,
-            500.. => UNAVAILABLE,
-            _ => 0,
-        };
-        Self { code, message }
+        let on_the_way = matches!(status, 502..=504);
+        on_the_way.then(|| Self { code: UNAVAILABLE, message: format!("HTTP {status}") })
     }
 
     pub(super) fn message(&self) -> &str {
@@ -135,6 +137,12 @@ impl Refusal {
             PERMISSION_DENIED => Verdict::Final(Failure::Store(Error::Denied(said))),
             RESOURCE_EXHAUSTED if said.contains("larger than max") => Verdict::Final(Failure::TooBig),
             RESOURCE_EXHAUSTED => Verdict::NotDone(Error::Busy(said)),
+            UNAVAILABLE if ["tls:", "tcp ", "SubConns"].iter().any(|sign| said.contains(sign)) => {
+                Verdict::Unknown(Error::Other(format!(
+                    "the gateway of the member does not reach the member itself ({said}); where that wants certificates of \
+                     clients its own must be one for clients, too (extended key usage clientAuth)"
+                )))
+            }
             UNAVAILABLE | CANCELLED | DEADLINE_EXCEEDED => Verdict::Unknown(Error::Unreachable(said)),
             _ => Verdict::Final(Failure::Store(Error::Other(said))),
         }
@@ -154,7 +162,7 @@ mod tests {
 
     fn verdict(code: u32, message: &str) -> String {
         let body = serde_json::json!({"error": message, "code": code, "message": message}).to_string();
-        match Refusal::read(400, body.as_bytes()).verdict() {
+        match Refusal::read(400, body.as_bytes()).unwrap().verdict() {
             Verdict::Final(failure) => format!("final {failure:?}"),
             Verdict::NotDone(error) => format!("not done {error:?}"),
             Verdict::Unknown(error) => format!("unknown {error:?}"),
@@ -176,6 +184,7 @@ mod tests {
             (14, "etcdserver: request timed out", "unknown Unreachable"),
             (2, "context deadline exceeded", "unknown Unreachable"),
             (14, "transport is closing", "unknown Unreachable"),
+            (14, "write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "unknown Other(\"the gateway"),
             (16, "etcdserver: invalid auth token", "login"),
             (3, "etcdserver: user name is empty", "login"),
             (3, "etcdserver: revision of auth store is old", "login"),
@@ -186,9 +195,11 @@ mod tests {
             let verdict = verdict(code, message);
             assert!(verdict.starts_with(wanted), "{message}: {verdict}");
         }
-        for (status, body, wanted) in [(404, "Not Found", "etcd of version 3.4"), (502, "<html>", "HTTP 502")]
-        {
-            assert!(Refusal::read(status, body.as_bytes()).message().contains(wanted), "{status}");
-        }
+        let read =
+            |status: u16, body: &str| Refusal::read(status, body.as_bytes()).map(|refusal| refusal.message);
+        assert_eq!(read(502, "<html>").as_deref(), Some("HTTP 502"));
+        assert_eq!(read(404, "Not Found").or(read(501, "{}")).or(read(500, "")), None);
+        assert_eq!(read(400, "{\"message\": \"a\\u001b[2Jb\"}").as_deref(), Some("a[2Jb"));
+        assert!(read(400, "CommonName of client").is_some_and(|why| why.contains("ETCDCTL_USER")));
     }
 }

@@ -102,6 +102,11 @@ fn explained(error: Error) -> Error {
         Error::Unreachable(why) if why.contains("handshake eof") => {
             Error::Unreachable(format!("{why}; if the cluster has no TLS, write etcd: in place of etcds:"))
         }
+        Error::Other(why) | Error::Unreachable(why) if why.ends_with("NoApplicationProtocol") => Error::Other(
+            "it speaks gRPC only, and kvfs needs the JSON gateway: name the address of --listen-client-http-urls, if the etcd \
+             has one"
+                .into(),
+        ),
         Error::Untrusted(why) => Error::Untrusted(why.replace("SSL_CERT_FILE", "ETCDCTL_CACERT")),
         Error::Other(why) | Error::Unreachable(why)
             if CERTIFICATE_ALERTS.iter().any(|alert| why.ends_with(alert)) =>
