@@ -9,6 +9,7 @@ mod mounts;
 mod renewed;
 mod restored;
 mod settled;
+mod status;
 mod strangers;
 mod tls;
 mod watching;

@@ -54,7 +54,15 @@ pub fn all() -> io::Result<Vec<Seen>> {
 fn look_at(mut places: Vec<Place>) -> Seen {
     let whole = places.iter().position(Place::is_whole).unwrap_or(0);
     let place = places.remove(whole);
-    let (state, daemon) = look(&place);
+    let (mut state, mut daemon) = look(&place);
+    // What was found is not what is: the store may be back, or be gone where it only tells of no changes.
+    if let State::Answers(told) = &state
+        && !(told["untold_s"].is_null() && told["down"].is_null())
+    {
+        // What it comes to, the daemon tells.
+        _ = ask_store(&place.path);
+        (state, daemon) = look(&place);
+    }
     Seen { place, others: places, daemon, state }
 }
 

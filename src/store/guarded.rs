@@ -181,7 +181,10 @@ impl Store for Guarded {
     }
 
     fn down(&self) -> Option<Down> {
-        self.reads.down().or_else(|| self.writes.down())
+        let answered = *self.reads.answered.lock();
+        // One that is read is not down, though a write of it may wait for a lock.
+        let unanswered = |down: &Down| answered.is_none_or(|answered| answered < down.since);
+        self.reads.down().or_else(|| self.writes.down().filter(unanswered))
     }
 
     async fn list_keys(&self) -> Result<Listing> {
