@@ -9,6 +9,7 @@ mod refusal;
 mod serve;
 mod status;
 mod units;
+mod why;
 mod words;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::mount::{guard, herald, umount};
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, args_override_self = true)]
 #[command(after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json | --check] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json | --check] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs why [--json] [FILE]\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -75,6 +76,9 @@ enum Command {
     Copy(copy::Copy),
     /// Show what is mounted, from where, how it is, counters and the last error
     Status(status::Status),
+    /// Tell what was refused of late, why, where in the text, and where the text is kept
+    #[command(after_help = why::HELP)]
+    Why(why::Why),
     /// Tell of each change of a key, whoever makes it, as a line of JSON
     #[command(after_help = WATCH_HELP)]
     Watch {
@@ -179,6 +183,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(serve)) => serve.settings().and_then(|settings| crate::serve::start(&settings)),
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status(status)) => status.show(),
+        Some(Command::Why(why)) => why.show(),
         Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)

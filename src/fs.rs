@@ -23,6 +23,7 @@ pub mod names;
 mod open;
 mod publish;
 mod redirects;
+mod refusals;
 mod release;
 mod rename;
 mod rename_directory;
@@ -46,14 +47,15 @@ pub use kernel::{Drop, Kernel};
 pub use listing::{Directory, Item};
 pub use lookup::Found;
 pub use open::{Access, Opened};
+pub use refusals::{Kept, Refusal};
 pub use setattr::Changes;
-pub use xattrs::LastError;
 
 use self::aside::Aside;
 use self::document::Validate;
 use self::inodes::State;
 use self::kernel::Notice;
 use self::names::Names;
+use self::refusals::Refusals;
 use self::scratch::Patterns;
 use crate::cache::Cache;
 
@@ -161,7 +163,7 @@ pub struct Fs {
     state: Mutex<State>,
     kernel: OnceLock<Box<dyn Kernel>>,
     aside: Aside,
-    last_error: Mutex<Option<LastError>>,
+    refusals: Mutex<Refusals>,
     /// Wakes those who wait for a lock.
     unlocked: tokio::sync::Notify,
     /// Wakes those who wait until the kernel has dropped an older version.
@@ -184,7 +186,7 @@ impl Fs {
             state: Mutex::new(State::new()),
             kernel: OnceLock::new(),
             aside,
-            last_error: Mutex::new(None),
+            refusals: Mutex::default(),
             unlocked: tokio::sync::Notify::new(),
             dropped: tokio::sync::Notify::new(),
             moving: tokio::sync::RwLock::default(),

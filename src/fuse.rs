@@ -10,6 +10,7 @@ mod directories;
 mod errno;
 mod messages;
 mod notify;
+mod refusals;
 
 use std::io;
 use std::path::Path;
@@ -35,6 +36,9 @@ pub const CHECK: &str = "user.kvfs.check";
 /// Attribute of the mount's root that holds the changes from now on, and a cursor; followed by a dot and a cursor, those
 /// after it. For `kvfs watch`.
 pub const CHANGES: &str = "user.kvfs.changes";
+
+/// Attribute of a file or directory that holds what was refused of it, or in it, of late. For `kvfs why`.
+pub const REFUSALS: &str = "user.kvfs.refusals";
 
 /// Makes the status document.
 pub type Status = Box<dyn Fn() -> String + Send + Sync>;

@@ -15,13 +15,35 @@ pub fn to_stderr(level: &str) {
 
 /// One line on standard error. What was typed, or came from elsewhere, gets to the terminal as text only.
 pub fn tell(line: &str) {
-    let mut shown = String::with_capacity(line.len());
-    for char in line.chars() {
-        if char.is_control() {
+    eprintln!("kvfs: {}", shown(line));
+}
+
+/// What was typed, or came from elsewhere, without anything that a terminal obeys: control characters, and those that turn
+/// the direction of what follows.
+pub fn shown(text: &str) -> String {
+    let obeyed = |char: char| {
+        let turns =
+            matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        char.is_control() || turns
+    };
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if obeyed(char) {
             shown.extend(char.escape_debug());
         } else {
             shown.push(char);
         }
     }
-    eprintln!("kvfs: {shown}");
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        let text = "a\u{1b}[2Jb\nc\u{9b}d\u{202e}e é 😀 %";
+        assert_eq!(shown(text), "a\\u{1b}[2Jb\\nc\\u{9b}d\\u{202e}e é 😀 %");
+    }
 }

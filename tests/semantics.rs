@@ -4,5 +4,6 @@
 mod attributes;
 mod naming;
 mod reading;
+mod refusals;
 mod trouble;
 mod writing;

@@ -122,6 +122,9 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
                         counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
                     line(out, name, &counts.join(", "))?;
                 }
+                Value::String(text) if name == "last_error" => {
+                    line(out, name, &format!("{text}; more of it: kvfs why"))?;
+                }
                 Value::String(text) => line(out, name, text)?,
                 other => line(out, name, &other.to_string())?,
             }

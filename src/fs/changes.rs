@@ -215,7 +215,7 @@ impl Fs {
                 drop(staying);
                 match finished {
                     Ok(()) => _ = self.settle(Notice::of_name(&name)).await,
-                    Err(error) => self.note(&name, &format!("renamed, but not deleted yet: {error}")),
+                    Err(error) => self.note_late(&name, &format!("renamed, but not deleted yet: {error}")),
                 }
             }
             for (ino, id) in grown {

@@ -15,6 +15,36 @@ pub enum Validate {
     None,
 }
 
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Offset of a byte.
+    pub byte: usize,
+    /// Its line, from 1 on.
+    pub line: usize,
+    /// The character in the line, from 1 on.
+    pub column: usize,
+}
+
+impl Place {
+    const START: Self = Self { byte: 0, line: 1, column: 1 };
+
+    /// The end of `text`.
+    pub fn after(text: &[u8]) -> Self {
+        text.iter().fold(Self::START, |place, byte| place.next(*byte))
+    }
+
+    const fn next(self, byte: u8) -> Self {
+        let Self { byte: at, line, column } = self;
+        match byte {
+            b'\n' => Self { byte: at + 1, line: line + 1, column: 1 },
+            // Not the first byte of a character.
+            0x80..0xc0 => Self { byte: at + 1, line, column },
+            _ => Self { byte: at + 1, line, column: column + 1 },
+        }
+    }
+}
+
 /// Why a text is not a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -22,16 +52,26 @@ pub enum Fault {
     #[error("the text is empty")]
     Empty,
     /// The text ends too early.
-    #[error("the JSON text is incomplete after {0} bytes")]
-    Incomplete(usize),
+    #[error("the JSON text is incomplete after {} bytes (line {}, column {})", .0.byte, .0.line, .0.column)]
+    Incomplete(Place),
     /// The byte at this offset cannot stand there.
-    #[error("not JSON at byte {at}: {why}")]
+    #[error("not JSON at byte {} (line {}, column {}): {why}", .at.byte, .at.line, .at.column)]
     Syntax {
-        /// Offset of the byte.
-        at: usize,
+        /// The byte.
+        at: Place,
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+impl Fault {
+    /// Where in the text it is.
+    pub const fn place(&self) -> Option<Place> {
+        match self {
+            Self::Empty => None,
+            Self::Incomplete(at) | Self::Syntax { at, .. } => Some(*at),
+        }
+    }
 }
 
 impl Validate {
@@ -106,7 +146,7 @@ pub struct Prefix {
     /// One bit per open container, the innermost lowest: 1 an object, 0 an array.
     containers: u128,
     depth: usize,
-    seen: usize,
+    at: Place,
 }
 
 impl Default for Prefix {
@@ -118,19 +158,19 @@ impl Default for Prefix {
 impl Prefix {
     /// Nothing seen yet.
     pub fn new() -> Self {
-        Self { state: State::Value { first: false }, containers: 0, depth: 0, seen: 0 }
+        Self { state: State::Value { first: false }, containers: 0, depth: 0, at: Place::START }
     }
 
     /// How many bytes have been seen.
     pub fn seen(&self) -> usize {
-        self.seen
+        self.at.byte
     }
 
     /// Takes more bytes. An error means that no continuation makes this a document.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         for &byte in bytes {
-            self.state = self.step(byte).map_err(|why| Fault::Syntax { at: self.seen, why })?;
-            self.seen += 1;
+            self.state = self.step(byte).map_err(|why| Fault::Syntax { at: self.at, why })?;
+            self.at = self.at.next(byte);
         }
         Ok(())
     }
@@ -142,7 +182,7 @@ impl Prefix {
         match self.state {
             _ if self.depth == 0 && (number || self.state == State::After) => Ok(()),
             State::Value { .. } if self.depth == 0 => Err(Fault::Empty),
-            _ => Err(Fault::Incomplete(self.seen)),
+            _ => Err(Fault::Incomplete(self.at)),
         }
     }
 
@@ -191,7 +231,7 @@ impl Prefix {
             b't' => Ok(State::Literal { rest: b"rue" }),
             b'f' => Ok(State::Literal { rest: b"alse" }),
             b'n' => Ok(State::Literal { rest: b"ull" }),
-            0xef if self.seen == 0 => Err("a byte order mark is not allowed"),
+            0xef if self.at.byte == 0 => Err("a byte order mark is not allowed"),
             _ => Err("a value was expected"),
         }
     }
@@ -370,8 +410,14 @@ mod tests {
 
     #[test]
     fn the_fault_says_where() {
-        assert_eq!(check(b"[1, x]").unwrap_err().to_string(), "not JSON at byte 4: a value was expected");
-        assert_eq!(check(b"[1").unwrap_err(), Fault::Incomplete(2));
+        let why = |text: &str| check(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(why("[1, x]"), "not JSON at byte 4 (line 1, column 5): a value was expected");
+        assert_eq!(
+            why("[\"é😀\",\n 1,\n x]"),
+            "not JSON at byte 17 (line 3, column 2): a value was expected"
+        );
+        assert_eq!(why("[1"), "the JSON text is incomplete after 2 bytes (line 1, column 3)");
+        assert_eq!(check(b"[\n"), Err(Fault::Incomplete(Place { byte: 2, line: 2, column: 1 })));
         assert_eq!(check(b" \n").unwrap_err(), Fault::Empty);
     }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::document::Fault;
+use super::document::{Fault, Place};
 use super::drafts::{DraftId, Purpose};
 use super::inodes::{Body, Content, Fh, Handle, Ino, State};
+use super::refusals::Kept;
 use super::unlink::unlinked;
 use super::versions::By;
 use super::{Fs, FsError, Notice};
@@ -15,7 +16,7 @@ use crate::store::Key;
 struct End {
     notices: Vec<Notice>,
     /// Name and text that could not be published, and why.
-    unpublished: Option<(String, Vec<u8>, String)>,
+    unpublished: Option<(String, Vec<u8>, FsError)>,
     /// A local file without content: its key may have been set by somebody else.
     emptied: Option<(String, Key)>,
 }
@@ -32,7 +33,8 @@ impl Fs {
         self.unlocked.notify_waiters();
         if let Some((name, text, why)) = unpublished {
             let fs = self.clone();
-            _ = tokio::task::spawn_blocking(move || fs.set_aside(&name, &text, &why)).await;
+            _ = tokio::task::spawn_blocking(move || fs.set_aside(&name, &text, &why.to_string(), Some(why)))
+                .await;
         }
         if let Some((name, key)) = emptied
             && let Ok(answer) = self.cache.get_key_value(&key).await
@@ -91,8 +93,8 @@ impl Fs {
             let text = [&draft.text[..], &handle.refused].concat();
             let why = handle.failed.clone().or_else(|| draft.refused.clone());
             let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
-            let why = why.unwrap_or(Fault::Incomplete(text.len()).into());
-            end.unpublished = Some((name.clone(), text, why.to_string()));
+            let why = why.unwrap_or_else(|| Fault::Incomplete(Place::after(&text)).into());
+            end.unpublished = Some((name.clone(), text, why.clone()));
             state.unpublished.insert(name.clone(), why);
         }
         // Nothing but a text that was refused: there was no such file before.
@@ -129,23 +131,25 @@ impl Fs {
     }
 
     /// Keeps content that could not be published (rule 9).
-    fn set_aside(&self, name: &str, text: &[u8], why: &str) -> bool {
-        self.note(name, &why);
+    fn set_aside(&self, name: &str, text: &[u8], why: &str, error: Option<FsError>) -> bool {
         if text.is_empty() {
+            self.note_text(name, error, why, None);
             return false;
         }
-        match self.aside.keep_rejected(name, text, why) {
+        let kept = match self.aside.keep_rejected(name, text, why) {
             Ok(path) => {
-                let path = path.display();
-                self.note(name, &format!("{why}; the text is kept in {path}"));
-                tracing::warn!("{name:?} was not published ({why}); the text is kept in {path}");
+                let shown = path.display();
+                tracing::warn!("{name:?} was not published ({why}); the text is kept in {shown}");
+                Kept::In(path)
             }
             Err(error) => {
                 tracing::error!(
                     "{name:?} was not published ({why}), and its text could not be kept: {error}"
                 );
+                Kept::Lost(error.to_string())
             }
-        }
+        };
+        self.note_text(name, error, why, Some(kept));
         true
     }
 
@@ -213,6 +217,6 @@ impl Fs {
         if let Some(draft) = self.state.lock().drafts.get_mut(&id) {
             draft.orphan = true;
         }
-        self.set_aside(&name, &text, &why)
+        self.set_aside(&name, &text, &why, None)
     }
 }

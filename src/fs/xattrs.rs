@@ -4,24 +4,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::inodes::{Body, Ino, ROOT};
 use super::names::join;
 use super::{Fs, FsError, FsResult};
-
-/// The last failure that a person may want to hear of.
-#[derive(Clone, Debug)]
-pub struct LastError {
-    /// File name.
-    pub name: String,
-    /// In words.
-    pub reason: String,
-    /// When.
-    pub at: SystemTime,
-    /// For its age.
-    pub since: Instant,
-}
 
 const PREFIX: &str = "user.kvfs.";
 /// The one that can be set, and that is listed: a JSON array of strings. All others are computed, and would be copied to other
@@ -33,21 +19,9 @@ const CHANGES: &str = "changes";
 const CHECK: &str = "check";
 
 impl Fs {
-    /// Remembers why an operation on `name` failed.
-    pub fn note(&self, name: &str, why: &impl std::fmt::Display) {
-        let (at, since) = (SystemTime::now(), Instant::now());
-        *self.last_error.lock() =
-            Some(LastError { name: name.to_owned(), reason: why.to_string(), at, since });
-    }
-
     /// How many texts could not be published and were set aside.
     pub fn rejected(&self) -> u64 {
         self.aside.rejected()
-    }
-
-    /// The last failure noted.
-    pub fn last_error(&self) -> Option<LastError> {
-        self.last_error.lock().clone()
     }
 
     /// The path of an inode, for messages.
@@ -84,11 +58,10 @@ impl Fs {
         if let Some(cursor) = name.strip_prefix(CHANGES).filter(|_| ino == ROOT) {
             return Ok(self.changes_after(cursor.trim_start_matches('.')).await);
         }
-        let last_error = self.last_error();
         if ino == ROOT {
             return match name {
                 "store" => Ok(self.cache.name().to_owned()),
-                "last_error" => Ok(last_error.map_or_else(String::new, |last| last.to_string())),
+                "last_error" => Ok(self.last_error().map_or_else(String::new, |last| last.to_string())),
                 _ => Err(FsError::NoAttribute),
             };
         }
@@ -102,8 +75,7 @@ impl Fs {
             return Ok(self.cache.name().to_owned());
         }
         if name == "last_error" {
-            let last = last_error.filter(|last| last.name == file);
-            return last.map(|last| last.to_string()).ok_or(FsError::NoAttribute);
+            return self.last_error_of(&file).map(|last| last.to_string()).ok_or(FsError::NoAttribute);
         }
         let meta = meta.ok_or(FsError::NoAttribute)?;
         match name {
@@ -138,12 +110,6 @@ impl Fs {
         };
         let tags: Vec<String> = serde_json::from_slice(&value).map_err(|_| FsError::Tags)?;
         Ok(self.cache.set_tags(&key, &tags).await?)
-    }
-}
-
-impl std::fmt::Display for LastError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({:?}, {} s ago)", self.reason, self.name, self.since.elapsed().as_secs())
     }
 }
 

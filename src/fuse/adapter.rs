@@ -22,7 +22,7 @@ use super::codec::{
 };
 use super::directories::Directories;
 use super::messages::Op;
-use super::{STATUS, Status};
+use super::{STATUS, Status, refusals};
 use crate::fs::locks::{Kind, Range};
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
@@ -429,7 +429,7 @@ impl Filesystem for Adapter {
         if name == STATUS {
             return xattr(reply, (self.status)().as_bytes(), size);
         }
-        let value = self.fs.clone().get_xattr(Ino(ino.0), name.to_string_lossy().into_owned());
+        let value = refusals::attribute(self.fs.clone(), Ino(ino.0), name.to_string_lossy().into_owned());
         self.answers.give(Op::GetXAttr, ino, value, move |result| match result {
             Ok(value) => xattr(reply, value.as_bytes(), size),
             Err(errno) => reply.error(errno),

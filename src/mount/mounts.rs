@@ -71,6 +71,11 @@ pub(super) fn probe(path: &Path) -> io::Result<Vec<u8>> {
     patiently(path, fuse::CHECK)
 }
 
+/// What was refused of late of the file, or in the directory, at `path`, as the daemon of its mount tells it.
+pub fn refusals(path: &Path) -> io::Result<Vec<u8>> {
+    patiently(path, fuse::REFUSALS)
+}
+
 fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = path.to_owned();

@@ -1,0 +1,159 @@
+//! What was refused of late, why, and where the text is kept: for `user.kvfs.last_error` and `kvfs why`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::inodes::{Body, Ino, ROOT};
+use super::names::{Decoded, base, is_inside};
+use super::{Fs, FsError, FsResult};
+
+/// How many are remembered.
+const MOST: usize = 100;
+/// How much of a reason is: a server may say anything.
+const REASON: usize = 1_000;
+
+/// What became of a text that could not be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in this file.
+    In(PathBuf),
+    /// It is lost, for this reason.
+    Lost(String),
+}
+
+/// Something that was refused, and that a person may want to hear of.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Path of the file.
+    pub name: String,
+    /// The error, if a program was told of one.
+    pub error: Option<FsError>,
+    /// Why, in words.
+    pub reason: String,
+    /// What became of the text, if there was one.
+    pub kept: Option<Kept>,
+    /// When.
+    pub at: SystemTime,
+    /// For its age.
+    since: Instant,
+}
+
+/// The last ones, the newest at the end.
+#[derive(Default)]
+pub(super) struct Refusals(VecDeque<Refusal>);
+
+impl Refusals {
+    /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one.
+    fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
+        let reason: String = reason.chars().take(REASON).collect();
+        let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
+        let told = self.0.iter().rposition(told).and_then(|position| self.0.remove(position));
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(Refusal {
+            name: name.to_owned(),
+            error: error.or_else(|| told?.error),
+            reason,
+            kept,
+            at: SystemTime::now(),
+            since: Instant::now(),
+        });
+    }
+}
+
+impl Fs {
+    /// Remembers why an operation on `name` failed.
+    pub fn note(&self, name: &str, error: &FsError) {
+        self.refusals.lock().add(name, Some(error.clone()), &error.to_string(), None);
+    }
+
+    /// Remembers what failed that no program waited for.
+    pub(super) fn note_late(&self, name: &str, reason: &str) {
+        self.refusals.lock().add(name, None, reason, None);
+    }
+
+    /// Remembers that the text of `name` was not published, and what became of it.
+    pub(super) fn note_text(&self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
+        self.refusals.lock().add(name, error, reason, kept);
+    }
+
+    /// The last failure noted.
+    pub fn last_error(&self) -> Option<Refusal> {
+        self.refusals.lock().0.back().cloned()
+    }
+
+    /// The last failure noted of a file.
+    pub(super) fn last_error_of(&self, name: &str) -> Option<Refusal> {
+        self.refusals.lock().0.iter().rfind(|refusal| refusal.name == name).cloned()
+    }
+
+    /// What was refused of late of a file, or in a directory, the newest at the end; and by what name it is known there.
+    pub fn refusals(&self, ino: Ino) -> FsResult<Vec<(String, Refusal)>> {
+        let (path, directory) = if ino == ROOT {
+            (String::new(), true)
+        } else {
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            (inode.name.clone(), matches!(inode.body, Body::Directory))
+        };
+        let named = |refusal: &Refusal| {
+            let name = refusal.name.as_str();
+            match (directory, path.as_str()) {
+                (true, "") => Some(name),
+                (true, path) if is_inside(name, path) => Some(&name[path.len() + 1..]),
+                (_, path) => (name == path).then(|| base(name)),
+            }
+            .map(|name| (name.to_owned(), refusal.clone()))
+        };
+        Ok(self.refusals.lock().0.iter().filter_map(named).collect())
+    }
+
+    /// The key whose file is at `path`, if a key can have it.
+    pub fn key_at(&self, path: &str) -> Option<String> {
+        match self.settings.names.decode(path.as_ref()) {
+            Decoded::Key(key) => Some(key.as_str().to_owned()),
+            Decoded::Alias | Decoded::Foreign | Decoded::Impossible => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)?;
+        match &self.kept {
+            Some(Kept::In(path)) => write!(f, "; the text is kept in {}", path.display())?,
+            Some(Kept::Lost(why)) => write!(f, "; the text could not be kept: {why}")?,
+            None => {}
+        }
+        write!(f, " ({:?}, {} s ago)", self.name, self.since.elapsed().as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refusal_that_is_told_of_several_times_is_one_and_the_oldest_of_too_many_go() {
+        let mut refusals = Refusals::default();
+        let kept = |number: usize| Some(Kept::In(number.to_string().into()));
+        for number in 0..2 {
+            refusals.add("k", Some(FsError::ReadOnly), "why", None);
+            refusals.add("other", Some(FsError::ReadOnly), "why", None);
+            refusals.add("k", Some(FsError::ReadOnly), "why", None);
+            refusals.add("k", None, "why", kept(number));
+        }
+        let all: Vec<_> =
+            refusals.0.iter().map(|one| (one.name.as_str(), one.error.is_some(), one.kept.clone())).collect();
+        assert_eq!(all, [("k", true, kept(0)), ("other", true, None), ("k", true, kept(1))]);
+        for number in 0..2 * MOST {
+            refusals.add(&number.to_string(), None, &"é".repeat(2 * REASON), None);
+        }
+        assert_eq!((refusals.0.len(), refusals.0[0].name.as_str()), (MOST, "100"));
+        assert!(refusals.0.iter().all(|one| one.reason.chars().count() == REASON));
+    }
+}
