@@ -3,6 +3,7 @@
 
 mod api;
 mod burst;
+mod dotenv;
 mod events;
 mod own;
 mod settings;

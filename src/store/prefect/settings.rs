@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::dotenv;
 use crate::store::settings::{Environment, environment, read, table, within};
 
 /// How to reach the Variables API.
@@ -49,10 +50,10 @@ impl Settings {
                         certificate by PREFECT_API_SSL_CERT_FILE instead"
                 .into());
         }
-        let key = sources.text("key", environment).map(|(key, from)| (Login::Key(key), from));
-        let basic =
-            || sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
-        let (login, login_from) = key.or_else(basic).map_or((None, ""), |(login, from)| (Some(login), from));
+        let key = || sources.text("key", environment).map(|(key, from)| (Login::Key(key), from));
+        // First, as Prefect's own client has it.
+        let basic = sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
+        let (login, login_from) = basic.or_else(key).map_or((None, ""), |(login, from)| (Some(login), from));
         let certificates = text("ssl_cert_file").map(PathBuf::from);
         Ok(Self { url: base(&url)?, login, login_from, certificates })
     }
@@ -77,27 +78,33 @@ fn base(url: &str) -> Result<String, String> {
 
 /// Prefect's settings; the first source is the strongest, after the environment.
 struct Sources {
+    /// By their names in capitals.
     dotenv: HashMap<String, String>,
-    /// `[api]` of `prefect.toml` and `[tool.prefect.api]` of `pyproject.toml`.
+    /// `prefect.toml` and `[tool.prefect]` of `pyproject.toml`.
     project: [(Table, &'static str); 2],
     profile: Table,
 }
 
 impl Sources {
     fn read(directory: &Path, environment: Environment<'_>) -> Result<Self, String> {
-        let dotenv = dotenv(&directory.join(".env"))?;
-        let project = |file: &'static str, path: &[&str]| {
-            let whole = table(&directory.join(file))?;
-            Ok::<_, String>((within(&whole, path).cloned().unwrap_or_default(), file))
-        };
-        let project =
-            [project("prefect.toml", &["api"])?, project("pyproject.toml", &["tool", "prefect", "api"])?];
-        let set = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
+        let dotenv = dotenv::parse(&read(&directory.join(".env"))?.unwrap_or_default(), environment);
+        let dotenv: HashMap<_, _> =
+            dotenv.into_iter().map(|(name, value)| (name.to_ascii_uppercase(), value)).collect();
+        let files = [("prefect.toml", &[][..]), ("pyproject.toml", &["tool", "prefect"])];
+        let mut project = [(Table::new(), ""), (Table::new(), "")];
+        for ((name, path), found) in files.into_iter().zip(&mut project) {
+            let whole = table(&directory.join(name))?;
+            *found = (within(&whole, path).cloned().unwrap_or_default(), name);
+        }
         let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
         let in_home =
             |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
-        let prefect = set("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
-        let profiles = set("PREFECT_PROFILES_PATH").map_or_else(|| prefect.join("profiles.toml"), in_home);
+        let place = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
+        let named = place("PREFECT_PROFILES_PATH").filter(|path| !path.is_empty());
+        let named =
+            named.or_else(|| project.iter().find_map(|(table, _)| plain(table.get("profiles_path")?)));
+        let prefect = place("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
+        let profiles = named.map_or_else(|| prefect.join("profiles.toml"), in_home);
         let profiles = table(&profiles)?;
         let active = environment("PREFECT_PROFILE");
         let active = active.or_else(|| profiles.get("active")?.as_str().map(str::to_owned));
@@ -110,8 +117,11 @@ impl Sources {
         let variable = format!("PREFECT_API_{}", setting.to_ascii_uppercase());
         let from_environment = || environment(&variable).map(|text| (text, "the environment"));
         let from_dotenv = || self.dotenv.get(&variable).map(|text| (text.clone(), ".env"));
-        let from_project =
-            || self.project.iter().find_map(|(table, from)| Some((plain(table.get(setting)?)?, *from)));
+        let from_project = || {
+            self.project
+                .iter()
+                .find_map(|(table, from)| Some((plain(within(table, &["api"])?.get(setting)?)?, *from)))
+        };
         let from_profile =
             || Some((plain(self.profile.get(&variable)?)?, "the active profile in profiles.toml"));
         let found = from_environment().or_else(from_dotenv).or_else(from_project).or_else(from_profile);
@@ -125,21 +135,6 @@ fn plain(value: &Value) -> Option<String> {
         Value::Boolean(yes) => Some(yes.to_string()),
         _ => None,
     }
-}
-
-/// Lines of `NAME=VALUE`, with `export`, quotes and comments as python-dotenv reads them.
-fn dotenv(file: &Path) -> Result<HashMap<String, String>, String> {
-    let text = read(file)?.unwrap_or_default();
-    let line = |line: &str| {
-        let line = line.trim();
-        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
-        let (name, value) = (name.trim(), value.trim());
-        let quoted = |quote: char| value.strip_prefix(quote)?.split_once(quote).map(|(inside, _)| inside);
-        let value = quoted('"').or_else(|| quoted('\''));
-        let bare = || line.split_once('=').and_then(|(_, value)| value.split(" #").next()).map(str::trim);
-        (!name.starts_with('#')).then(|| Some((name.to_owned(), value.or_else(bare)?.to_owned())))?
-    };
-    Ok(text.lines().filter_map(line).collect())
 }
 
 #[cfg(test)]
@@ -182,6 +177,9 @@ mod tests {
         assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[]), "http://dotenv/api");
         assert_eq!(url(&[PROFILE, PYPROJECT, PREFECT, DOTENV], &[VARIABLE]), "http://environment/api");
         assert_eq!(url(&[PROFILE], &[("PREFECT_PROFILE", "b")]), "http://b/api");
+        let elsewhere = ("prefect.toml", "profiles_path = \"~/p.toml\"");
+        let profiles = ("p.toml", "active = \"a\"\n[profiles.a]\nPREFECT_API_URL = \"http://p/api\"\n");
+        assert_eq!(url(&[PROFILE, elsewhere, profiles], &[]), "http://p/api");
         assert!(
             find(&[PROFILE], &[("PREFECT_PROFILE", "none")])
                 .is_err_and(|why| why.contains("PREFECT_API_URL"))
@@ -200,7 +198,11 @@ mod tests {
         };
         assert_eq!(login(&[PROFILE], &[]), ("of-profile".into(), "the active profile in profiles.toml"));
         assert_eq!(login(&[PREFECT], &[]), ("u:p".into(), "prefect.toml"));
-        assert_eq!(login(&[PREFECT], &[("PREFECT_API_KEY", "k")]), ("k".into(), "the environment"));
+        let key = ("PREFECT_API_KEY", "k");
+        assert_eq!(login(&[PREFECT], &[key]), ("u:p".into(), "prefect.toml"), "as Prefect's client has it");
+        assert_eq!(login(&[PYPROJECT], &[key]), ("k".into(), "the environment"));
+        let dotenv = (".env", "SECRET=s\nprefect_api_auth_string=u:${SECRET}\t# of the server\n");
+        assert_eq!(login(&[PYPROJECT, dotenv], &[key]), ("u:s".into(), ".env"));
         assert_eq!(login(&[PYPROJECT], &[]), (String::new(), ""));
     }
 

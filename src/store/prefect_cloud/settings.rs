@@ -28,15 +28,15 @@ impl Settings {
 
     fn find_in(url: Option<&str>, environment: Environment<'_>) -> Result<Self, String> {
         let files = Files::read(environment)?;
-        let text = |variable: &str, path: &[&str]| environment(variable).or_else(|| files.text(path));
-        if url.is_none() && text("PREFECT__BACKEND", &["backend"]).as_deref() == Some("server") {
+        let text = |path: &[&str]| files.text(path, environment);
+        if url.is_none() && text(&["backend"]).as_deref() == Some("server") {
             return Err("Prefect's backend is \"server\", and key-value operations are only supported in Prefect \
                         Cloud; run `prefect backend cloud`, or name the address, as in prefect-cloud:https://..."
                 .into());
         }
         let url = url.map(str::to_owned);
-        let url = url.or_else(|| text("PREFECT__CLOUD__API", &["cloud", "api"]));
-        let url = url.or_else(|| text("PREFECT__CLOUD__ENDPOINT", &["cloud", "endpoint"]));
+        let url = url.or_else(|| text(&["cloud", "api"]));
+        let url = url.or_else(|| text(&["cloud", "endpoint"]));
         let url = url.ok_or(
             "Prefect Cloud 1 is gone and no other address of its API is set; set PREFECT__CLOUD__API, or name it, \
              as in prefect-cloud:http://127.0.0.1:4200",
@@ -55,13 +55,14 @@ impl Settings {
         }
         let host = files.auth.get(&slug(&url)).and_then(Value::as_table);
         let login = |name: &str| Some(host?.get(name)?.as_str()?.to_owned());
-        let found = [
-            (environment("PREFECT__CLOUD__API_KEY"), "PREFECT__CLOUD__API_KEY"),
-            (files.text(&["cloud", "api_key"]), "config.toml"),
-            (login("api_key"), "auth.toml (prefect auth login)"),
-        ];
+        let configured = text(&["cloud", "api_key"]);
+        let from = match environment("PREFECT__CLOUD__API_KEY") {
+            Some(_) => "PREFECT__CLOUD__API_KEY",
+            None => "config.toml",
+        };
+        let found = [(configured, from), (login("api_key"), "auth.toml (prefect auth login)")];
         let (key, key_from) = found.into_iter().find(|(key, _)| key.is_some()).unwrap_or((None, "no file"));
-        let tenant = text("PREFECT__CLOUD__TENANT_ID", &["cloud", "tenant_id"]);
+        let tenant = text(&["cloud", "tenant_id"]);
         Ok(Self { url, key, key_from, tenant: tenant.or_else(|| login("tenant_id")) })
     }
 }
@@ -70,31 +71,105 @@ impl Settings {
 struct Files {
     config: [Table; 2],
     auth: Table,
+    home: PathBuf,
 }
+
+/// How often what settings refer to is replaced, so that some may refer to others.
+const ROUNDS: usize = 10;
 
 impl Files {
     fn read(environment: Environment<'_>) -> Result<Self, String> {
         let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
-        let in_home = |path: String| match path.strip_prefix("~/") {
-            Some(rest) => home.join(rest),
-            None => PathBuf::from(path),
+        let mut files = Self { config: [Table::new(), Table::new()], auth: Table::new(), home };
+        let prefect = files.home.join(".prefect");
+        let place = |variable: &str, default: &str| {
+            environment(variable)
+                .map_or_else(|| prefect.join(default), |path| files.expanded(path, environment).into())
         };
-        let place = |variable: &str, default: PathBuf| environment(variable).map_or(default, in_home);
-        let prefect = home.join(".prefect");
-        let backend = place("PREFECT__BACKEND_CONFIG_PATH", prefect.join("backend.toml"));
-        let config = place("PREFECT__USER_CONFIG_PATH", prefect.join("config.toml"));
-        let auth = place("PREFECT__HOME_DIR", prefect).join("auth.toml");
-        Ok(Self { config: [table(&backend)?, table(&config)?], auth: table(&auth)? })
+        files.config = [
+            table(&place("PREFECT__BACKEND_CONFIG_PATH", "backend.toml"))?,
+            table(&place("PREFECT__USER_CONFIG_PATH", "config.toml"))?,
+        ];
+        let prefect = files.text(&["home_dir"], environment).map_or(prefect, PathBuf::from);
+        files.auth = table(&prefect.join("auth.toml"))?;
+        Ok(files)
     }
 
-    fn text(&self, path: &[&str]) -> Option<String> {
+    /// A setting, from `PREFECT__*` or a file, with what it refers to in its place; an empty one counts as absent.
+    fn text(&self, path: &[&str], environment: Environment<'_>) -> Option<String> {
+        let mut text = self.raw(path, environment)?;
+        for _ in 0..ROUNDS {
+            let Some((before, name, after)) = reference(&text) else { break };
+            let path: Vec<&str> = name.split('.').collect();
+            let other = match (self.raw(&path, environment), &*path) {
+                (Some(other), _) => other,
+                (None, ["backend"]) => "cloud".to_owned(),
+                // Its default is gone.
+                (None, [.., "endpoint"]) => return None,
+                (None, _) => String::new(),
+            };
+            text = [before, &other, after].concat();
+        }
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    fn raw(&self, path: &[&str], environment: Environment<'_>) -> Option<String> {
+        let variable = format!("PREFECT__{}", path.join("__").to_ascii_uppercase());
         let find = |table: &Table| {
             let (last, sections) = path.split_last()?;
             within(table, sections)?.get(*last)?.as_str().map(str::to_owned)
         };
-        // References to other settings lead to the defaults here, which are gone.
-        self.config.iter().find_map(find).filter(|text| !text.contains("${"))
+        let found = environment(&variable).or_else(|| self.config.iter().find_map(find))?;
+        Some(self.expanded(found, environment))
     }
+
+    /// As Python's `expandvars` and `expanduser` have it, again and again.
+    fn expanded(&self, mut text: String, environment: Environment<'_>) -> String {
+        for _ in 0..ROUNDS {
+            let mut next = variables(&text, environment);
+            if let Some(rest) = next.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            {
+                next = format!("{}{rest}", self.home.display());
+            }
+            if next == text {
+                break;
+            }
+            text = next;
+        }
+        text
+    }
+}
+
+/// `text` with `$NAME` and `${NAME}` replaced; what is not set stays as it is.
+fn variables(text: &str, environment: Environment<'_>) -> String {
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find('$') {
+        let (before, reference) = rest.split_at(start);
+        replaced += before;
+        let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let inside = reference.strip_prefix("${").and_then(|inside| Some(inside.split_once('}')?.0));
+        let (name, length) = match inside.filter(|inside| inside.chars().all(is_name)) {
+            Some(inside) => (inside, inside.len() + 3),
+            None => {
+                let end = reference[1..].find(|char| !is_name(char)).unwrap_or(reference.len() - 1);
+                (&reference[1..=end], end + 1)
+            }
+        };
+        replaced += &Some(name)
+            .filter(|name| !name.is_empty())
+            .and_then(environment)
+            .unwrap_or_else(|| reference[..length].to_owned());
+        rest = &reference[length..];
+    }
+    replaced + rest
+}
+
+/// The first `${SETTING}` in which there is no other one, and what is before and after it.
+fn reference(text: &str) -> Option<(&str, &str, &str)> {
+    text.match_indices("${").find_map(|(start, _)| {
+        let (name, after) = text[start + 2..].split_once('}')?;
+        (!name.contains(['$', '{'])).then_some((&text[..start], name, after))
+    })
 }
 
 /// The name of a host's table in `auth.toml`: its address and port in lower case, with `-` for all but letters, digits,
@@ -133,7 +208,9 @@ mod tests {
         let home = tempfile::TempDir::new().unwrap();
         std::fs::create_dir(home.path().join(".prefect")).unwrap();
         for (name, text) in files {
-            std::fs::write(home.path().join(".prefect").join(name), text).unwrap();
+            let file = home.path().join(".prefect").join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
         }
         let set = |name: &str| {
             let given = variables.iter().find(|(variable, _)| *variable == name);
@@ -166,8 +243,29 @@ mod tests {
         assert_eq!(find(None, &[AUTH], &api), Ok(expected));
         let expected = settings("http://h:1", Some("login"), LOGIN, Some("t-login"));
         assert_eq!(find(Some("http://h:1"), &[AUTH], &api), Ok(expected));
+        let empty = ("config.toml", "[cloud]\napi = \"http://h:1\"\napi_key = \"\"\n");
+        let expected = settings("http://h:1", Some("login"), LOGIN, Some("t-login"));
+        assert_eq!(find(None, &[AUTH, empty], &[]), Ok(expected), "an empty key does not hide the login");
         let endpoint = ("config.toml", "[cloud]\napi = \"${cloud.endpoint}\"\nendpoint = \"http://other\"\n");
         assert_eq!(find(None, &[AUTH, endpoint], &[]), Ok(settings("http://other", None, "no file", None)));
+    }
+
+    #[test]
+    fn settings_refer_to_variables_and_to_each_other() {
+        let config = (
+            "config.toml",
+            "backend = \"cloud\"\n[cloud]\napi = \"${${backend}.endpoint}/graphql\"\nendpoint = \"http://${HOST_NAME}:1\"\n\
+             api_key = \"$MY_KEY\"\ntenant_id = \"$NONE-${x.y}\"\n",
+        );
+        let variables = [("MY_KEY", "${OTHER}"), ("OTHER", "secret"), ("HOST_NAME", "h")];
+        let expected = settings("http://h:1/graphql", Some("secret"), "config.toml", Some("$NONE-"));
+        assert_eq!(find(None, &[AUTH, config], &variables), Ok(expected));
+        let api = ("PREFECT__CLOUD__API", "http://$HOST_NAME");
+        let expected = settings("http://h", Some("secret"), "config.toml", Some("$NONE-"));
+        assert_eq!(find(None, &[config], &[&variables[..], &[api]].concat()), Ok(expected));
+        let moved = ("config.toml", "home_dir = \"~/elsewhere\"\n[cloud]\napi = \"http://h:1\"\n");
+        let expected = settings("http://h:1", Some("login"), LOGIN, Some("t-login"));
+        assert_eq!(find(None, &[("../elsewhere/auth.toml", AUTH.1), moved], &[]), Ok(expected));
     }
 
     #[test]
