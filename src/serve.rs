@@ -11,6 +11,7 @@ mod scalar;
 mod schema;
 mod tenant;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,18 +73,20 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 
 fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
     let _entered = runtime.enter();
+    // Those that are there are looked at first; one is made, and shown, when nothing can fail any more.
     let keys = Keys::load(&settings.keys)?;
     let tenants = open_tenants(settings)?;
     let unknown = |name: &&str| !tenants.iter().any(|tenant| tenant.name == **name);
-    if let Some(name) = keys.tenants().find(unknown) {
+    if let Some(name) = keys.iter().flat_map(Keys::tenants).find(unknown) {
         return Err(Failure::Usage(format!(
             "an API key is bound to the tenant {name:?}, which does not exist; add --tenant {name}=STORE"
         )));
     }
     runtime.block_on(async {
-        let cannot = |error| Failure::Other(format!("cannot listen on {}: {error}", settings.listen));
+        let cannot = |error| cannot_listen(settings.listen, &error);
         let listener = TcpListener::bind(settings.listen).await.map_err(cannot)?;
         let address = listener.local_addr().map_err(cannot)?;
+        let keys = keys.map_or_else(|| Keys::generate(&settings.keys), Ok)?;
         for tenant in &tenants {
             tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
         }
@@ -92,10 +95,29 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
     })
 }
 
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let example = SocketAddr::new(address.ip(), address.port().saturating_add(10_000));
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "in use by another program, such as a Prefect server or another kvfs serve; name another port, as in \
+             --listen {example}"
+        ),
+        ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are root's; name another one, as in --listen {example}")
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; 127.0.0.1 is this machine alone, 0.0.0.0 all networks"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    Failure::Other(format!("cannot listen on {address}: {advice}"))
+}
+
 fn open_tenants(settings: &Settings) -> Result<Vec<Arc<Tenant>>, Failure> {
     let open = |(name, location): &(String, Location)| {
         let (store, _) = store::open(location, settings.timeout).map_err(Failure::Store)?;
-        Ok(Arc::new(Tenant::new(name, store)))
+        Ok(Arc::new(Tenant::new(name, store, settings.tenants.len())))
     };
     settings.tenants.iter().map(open).collect()
 }

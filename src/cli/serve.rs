@@ -1,6 +1,6 @@
 //! The flags of `kvfs serve`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(super) struct Serve {
     #[arg(env = "KVFS_STORE")]
     store: Option<String>,
     /// Address and port to listen on
-    #[arg(long, env = "KVFS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:4200")]
+    #[arg(long, env = "KVFS_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:4200", value_parser = listen)]
     listen: SocketAddr,
     /// API keys, one per line, each followed by the tenants it may use if not all. Default: the one in `KVFS_API_KEY`,
     /// else one that is made, shown once and kept in `$XDG_DATA_HOME/kvfs/api_keys`
@@ -65,4 +65,61 @@ impl Serve {
 
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'))
+}
+
+/// An address with a port. A port alone, or `localhost`, can only mean this machine; an address alone has the usual port.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    const PORT: u16 = 4200;
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let address = |text: &str| match text {
+        "localhost" => Some(here),
+        text => text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok(),
+    };
+    let (host, port) = match (text.parse(), text.rsplit_once(':')) {
+        (Ok(port), _) => (Some(here), Ok(port)),
+        (Err(_), Some((host @ "localhost", port))) => (address(host), port.parse()),
+        (Err(_), _) => (address(text), Ok(PORT)),
+    };
+    if let (Some(host), Ok(port)) = (host, port) {
+        return Ok(SocketAddr::new(host, port));
+    }
+    let port = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()).unwrap_or("4200");
+    Err(format!(
+        "write ADDRESS:PORT: 127.0.0.1:{port} for this machine alone, 0.0.0.0:{port} for all networks"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_where_it_can_mean_one_thing_only() {
+        for (text, address) in [
+            ("127.0.0.1:14200", "127.0.0.1:14200"),
+            ("14200", "127.0.0.1:14200"),
+            ("localhost:14200", "127.0.0.1:14200"),
+            ("localhost", "127.0.0.1:4200"),
+            ("127.0.0.1", "127.0.0.1:4200"),
+            ("10.0.0.1", "10.0.0.1:4200"),
+            ("[::1]:1", "[::1]:1"),
+            ("[::1]", "[::1]:4200"),
+            ("::1", "[::1]:4200"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+        ] {
+            assert_eq!(listen(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for (text, example) in [
+            (":14200", "127.0.0.1:14200"),
+            ("example.org:1", "127.0.0.1:4200"),
+            ("localhost:x", "ADDRESS:PORT"),
+            ("99999", "ADDRESS:PORT"),
+            ("", "0.0.0.0:4200"),
+        ] {
+            assert!(listen(text).is_err_and(|why| why.contains(example)), "{text}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Requests and answers: who asks, for what, and with which status it is answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ pub(super) struct App {
 struct Desk {
     app: Arc<App>,
     connection: Connection,
+    client: SocketAddr,
 }
 
 impl App {
@@ -64,8 +66,10 @@ impl App {
 
     /// Which tenant the request is about; else a code and a reason.
     fn admit(&self, headers: &HeaderMap) -> Result<(Arc<Tenant>, Vec<Arc<Tenant>>), Refused> {
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let secret = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let login = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let login = login.and_then(|value| value.trim().split_once(char::is_whitespace));
+        let secret = login.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));
+        let secret = secret.map(|(_, secret)| secret.trim());
         let Some(names) = self.keys.tenants_of(secret) else {
             return Err(("UNAUTHENTICATED", "AuthenticationError: Forbidden"));
         };
@@ -127,9 +131,9 @@ impl Desk {
     }
 }
 
-pub(super) fn router(app: Arc<App>, connection: Connection) -> Router {
+pub(super) fn router(app: Arc<App>, connection: Connection, client: SocketAddr) -> Router {
     // The client posts to the address it was given, whatever path that has.
-    Router::new().route("/health", get(health)).fallback(graphql).with_state(Desk { app, connection })
+    Router::new().route("/health", get(health)).fallback(graphql).with_state(Desk { app, connection, client })
 }
 
 async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Response {
@@ -146,27 +150,28 @@ async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Res
 async fn graphql(State(desk): State<Desk>, request: Request) -> Response {
     let start = Instant::now();
     let (parts, body) = request.into_parts();
-    let mut tenant = String::new();
-    let foreign = desk.app.foreign(&parts.headers);
-    let response = match desk.app.admit(&parts.headers) {
-        _ if foreign.is_some() => refusal(StatusCode::FORBIDDEN, "FORBIDDEN", foreign.unwrap_or_default()),
+    // Neither keys nor values nor the query, which may hold both.
+    let what = format!("{} {} {:?}", desk.client, parts.method, parts.uri.path());
+    if let Some(why) = desk.app.foreign(&parts.headers) {
+        tracing::warn!("{what} refused: {why}");
+        return refusal(StatusCode::FORBIDDEN, "FORBIDDEN", why);
+    }
+    let (tenant, response) = match desk.app.admit(&parts.headers) {
         _ if parts.method != Method::POST => {
             let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "BAD_REQUEST", "send a POST request");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-            response
+            (String::new(), response)
         }
-        Ok(tenants) => {
-            tenant.clone_from(&tenants.0.name);
-            desk.answer(tenants, body).await
+        Ok(tenants) => (tenants.0.name.clone(), desk.answer(tenants, body).await),
+        Err((code, why)) => {
+            let known = if code == "FORBIDDEN" { why } else { "it has no API key that is known here" };
+            tracing::warn!("{what} refused: {known}");
+            // The client takes a 401 for a crash.
+            return refusal(StatusCode::OK, code, why);
         }
-        // The client takes a 401 for a crash.
-        Err((code, why)) => refusal(StatusCode::OK, code, why),
     };
-    // Neither keys nor values nor the query, which may hold both.
     tracing::info!(
-        "{} {:?} tenant={tenant:?} {} {} ms",
-        parts.method,
-        parts.uri.path(),
+        "{what} tenant={tenant:?} {} {} ms",
         response.status().as_u16(),
         start.elapsed().as_millis()
     );

@@ -35,30 +35,33 @@ struct ApiKey {
 pub(super) struct Keys(Option<Vec<ApiKey>>);
 
 impl Keys {
-    pub(super) fn load(source: &Source) -> Result<Self, Failure> {
+    /// The keys that are there; `None` where one is to be made.
+    pub(super) fn load(source: &Source) -> Result<Option<Self>, Failure> {
         match source {
-            Source::NoAuth => Ok(Self(None)),
-            Source::Key(secret) if secret.trim().is_empty() => {
-                Err(Failure::Usage("KVFS_API_KEY is empty; set it to a key, or leave it out".into()))
-            }
+            Source::NoAuth => Ok(Some(Self(None))),
             Source::Key(secret) => {
-                Ok(Self(Some(vec![ApiKey { secret: secret.trim().to_owned(), tenants: Vec::new() }])))
+                let secret = check(secret.trim(), "KVFS_API_KEY")?;
+                Ok(Some(Self(Some(vec![ApiKey { secret, tenants: Vec::new() }]))))
             }
-            Source::File(path) => Self::read(path),
-            Source::Generated(path) => {
-                if !path.exists() {
-                    generate(path)?;
-                }
-                Self::read(path)
-            }
+            Source::Generated(path) if !path.exists() => Ok(None),
+            Source::File(path) | Source::Generated(path) => Self::read(path).map(Some),
         }
+    }
+
+    /// Makes the key that is not there.
+    pub(super) fn generate(source: &Source) -> Result<Self, Failure> {
+        let Source::Generated(path) = source else {
+            return Err(Failure::Other("there are no API keys".into()));
+        };
+        generate(path)?;
+        Self::read(path)
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::Usage(format!("cannot read the API keys in {}: {error}", path.display()))
         })?;
-        let keys = parse(&text);
+        let keys = parse(&text, path)?;
         if keys.is_empty() {
             return Err(Failure::Usage(format!("{} holds no API key; write one per line", path.display())));
         }
@@ -87,13 +90,33 @@ impl Keys {
     }
 }
 
-fn parse(text: &str) -> Vec<ApiKey> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
-    let key = |line: &str| {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        Some(ApiKey { secret: words.next()?, tenants: words.collect() })
+/// Shorter keys are guessed.
+const SHORTEST: usize = 8;
+
+fn check(secret: &str, place: &str) -> Result<String, Failure> {
+    let wrong = if secret.is_empty() {
+        "is empty; set it to a key, or leave it out"
+    } else if secret.contains(char::is_whitespace) {
+        "has a space, which no API key has"
+    } else if secret.len() < SHORTEST {
+        "is an API key of less than 8 characters, which can be guessed; `openssl rand -hex 16` makes a better one"
+    } else {
+        return Ok(secret.to_owned());
     };
-    lines.filter_map(key).collect()
+    Err(Failure::Usage(format!("{place} {wrong}")))
+}
+
+/// A word that begins with `#` begins a comment.
+fn parse(text: &str, path: &Path) -> Result<Vec<ApiKey>, Failure> {
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        if let Some(secret) = words.next() {
+            let secret = check(secret, &format!("line {} of {}", index + 1, path.display()))?;
+            keys.push(ApiKey { secret, tenants: words.map(str::to_owned).collect() });
+        }
+    }
+    Ok(keys)
 }
 
 /// Makes a file with one random key, readable by its owner only.
@@ -113,15 +136,28 @@ fn generate(path: &Path) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    fn keys(text: &str) -> Result<Keys, Failure> {
+        Ok(Keys(Some(parse(text, Path::new("keys"))?)))
+    }
+
     #[test]
     fn a_key_opens_the_tenants_of_its_line() {
-        let keys = Keys(Some(parse("# ours\nalpha\n\nbeta staging prod # both\n")));
-        assert_eq!(keys.tenants_of(Some("alpha")), Some(&[][..]));
-        assert_eq!(keys.tenants_of(Some("beta")), Some(&["staging".to_owned(), "prod".to_owned()][..]));
-        for wrong in [None, Some(""), Some("alph"), Some("alphaa"), Some("#"), Some("staging")] {
+        let keys = keys("# ours\nalpha-alpha # comment\n\nbeta#beta staging prod # both\n").unwrap();
+        assert_eq!(keys.tenants_of(Some("alpha-alpha")), Some(&[][..]));
+        assert_eq!(keys.tenants_of(Some("beta#beta")), Some(&["staging".to_owned(), "prod".to_owned()][..]));
+        for wrong in [None, Some(""), Some("alpha-alph"), Some("alpha-alphaa"), Some("#"), Some("staging")] {
             assert_eq!(keys.tenants_of(wrong), None, "{wrong:?}");
         }
         assert_eq!(keys.tenants().collect::<Vec<_>>(), ["staging", "prod"]);
         assert_eq!(Keys(None).tenants_of(None), Some(&[][..]));
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_refused_by_its_line_and_not_shown() {
+        let refused = keys("long-enough\nabc # comment\n").err().unwrap().to_string();
+        assert!(refused.contains("line 2 of keys") && !refused.contains("abc"), "{refused}");
+        for key in ["", "abc", "has a space"] {
+            assert!(Keys::load(&Source::Key(key.into())).is_err(), "{key}");
+        }
     }
 }

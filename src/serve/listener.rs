@@ -1,5 +1,6 @@
 //! Accepts connections until the end, and serves each.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Fa
             () = signals.first() => break,
         };
         match accepted {
-            Ok((stream, _)) => talk(stream, &app, &connections, &graceful),
+            Ok((stream, client)) => talk(stream, client, &app, &connections, &graceful),
             Err(error) => {
                 // Out of descriptors, or gone before it was accepted.
                 tracing::warn!("cannot accept a connection: {error}");
@@ -51,13 +52,19 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Fa
     Ok(())
 }
 
-fn talk(stream: TcpStream, app: &Arc<App>, connections: &Arc<Connections>, graceful: &GracefulShutdown) {
+fn talk(
+    stream: TcpStream,
+    client: SocketAddr,
+    app: &Arc<App>,
+    connections: &Arc<Connections>,
+    graceful: &GracefulShutdown,
+) {
     // An answer is one write; waiting for more would only delay it.
     _ = stream.set_nodelay(true);
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT);
     connections.run(|connection| {
-        let service = TowerToHyperService::new(router(app.clone(), connection));
+        let service = TowerToHyperService::new(router(app.clone(), connection, client));
         let served = builder.serve_connection(TokioIo::new(Patient::new(stream)), service).into_owned();
         let served = graceful.watch(served);
         async move {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Bytes for the requests that are being carried out.
 const REQUESTS: usize = 256 << 20;
@@ -17,7 +17,8 @@ const SMALL_ANSWER: usize = 64 << 10;
 const SMALL_REQUEST: usize = 64 << 10;
 /// Room that a byte of a request may need: a list of digits becomes a list of numbers, twice.
 const PER_BYTE: usize = 128;
-/// Listings that are read from the store at once: what a store gives cannot be counted before it is there.
+/// Listings that are read from stores at once, or one of each tenant if there are more: what a store gives cannot be
+/// counted before it is there.
 const LISTINGS: usize = 4;
 /// What is counted.
 const PIECE: usize = 1 << 10;
@@ -29,7 +30,21 @@ pub(super) struct Room {
     requests: Arc<Semaphore>,
     large: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    listings: Arc<Semaphore>,
+}
+
+/// Turns to read the listings of one tenant.
+pub(super) struct Turns(Semaphore);
+
+impl Turns {
+    /// The turns of one of so many tenants.
+    pub(super) fn shared(tenants: usize) -> Self {
+        Self(Semaphore::new((LISTINGS / tenants.max(1)).max(1)))
+    }
+
+    pub(super) async fn next(&self) -> Result<SemaphorePermit<'_>, Full> {
+        let turn = tokio::time::timeout(PATIENCE, self.0.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(Full::Now)
+    }
 }
 
 /// Why there is no room.
@@ -44,12 +59,7 @@ pub(super) enum Full {
 impl Room {
     pub(super) fn new() -> Self {
         let new = |count| Arc::new(Semaphore::new(count));
-        Self {
-            requests: new(REQUESTS / PIECE),
-            large: new(1),
-            answers: new(ANSWERS / PIECE),
-            listings: new(LISTINGS),
-        }
+        Self { requests: new(REQUESTS / PIECE), large: new(1), answers: new(ANSWERS / PIECE) }
     }
 
     /// Room for a request of `bytes`, 1 MiB at most, until what is given back is dropped; `None` if there is none for
@@ -65,8 +75,7 @@ impl Room {
 
     /// Room for an answer, none as yet.
     pub(super) fn answer(&self) -> Held {
-        let room = Mutex::new((0, None));
-        Held { room, answers: self.answers.clone(), listings: self.listings.clone() }
+        Held { room: Mutex::new((0, None)), answers: self.answers.clone() }
     }
 }
 
@@ -75,7 +84,6 @@ pub(super) struct Held {
     /// Bytes, and the room for them if they are not few.
     room: Mutex<(usize, Option<OwnedSemaphorePermit>)>,
     answers: Arc<Semaphore>,
-    listings: Arc<Semaphore>,
 }
 
 impl Held {
@@ -106,12 +114,6 @@ impl Held {
             let excess = permit.num_permits().saturating_sub(pieces(bytes) as usize);
             drop(permit.split(excess));
         }
-    }
-
-    /// The turn to read a listing.
-    pub(super) async fn listing(&self) -> Result<OwnedSemaphorePermit, Full> {
-        let turn = tokio::time::timeout(PATIENCE, self.listings.clone().acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or(Full::Now)
     }
 }
 

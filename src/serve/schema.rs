@@ -332,7 +332,7 @@ impl Query {
             let rows = entry.map(|entry| row(key.clone(), entry.meta, Some(entry.text)));
             return rows.skip(page.0).take(page.1).collect();
         }
-        let _turn = held.listing().await.map_err(|full| crowded(&full))?;
+        let _turn = tenant.listings.next().await.map_err(|full| crowded(&full))?;
         let (listing, texts) = tenant.store.list_entries().await.map_err(|error| failed(&error))?;
         // The values that came along, if any did.
         let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));

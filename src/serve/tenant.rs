@@ -8,6 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::room::Turns;
 use crate::store::{Entry, Error, Expect, Key, Meta, Result, Store};
 
 /// The name of the tenant whose store is the argument of the command line.
@@ -25,6 +26,8 @@ pub(super) struct Tenant {
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
+    /// Turns to read a listing: each tenant has its own, for a store may answer late or never.
+    pub(super) listings: Turns,
     recent: Mutex<Recent>,
 }
 
@@ -35,10 +38,12 @@ struct Recent {
 }
 
 impl Tenant {
-    pub(super) fn new(name: &str, store: Arc<dyn Store>) -> Self {
+    /// One of so many.
+    pub(super) fn new(name: &str, store: Arc<dyn Store>, all: usize) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}.tenant.kvfs").as_bytes());
         let recent = Recent { keys: LruCache::new(REMEMBERED), deleted: LruCache::new(REMEMBERED) };
-        Self { id, name: name.to_owned(), store, recent: Mutex::new(recent) }
+        let listings = Turns::shared(all);
+        Self { id, name: name.to_owned(), store, listings, recent: Mutex::new(recent) }
     }
 
     /// The entry of `key`, if there is one.
@@ -140,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_deletion_whose_answer_was_lost_succeeds_when_the_client_repeats_it() {
-        let tenant = Tenant::new(DEFAULT, Arc::new(Lossy(MemoryStore::new())));
+        let tenant = Tenant::new(DEFAULT, Arc::new(Lossy(MemoryStore::new())), 1);
         let (key, text) = (Key::from("k"), Arc::from(&b"1"[..]));
         let meta = tenant.store.set_key_value(&key, text, Expect::Anything).await.unwrap();
         assert_eq!(tenant.delete(&meta.id).await, Err(Error::TimedOut(5_000)));

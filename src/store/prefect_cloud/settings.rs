@@ -148,13 +148,10 @@ fn variables(text: &str, environment: Environment<'_>) -> String {
         replaced += before;
         let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
         let inside = reference.strip_prefix("${").and_then(|inside| Some(inside.split_once('}')?.0));
-        let (name, length) = match inside.filter(|inside| inside.chars().all(is_name)) {
-            Some(inside) => (inside, inside.len() + 3),
-            None => {
-                let end = reference[1..].find(|char| !is_name(char)).unwrap_or(reference.len() - 1);
-                (&reference[1..=end], end + 1)
-            }
-        };
+        let braced = inside.filter(|inside| inside.chars().all(is_name));
+        let bare =
+            || &reference[1..=reference[1..].find(|char| !is_name(char)).unwrap_or(reference.len() - 1)];
+        let (name, length) = braced.map_or_else(|| (bare(), bare().len() + 1), |name| (name, name.len() + 3));
         replaced += &Some(name)
             .filter(|name| !name.is_empty())
             .and_then(environment)
