@@ -104,6 +104,11 @@ impl Cache {
         self.store.space()
     }
 
+    /// See [`Store::close`].
+    pub fn close(&self) {
+        self.store.close();
+    }
+
     /// Limits of the store behind.
     pub fn limits(&self) -> Limits {
         self.store.limits()

@@ -41,7 +41,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
         |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);
     let (from, to) = (open(&settings.from)?, open(&settings.to)?);
     let told = |name: &str, error: &Error| Failure::Store(error.told(name));
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
         let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| told(to.name(), &error))?;
         // Keys that keep their names come first: no other one may get such a name.
@@ -62,7 +62,10 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
             }
         }
         copy.sum_up()
-    })
+    });
+    from.close();
+    to.close();
+    ended
 }
 
 struct Copy<'a> {

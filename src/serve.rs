@@ -91,7 +91,10 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
             tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
         }
         eprintln!("kvfs: serving the Prefect 1.x KV API at http://{address}");
-        listener::serve(listener, App::new(keys, tenants)).await
+        let stores: Vec<_> = tenants.iter().map(|tenant| tenant.store.clone()).collect();
+        let ended = listener::serve(listener, App::new(keys, tenants)).await;
+        tokio::task::block_in_place(|| stores.iter().for_each(|store| store.close()));
+        ended
     })
 }
 

@@ -365,6 +365,9 @@ pub trait Store: Send + Sync {
     ///
     /// While the feed tells of changes cached answers are good for ever; else they are good for `--max-age`.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
+
+    /// Lets go of what the store has open, in good order; may wait for the disk. Calls that come later fail.
+    fn close(&self) {}
 }
 
 /// Opens the store at `location`: counted, and guarded so that every call ends within `timeout`. The error is one line

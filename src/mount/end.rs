@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use super::guard::Guard;
 use super::threads::{Hand, Spare};
@@ -84,14 +84,19 @@ impl Mounted {
         // An error means that the session is gone with its sender.
         _ = runtime.block_on(ended);
         self.guard.dismiss();
-        match runtime.block_on(self.fs.clone().finish()) {
-            0 => Ok(()),
-            count => Err(Failure::SetAside(count, aside)),
-        }
+        let count = self.finish(runtime.handle());
+        if count == 0 { Ok(()) } else { Err(Failure::SetAside(count, aside)) }
+    }
+
+    /// Publishes or sets aside what is left, and closes the store. How many texts were set aside.
+    fn finish(&self, handle: &Handle) -> usize {
+        let aside = handle.block_on(self.fs.clone().finish());
+        self.fs.cache().close();
+        aside
     }
 
     /// SIGTERM, SIGINT and SIGHUP publish what can be published and unmount; a second one ends at once.
-    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: tokio::runtime::Handle) {
+    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle) {
         signals.first().await;
         // The disk may hang: the thread that hears signals does not wait for it.
         let (mounted, publishing) = (self.clone(), handle.clone());
@@ -107,7 +112,7 @@ impl Mounted {
         // The session ends with the last open file; it is not waited for without end.
         tokio::select! { () = tokio::time::sleep(GRACE) => {}, () = signals.another() => {} }
         let mounted = self.clone();
-        let finish = self.hand.do_next(move || handle.block_on(mounted.fs.clone().finish()));
+        let finish = self.hand.do_next(move || mounted.finish(&handle));
         let aside = signals.unless_another(finish).await.unwrap_or(1);
         std::process::exit(match (aside, unmounted) {
             (1.., _) => 6,

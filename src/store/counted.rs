@@ -154,4 +154,8 @@ impl Store for Counted {
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         self.inner.changes()
     }
+
+    fn close(&self) {
+        self.inner.close();
+    }
 }

@@ -254,4 +254,8 @@ impl Store for Guarded {
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         self.inner.changes()
     }
+
+    fn close(&self) {
+        self.inner.close();
+    }
 }

@@ -12,9 +12,11 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, mpsc};
@@ -36,6 +38,13 @@ pub struct SqliteStore {
     writer: Writer,
     /// Each takes a connection, and a connection takes file descriptors.
     readers: Semaphore,
+    watchers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        Store::close(self);
+    }
 }
 
 impl SqliteStore {
@@ -49,6 +58,7 @@ impl SqliteStore {
             pool,
             writer,
             readers: Semaphore::new(READERS),
+            watchers: Mutex::default(),
         })
     }
 
@@ -135,6 +145,22 @@ impl Store for SqliteStore {
         if self.pool.is_alone() {
             return None;
         }
-        watcher::start(&self.pool).map_err(|error| tracing::warn!("no change feed: {error}")).ok()
+        let (feed, watcher) =
+            watcher::start(&self.pool).map_err(|error| tracing::warn!("no change feed: {error}")).ok()?;
+        self.watchers.lock().push(watcher);
+        Some(feed)
+    }
+
+    /// The last one that closes a database empties the log into it.
+    fn close(&self) {
+        if self.pool.begin_close() {
+            return;
+        }
+        // So that the watchers look up.
+        _ = crate::sys::touch_path(&log_of(self.pool.path()));
+        for watcher in self.watchers.lock().drain(..) {
+            _ = watcher.join();
+        }
+        self.pool.close();
     }
 }

@@ -1,4 +1,5 @@
 //! Mounts of the embedded store: its one file, from the first open to the last close.
 
+mod end;
 mod floor;
 mod rows;

@@ -211,7 +211,6 @@ enum Standing {
     Lost(Weak<Floor>, String),
     /// Nowhere yet.
     New,
-    #[allow(dead_code, reason = "for the end of a mount")]
     /// Nowhere any more.
     Closed,
 }
@@ -272,7 +271,6 @@ impl Ground {
         matches!(&*self.0.lock(), Standing::On(now, _) if Arc::ptr_eq(now, floor))
     }
 
-    #[allow(dead_code, reason = "for the end of a mount")]
     /// Lets go of the anchor, for ever. Whether the files are those that the path names.
     pub(super) fn close(&self) -> bool {
         match std::mem::replace(&mut *self.0.lock(), Standing::Closed) {

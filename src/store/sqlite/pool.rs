@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,6 +12,11 @@ use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior}
 use super::floor::{Floor, Ground, Link};
 use super::{access, floor, log_of, schema};
 use crate::store::{Error, Result};
+
+/// How often a log that is left is looked after at the end, as long as others have the database open.
+const CLOSES: u32 = 5;
+/// How long that waits in between, at most.
+const CLOSE_WAIT: Duration = Duration::from_millis(20);
 
 /// Idle read connections, and the way to make more.
 pub(super) struct Pool {
@@ -22,6 +28,7 @@ pub(super) struct Pool {
     read_only: Option<String>,
     /// The log cannot be shared with those who write, for its index cannot be made.
     alone: bool,
+    closing: AtomicBool,
     busy: Duration,
     own: Mutex<Own>,
     ground: Ground,
@@ -97,6 +104,7 @@ impl Pool {
             given: path,
             alone: read_only.is_some() && anchor.is_none(),
             read_only,
+            closing: AtomicBool::new(false),
             busy,
             own: Mutex::default(),
             ground: Ground::new(anchor),
@@ -196,6 +204,34 @@ impl Pool {
     /// Whether the path still leads to the files of `link`: to be asked before a commit, and before it is told.
     pub(super) fn check(&self, link: &Link) -> Result<()> {
         self.ground.check(link).inspect_err(|_| self.let_go())
+    }
+
+    /// From now on connections are only closed. Whether that was so before.
+    pub(super) fn begin_close(&self) -> bool {
+        self.closing.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Closes all connections that nobody uses. If two processes close theirs at once, neither may have been the last
+    /// to SQLite, and the log stays: then it is done again.
+    pub(super) fn close(&self) {
+        self.let_go();
+        if !self.ground.close() || self.read_only.is_some() {
+            return;
+        }
+        let log = log_of(&self.path);
+        for _ in 0..CLOSES {
+            if !log.exists() {
+                return;
+            }
+            if let Ok(db) = connect(&self.given, Access::ReadWrite, CLOSE_WAIT) {
+                _ = tables(&db);
+            }
+            std::thread::sleep(CLOSE_WAIT.mul_f64(fastrand::f64()));
+        }
     }
 
     /// Closes the connections that nobody uses.

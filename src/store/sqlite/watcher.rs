@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
@@ -22,21 +23,21 @@ const TICK: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(1);
 
 /// Starts the feed: all changes from now on.
-pub(super) fn start(pool: &Arc<Pool>) -> Result<UnboundedReceiver<Change>> {
+pub(super) fn start(pool: &Arc<Pool>) -> Result<(UnboundedReceiver<Change>, JoinHandle<()>)> {
     start_with(pool, TICK)
 }
 
-fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<UnboundedReceiver<Change>> {
+fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<(UnboundedReceiver<Change>, JoinHandle<()>)> {
     let (db, seen) = begin_anew(pool)?;
     let files =
         watch(pool.path()).map_err(|error| tracing::warn!("no inotify on the database: {error}")).ok();
     let (sender, receiver) = unbounded_channel();
     let pool = Arc::downgrade(pool);
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("kvfs-watcher".into())
         .spawn(move || run(&pool, db, seen, files, tick, &sender))
         .map_err(|error| Error::Other(format!("cannot start the watcher: {error}")))?;
-    Ok(receiver)
+    Ok((receiver, thread))
 }
 
 /// Tells the watchers of other processes that a commit can be seen. That it was written to the log they must not go by:
@@ -68,7 +69,7 @@ fn run(
     let (mut db, mut version) = (Some(db), None);
     while !feed.is_closed() {
         wait(files.as_mut(), tick);
-        let Some(pool) = pool.upgrade() else { return };
+        let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closing()) else { return };
         let told = match &db {
             Some(db) => news(&pool, db, &mut version, &mut seen),
             None => begin_anew(&pool).map(|(new, revision)| {
@@ -162,7 +163,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("kv.db");
         let pool = Arc::new(Pool::open(&path, PATIENCE).unwrap());
-        let mut feed = start_with(&pool, Duration::MAX).unwrap();
+        let (mut feed, _) = start_with(&pool, Duration::MAX).unwrap();
         let (told, tell) = std::sync::mpsc::channel();
         std::thread::spawn(
             move || while feed.blocking_recv().is_some_and(|change| told.send(change).is_ok()) {},
