@@ -2,6 +2,7 @@
 //! known values stay readable.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod deletes;
 mod matrix;
 mod refused;
 mod shapes;

@@ -83,8 +83,12 @@ impl Refusal {
             return Some(Self { code: PERMISSION_DENIED, message });
         }
         // As the gateway translates codes.
-        let on_the_way = matches!(status, 502..=504);
-        on_the_way.then(|| Self { code: UNAVAILABLE, message: format!("HTTP {status}") })
+        let code = match status {
+            429 => RESOURCE_EXHAUSTED,
+            502..=504 => UNAVAILABLE,
+            _ => return None,
+        };
+        Some(Self { code, message: format!("HTTP {status}") })
     }
 
     pub(super) fn message(&self) -> &str {
