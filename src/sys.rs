@@ -1,6 +1,8 @@
 //! The few system calls the standard library does not offer. The only room with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod mapped;
+
 use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io;

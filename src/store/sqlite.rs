@@ -4,6 +4,7 @@
 
 mod access;
 mod floor;
+mod index;
 mod pool;
 mod room;
 mod schema;
@@ -63,7 +64,7 @@ impl SqliteStore {
     }
 
     /// Runs `query` on a pooled connection.
-    async fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    async fn read<T>(&self, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let _one_of_few = self.readers.acquire().await;
         leave_thread().await;
         blocking(|| self.pool.with(query))
@@ -112,25 +113,25 @@ impl Store for SqliteStore {
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.limits().check(key, &text)?;
         let key = key.clone();
-        self.writer.run(move |db| schema::set(db, &key, &text, expect)).await
+        self.writer.run(true, move |db| schema::set(db, &key, &text, expect)).await
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
         let key = key.clone();
-        self.writer.run(move |db| schema::delete(db, &key, expect)).await
+        self.writer.run(false, move |db| schema::delete(db, &key, expect)).await
     }
 
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.limits().check(to, &[])?;
         let (from, to) = (from.clone(), to.clone());
-        self.writer.run(move |db| schema::rename(db, &from, &to, at, expect)).await
+        self.writer.run(false, move |db| schema::rename(db, &from, &to, at, expect)).await
     }
 
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         Rename::check(renames)?;
         renames.iter().try_for_each(|rename| self.limits().check_key(&rename.to))?;
         let renames = renames.to_vec();
-        self.writer.run(move |db| schema::rename_all(db, &renames)).await
+        self.writer.run(false, move |db| schema::rename_all(db, &renames)).await
     }
 
     fn read_only(&self) -> Option<String> {

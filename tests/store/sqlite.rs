@@ -4,8 +4,10 @@ mod commit;
 mod damaged;
 mod foreign;
 mod full;
+mod index;
 mod moved;
 mod readonly;
+mod room;
 mod rows;
 mod shared;
 

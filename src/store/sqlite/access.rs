@@ -2,15 +2,15 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::log_of;
+use super::{index, log_of};
 use crate::sys;
 
 /// The file of the database at `path` that cannot be written, and why: the log and its index belong to it and are made
 /// beside it. Nothing if it can be written.
 pub(super) fn not_writable(path: &Path) -> Option<String> {
-    let files = [path.to_owned(), log_of(path), index_of(path)];
+    let files = [path.to_owned(), log_of(path), index::of(path)];
     let file = files.iter().find_map(|file| refusal(file, sys::may_write(file), "written"));
     let directory = || {
         let why = refusal(path.parent()?, sys::may_write(path.parent()?), "written")?;
@@ -22,13 +22,6 @@ pub(super) fn not_writable(path: &Path) -> Option<String> {
 /// As [`not_writable`], for reading.
 pub(super) fn not_readable(path: &Path) -> Option<String> {
     [path.to_owned(), log_of(path)].iter().find_map(|file| refusal(file, sys::may_read(file), "read"))
-}
-
-/// The index of the log, which those who have the database open share.
-fn index_of(path: &Path) -> PathBuf {
-    let mut index = path.as_os_str().to_owned();
-    index.push("-shm");
-    index.into()
 }
 
 /// Why `file` cannot be written or read, as `asked` says. What is not there is no reason.

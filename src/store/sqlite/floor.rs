@@ -145,8 +145,8 @@ impl Floor {
         Ok(Self { path: path.to_owned(), database: id(&database), size, cut: AtomicBool::new(false), others })
     }
 
-    /// Whether the path still leads to these files, and all of the database is there.
-    fn look(&self) -> std::result::Result<(), Loss> {
+    /// Whether the path still leads to these files, and all of the database is there, as `db` knows it.
+    fn look(&self, db: &Connection) -> std::result::Result<(), Loss> {
         let lost = |kind, path: &Path, what: &str| {
             let why = format!("{} {what} while it was in use", path.display());
             Err(Loss { why, kind })
@@ -169,10 +169,24 @@ impl Floor {
             }
         }
         // VACUUM shortens a file, too; what is there then is looked at before it is used again.
-        if now.len() < self.size.fetch_max(now.len(), Ordering::Relaxed) {
+        if now.len() < self.size.fetch_max(now.len(), Ordering::Relaxed) && !self.gave_room_back(db) {
             return lost(Kind::Cut, &self.path, &format!("was cut to {} bytes", now.len()));
         }
         Ok(())
+    }
+
+    /// Whether the file is shorter for what it never had: room for a change that was not committed.
+    fn gave_room_back(&self, db: &Connection) -> bool {
+        let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+        let wanted =
+            pragma("page_count").and_then(|pages| Ok(u64::from(pages) * u64::from(pragma("page_size")?)));
+        // After the question: the database may have grown meanwhile.
+        let Ok(now) = fs::metadata(&self.path) else { return false };
+        let whole = wanted.is_ok_and(|wanted| wanted > 0 && wanted <= now.len());
+        if whole {
+            self.size.store(now.len(), Ordering::Relaxed);
+        }
+        whole
     }
 
     /// Brings what is in the log into the database that it belongs to, whatever that is called now, and takes the log
@@ -227,7 +241,7 @@ impl Ground {
     pub(super) fn floor(&self, make: impl FnOnce(bool) -> Result<(Floor, Connection)>) -> Result<Arc<Floor>> {
         let standing = &mut *self.0.lock();
         let again = match standing {
-            Standing::On(floor, _) => match floor.look() {
+            Standing::On(floor, anchor) => match floor.look(anchor) {
                 Ok(()) => return Ok(floor.clone()),
                 Err(loss) => return Err(lose(standing, &loss)),
             },
@@ -257,7 +271,7 @@ impl Ground {
                 _ => format!("{} was replaced while it was in use", floor.path.display()),
             }));
         }
-        let Err(loss) = floor.look() else { return Ok(()) };
+        let Err(loss) = floor.look(link) else { return Ok(()) };
         let standing = &mut *self.0.lock();
         Err(match standing {
             Standing::On(now, _) if Arc::ptr_eq(now, floor) => lose(standing, &loss),
@@ -274,7 +288,7 @@ impl Ground {
     /// Lets go of the anchor, for ever. Whether the files are those that the path names.
     pub(super) fn close(&self) -> bool {
         match std::mem::replace(&mut *self.0.lock(), Standing::Closed) {
-            Standing::On(floor, db) => match floor.look() {
+            Standing::On(floor, db) => match floor.look(&db) {
                 Ok(()) => true,
                 Err(loss) => {
                     floor.leave(&db, loss.kind);

@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use super::floor::{Floor, Ground, Link};
-use super::{access, floor, log_of, schema};
+use super::{access, floor, index, log_of, schema};
 use crate::store::{Error, Result};
+use crate::sys;
 
 /// How often a log that is left is looked after at the end, as long as others have the database open.
 const CLOSES: u32 = 5;
@@ -63,14 +64,14 @@ impl Pool {
     pub(super) fn open(path: &Path, busy: Duration) -> std::result::Result<Self, String> {
         let shown = path.display();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            crate::sys::create_private_dir_all(parent)
+            sys::create_private_dir_all(parent)
                 .map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
         }
         // The watcher and messages need a path that stays right when the daemon leaves its directory.
         let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
         floor::refuse_two_names(&path)?;
         // SQLite gives log and index the mode of the database. What it is about a file that cannot be made, it says.
-        _ = crate::sys::create_private(&path);
+        _ = sys::create_private(&path);
         let attempt = || {
             let mut db = connect(&path, Access::Create, busy)?;
             prepare(&mut db)?;
@@ -256,7 +257,7 @@ impl Pool {
     }
 
     /// Runs `query` on an idle connection, or a new one.
-    pub(super) fn with<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn with<T>(&self, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let idle = self.idle.lock().pop();
         let (db, keep) = match idle {
             Some(db) => {
@@ -265,7 +266,7 @@ impl Pool {
             }
             None => self.connect_to_read()?,
         };
-        let result = query(&db)?;
+        let result = index::steady(|| query(&db))?;
         if keep && self.ground.is_current(&db) {
             self.idle.lock().push(db);
         }
@@ -346,12 +347,18 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
         Access::ReadOnly | Access::Immutable => OpenFlags::SQLITE_OPEN_READ_ONLY,
     } | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
+    if access != Access::Immutable {
+        index::check_room(path).map_err(classify)?;
+    }
     let uri =
         format!("file:{}{}", escape(path), if access == Access::Immutable { "?immutable=1" } else { "" });
     let db = Connection::open_with_flags(uri, flags).map_err(classify)?;
     db.busy_timeout(busy).map_err(classify)?;
     // synchronous=FULL: a commit is on the disk before close(2) returns 0.
     db.execute_batch("PRAGMA synchronous=FULL;").map_err(classify)?;
+    if let Err(error) = index::keep(path) {
+        tracing::debug!("no room in reserve for the index of {}: {error}", path.display());
+    }
     Ok(db)
 }
 

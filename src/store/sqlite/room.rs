@@ -8,12 +8,16 @@ use std::path::Path;
 
 use rusqlite::{Connection, FileControl, MAIN_DB, Transaction};
 
-use super::log_of;
+use super::{index, log_of, schema};
 use crate::store::{Error, Result, Space};
 use crate::sys;
 
 /// What the log has at least: a delete or rename writes some ten pages.
 const RESERVE: u64 = 128 << 10;
+
+/// Pages of the database that a set leaves free at least. A rename or delete takes one now and then: keys come to be in
+/// other places, and what changed is noted.
+const FREE_PAGES: i64 = 8;
 
 /// With less than this on the disk a write that failed has failed for that.
 const NEXT_TO_NOTHING: u64 = 64 << 10;
@@ -23,8 +27,11 @@ pub(super) fn space(database: &Path) -> Option<Space> {
     sys::disk_space(database.parent()?).ok()
 }
 
-/// Gives the log its reserve, if it has none: it is new, or somebody has cut it.
+/// Gives the log its reserve, if it has none: it is new, or somebody has cut it. Its index is kept, too.
 pub(super) fn reserve(database: &Path) {
+    if let Err(error) = index::keep(database) {
+        tracing::debug!("no room in reserve for the index of {}: {error}", database.display());
+    }
     let log = log_of(database);
     if std::fs::metadata(&log).is_ok_and(|log| log.blocks() * 512 < RESERVE) {
         // SQLite keeps no locks on the log that closing the file would end. Without room there is no reserve.
@@ -35,12 +42,16 @@ pub(super) fn reserve(database: &Path) {
     }
 }
 
-/// Gives each page of the database its place in the file, which else it gets when the log is emptied.
-pub(super) fn allocate(db: &Transaction<'_>, database: &Path) -> Result<()> {
+/// Gives each page of the database its place in the file, which else it gets when the log is emptied; with some to `spare`
+/// for later changes that must not need any.
+pub(super) fn allocate(db: &Transaction<'_>, database: &Path, spare: bool) -> Result<()> {
     let pragma = |name: &str| -> rusqlite::Result<i64> {
         db.prepare_cached(&format!("PRAGMA {name}"))?.query_row([], |row| row.get(0))
     };
     let page = pragma("page_size")?;
+    if spare && pragma("freelist_count")? < FREE_PAGES {
+        schema::make_free_pages(db, 2 * FREE_PAGES * page)?;
+    }
     let mut size = pragma("page_count")?.saturating_mul(page);
     let mut chunk = i32::try_from(page).unwrap_or(i32::MAX);
     // Without a chunk size the hint does nothing.

@@ -177,6 +177,13 @@ pub(super) fn set(db: &Transaction<'_>, key: &Key, text: &Text, expect: Expect) 
     Ok(meta)
 }
 
+/// Makes `bytes` of free pages that the next changes take.
+pub(super) fn make_free_pages(db: &Transaction<'_>, bytes: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO value (id, bytes) VALUES (-1, zeroblob(?1))")?.execute([bytes])?;
+    db.prepare_cached("DELETE FROM value WHERE id = -1")?.execute([])?;
+    Ok(())
+}
+
 pub(super) fn delete(db: &Transaction<'_>, key: &Key, expect: Expect) -> Result<Revision> {
     let (meta, value_id) = find(db, key)?.ok_or(Error::NotFound)?;
     expect.check(Some(meta.revision))?;

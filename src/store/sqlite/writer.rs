@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use super::floor::Link;
 use super::pool::Pool;
-use super::{blocking, leave_thread, room, schema, watcher};
+use super::{blocking, index, leave_thread, room, schema, watcher};
 use crate::store::{Error, Result};
+use crate::sys;
 
 /// More would make one caller wait for the work of too many others.
 const BATCH: usize = 256;
@@ -21,6 +22,8 @@ const BATCH: usize = 256;
 trait Job: Send {
     /// Whether nobody waits for it any more.
     fn given_up(&self) -> bool;
+    /// Whether there is more to be kept after it.
+    fn takes_room(&self) -> bool;
     /// What the database, unlike the key, has against it.
     fn carry_out(&mut self, db: &Transaction<'_>) -> Result<()>;
     /// Tells what it came to. False if the caller is gone: it gave up at its deadline.
@@ -31,11 +34,16 @@ struct Asked<T, F> {
     change: F,
     outcome: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
+    takes_room: bool,
 }
 
 impl<T: Send, F: Fn(&Transaction<'_>) -> Result<T> + Send> Job for Asked<T, F> {
     fn given_up(&self) -> bool {
         self.reply.is_closed()
+    }
+
+    fn takes_room(&self) -> bool {
+        self.takes_room
     }
 
     fn carry_out(&mut self, db: &Transaction<'_>) -> Result<()> {
@@ -76,14 +84,15 @@ impl Writer {
         Self { pool, queue: Mutex::default() }
     }
 
-    /// Queues a change and returns after its commit.
+    /// Queues a change and returns after its commit. What does not take room may use what is kept in reserve.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        takes_room: bool,
         change: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, mut answer) = oneshot::channel();
         let until = Instant::now() + self.pool.busy();
-        let job = Box::new(Asked { change, outcome: None, reply });
+        let job = Box::new(Asked { change, outcome: None, reply, takes_room });
         self.queue.lock().push_back(Queued { job, until });
         leave_thread().await;
         loop {
@@ -142,13 +151,16 @@ impl Writer {
     /// Carries out `jobs` in one transaction; the revisions that they were given. Nothing is changed if it fails.
     fn attempt(&self, db: &mut Link, until: Instant, jobs: &mut Vec<Queued>) -> Result<RangeInclusive<i64>> {
         let transaction = begin(db, until)?;
+        let mended = sys::mapped::mended();
         // Who has given up wants nothing changed behind its back.
         jobs.retain(|queued| !queued.job.given_up());
         let before = schema::revision(&transaction)?;
+        let takes_room = jobs.iter().any(|queued| queued.job.takes_room());
         let carried_out = jobs
             .iter_mut()
             .try_for_each(|queued| queued.job.carry_out(&transaction))
-            .and_then(|()| room::allocate(&transaction, self.pool.path()));
+            .and_then(|()| room::allocate(&transaction, self.pool.path(), takes_room))
+            .and_then(|()| index::unharmed_since(mended));
         let own = before + 1..=schema::revision(&transaction)?;
         self.pool.note_own(own.clone());
         let committed = match carried_out {

@@ -11,7 +11,7 @@ use crate::store::process;
 use crate::suite::{Bench, block_on};
 
 /// The blocks of this disk are smaller than the pages of memory.
-const SMALL_BLOCKS: &str = "
+pub(super) const SMALL_BLOCKS: &str = "
     truncate -s 2M \"$D/image\"; mkfs.ext4 -q -b 1024 -m 0 -O ^has_journal \"$D/image\"; mkdir \"$D/disk\"
     mount -o loop \"$D/image\" \"$D/disk\"; mount --move \"$D/disk\" \"$D\"";
 
@@ -70,7 +70,9 @@ fn deletes_that_are_committed_with_sets_without_room_are_done() {
         let mut deletes = tokio::task::JoinSet::new();
         for number in 0..20 {
             let (set, delete) = (at.clone(), at.clone());
-            sets.spawn(async move { set.try_set(&format!("new{number}"), value(number), Expect::Anything).await });
+            sets.spawn(
+                async move { set.try_set(&format!("new{number}"), value(number), Expect::Anything).await },
+            );
             deletes.spawn(async move { delete.delete(&format!("{number}")).await });
         }
         for result in deletes.join_all().await {
