@@ -26,7 +26,10 @@ pub(super) fn arrange(command: &Command, mut arguments: Vec<OsString>) -> Result
         MOUNT => _ = arguments.remove(at),
         VERSION => arguments[at] = "--version".into(),
         HELP => return help(command, arguments.get(at + 1).map(OsString::as_os_str)),
-        _ if is_mistyped(&word) => return Err(mistyped(command, &word)),
+        // A mistyped option is named first: what follows it may be its value.
+        _ if is_mistyped(&word) && knows_options(command, &arguments[..at]) => {
+            return Err(mistyped(command, &word));
+        }
         _ => {}
     }
     Ok(arguments)
@@ -46,9 +49,23 @@ fn first_word(command: &Command, arguments: &[OsString]) -> Option<usize> {
     None
 }
 
+/// Whether all options in `arguments` are some command's.
+fn knows_options(command: &Command, arguments: &[OsString]) -> bool {
+    let is_known = |name: &str| all(command).any(|arg| arg.get_long() == Some(name));
+    let texts = arguments.iter().map(|argument| argument.to_string_lossy());
+    texts
+        .filter_map(|text| Some(text.strip_prefix("--")?.split('=').next()?.to_owned()))
+        .all(|name| is_known(&name))
+}
+
+/// The arguments of all commands.
+fn all(command: &Command) -> impl Iterator<Item = &clap::Arg> {
+    command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments())
+}
+
 /// Whether the word after `flag` is its value, whichever command it is of.
 fn wants_value(command: &Command, flag: &str) -> bool {
-    let mut all = command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments());
+    let mut all = all(command);
     match flag.strip_prefix('-') {
         Some(long) => all.any(|arg| arg.get_long() == Some(long) && arg.get_action().takes_values()),
         None => all.any(|arg| arg.get_action().takes_values() && arg.get_short() == flag.chars().next_back()),

@@ -86,6 +86,7 @@ fn a_wrong_option_or_word_is_named_with_what_may_be_meant() {
         &TempDir::new().unwrap(),
         &[
             (&["--read-onyl", "/x"], "there is no option --read-onyl; the nearest is --read-only"),
+            (&["--read-onyl", "x"], "there is no option --read-onyl; the nearest is --read-only"),
             (&["-read-only", "/x"], "there is no option -read-only; the nearest is --read-only"),
             (&["-o", "ro,allow_othr", "/x"], "there is no option -o allow_othr; the nearest is allow_other"),
             (&["-o", "frobnicate", "/x"], "there is no option -o frobnicate (kvfs --help lists them)"),
