@@ -129,7 +129,8 @@ fn the_directory_is_made_and_the_embedded_store_is_the_default() {
     let database = home.path().join("data/kvfs/kv.db");
     let says = |new: &str| {
         let (database, dir) = (database.display(), dir.display());
-        format!("kvfs: {database}{new} is mounted on {dir}; end it with: umount {dir}\n")
+        let why = "refusals are explained by: kvfs why";
+        format!("kvfs: {database}{new} is mounted on {dir}; end it with: umount {dir}; {why}\n")
     };
     assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
     assert_eq!(String::from_utf8(out.stderr).unwrap(), says(" (new)"));

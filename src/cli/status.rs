@@ -133,6 +133,9 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
             let kept = mount["rejected_in"].as_str().unwrap_or_default();
             line(out, "rejected", &format!("texts {}, kept in {kept}", mount["rejected"]))?;
         }
+        if !mount["last_error"].is_null() {
+            line(out, "refusals", "kvfs why tells the last ones, each with its reason")?;
+        }
         for place in mount["bound"].as_array().into_iter().flatten() {
             let text = |name: &str| place[name].as_str().unwrap_or_default();
             line(out, "bound", &format!("{} of it at {}", text("of"), text("path")))?;

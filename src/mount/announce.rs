@@ -36,6 +36,7 @@ impl fmt::Display for Announcement {
         let (what, mountpoint) = (&self.what, self.mountpoint.display());
         let new = if self.is_new { " (new)" } else { "" };
         let umount = if sys::owner().0 == 0 { "umount" } else { "fusermount3 -u" };
-        write!(f, "{what}{new} is mounted on {mountpoint}; end it with: {umount} {mountpoint}")
+        let end = format!("end it with: {umount} {mountpoint}");
+        write!(f, "{what}{new} is mounted on {mountpoint}; {end}; refusals are explained by: kvfs why")
     }
 }

@@ -185,5 +185,6 @@ fn texts_that_were_rejected_are_counted() {
     wait_for(PATIENCE, || status(&mount.home, &mount.dir)["rejected"] == 1);
     let kept = mount.home.path().join("state/kvfs/rejected");
     let line = format!("  rejected    texts 1, kept in {}", kept.display());
-    assert!(table(&mount.home, &mount.dir).contains(&line));
+    let told = table(&mount.home, &mount.dir);
+    assert!(told.contains(&line) && told.contains("  refusals    kvfs why tells the last ones"), "{told}");
 }
