@@ -157,7 +157,13 @@ impl Fs {
         draft: DraftId,
         access: Access,
     ) -> FsResult<Plan> {
-        if state.drafts.get(&draft).is_some_and(|draft| draft.purpose == Purpose::Key) {
+        let new = state.drafts.get(&draft).filter(|draft| draft.purpose == Purpose::Key);
+        let is_removed = state.inode(ino)?.unlinked;
+        if new.is_some_and(|draft| is_removed && draft.handles == 0) {
+            // The end of who wrote it took it away after it was looked up, and what is written now must not go nowhere.
+            return Err(FsError::Superseded);
+        }
+        if new.is_some() {
             self.check_outage(access, true)?;
         }
         Ok(Plan::Done(self.join(state, caller, ino, draft, access)))

@@ -46,11 +46,19 @@ pub struct Refusal {
 pub(super) struct Refusals(VecDeque<Refusal>);
 
 impl Refusals {
-    /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one.
+    /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one, of the time
+    /// when a program was told of it last.
     fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
         let reason: String = reason.chars().take(REASON).collect();
         let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
-        let told = self.0.iter().rposition(told).and_then(|position| self.0.remove(position));
+        let position = self.0.iter().rposition(told);
+        if kept.is_some()
+            && let Some(told) = position.and_then(|position| self.0.get_mut(position))
+        {
+            told.kept = kept;
+            return;
+        }
+        let told = position.and_then(|position| self.0.remove(position));
         if self.0.len() == MOST {
             self.0.pop_front();
         }
@@ -150,6 +158,8 @@ mod tests {
         let all: Vec<_> =
             refusals.0.iter().map(|one| (one.name.as_str(), one.error.is_some(), one.kept.clone())).collect();
         assert_eq!(all, [("k", true, kept(0)), ("other", true, None), ("k", true, kept(1))]);
+        refusals.add("late", None, "why", kept(2));
+        assert_eq!(refusals.0.back().map(|one| one.name.as_str()), Some("late"));
         for number in 0..2 * MOST {
             refusals.add(&number.to_string(), None, &"é".repeat(2 * REASON), None);
         }

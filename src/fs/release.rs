@@ -220,3 +220,29 @@ impl Fs {
         self.set_aside(&name, &text, &why, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Access, Caller, ROOT};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_to_a_file_that_goes_with_its_last_close_does_not_go_with_it() {
+        let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+        for thread in [0, 1] {
+            let caller = Caller { thread, uid: 0, gid: 0 };
+            let access = Access { write: true, append: false, truncate: true };
+            let (_, refused) = fs.create(caller, (ROOT, "k"), 0o644, access, false).unwrap();
+            let refusal = fs.write(refused.fh, 0, &[b'1'; 10_001]);
+            assert!(matches!(refusal, Err(FsError::TooLarge { .. })));
+            assert!(fs.clone().flush(caller, refused.fh, 0).await.is_err());
+            // The kernel tells of the end of the handle while the next one opens the file.
+            let found = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
+            fs.clone().release(refused.fh).await;
+            assert_eq!(fs.clone().open(caller, found.ino, access).await, Err(FsError::Superseded));
+            assert_eq!(fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr, None);
+        }
+    }
+}
