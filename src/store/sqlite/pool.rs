@@ -158,6 +158,11 @@ impl Pool {
         self.own.lock().missed.take()
     }
 
+    /// Forgets which revisions are of this process.
+    pub(super) fn forget_own(&self) {
+        *self.own.lock() = Own::default();
+    }
+
     /// Whether a revision is of this process; forgets those before it.
     pub(super) fn is_own(&self, revision: i64) -> bool {
         let mut own = self.own.lock();

@@ -222,6 +222,11 @@ pub(super) fn rename_all(db: &Transaction<'_>, renames: &[Rename]) -> Result<Vec
         .collect()
 }
 
+/// What SQLite counts up where it puts another database in the place of one (`.restore`).
+pub(super) fn generation(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "schema_version", |row| row.get(0))
+}
+
 /// What others changed after revision `seen`, and the last revision looked at.
 pub(super) fn changes_since(
     db: &Connection,
@@ -229,8 +234,9 @@ pub(super) fn changes_since(
     is_own: impl Fn(i64) -> bool,
 ) -> rusqlite::Result<(Vec<Change>, i64)> {
     let oldest: Option<i64> = db.query_row("SELECT min(revision) FROM change", [], |row| row.get(0))?;
-    if oldest.is_some_and(|oldest| oldest > seen + 1) {
-        return Ok((vec![Change::Everything], revision(db)?));
+    let last = revision(db)?;
+    if oldest.is_some_and(|oldest| oldest > seen + 1) || last < seen {
+        return Ok((vec![Change::Everything], last));
     }
     let mut statement = db.prepare_cached(
         "SELECT change.revision, change.key, id, entry.revision, size, created, modified

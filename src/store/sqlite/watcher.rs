@@ -61,20 +61,19 @@ fn watch(path: &Path) -> std::io::Result<Inotify> {
 fn run(
     pool: &Weak<Pool>,
     db: Link,
-    mut seen: i64,
+    mut seen: Seen,
     mut files: Option<Inotify>,
     tick: Duration,
     feed: &UnboundedSender<Change>,
 ) {
-    let (mut db, mut version) = (Some(db), None);
+    let mut db = Some(db);
     while !feed.is_closed() {
         wait(files.as_mut(), tick);
         let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closing()) else { return };
         let told = match &db {
-            Some(db) => news(&pool, db, &mut version, &mut seen),
-            None => begin_anew(&pool).map(|(new, revision)| {
-                // Versions of different connections cannot be compared.
-                (db, version, seen) = (Some(new), None, revision);
+            Some(db) => news(&pool, db, &mut seen),
+            None => begin_anew(&pool).map(|(new, as_it_is)| {
+                (db, seen) = (Some(new), as_it_is);
                 vec![Change::Everything]
             }),
         };
@@ -98,11 +97,19 @@ fn run(
     }
 }
 
-/// A connection to the database as it is now, and its last revision.
-fn begin_anew(pool: &Pool) -> Result<(Link, i64)> {
+/// What the watcher has seen of the database.
+struct Seen {
+    /// By a connection's own count.
+    version: Option<i64>,
+    generation: i64,
+    revision: i64,
+}
+
+/// A connection to the database as it is now.
+fn begin_anew(pool: &Pool) -> Result<(Link, Seen)> {
     let db = pool.connect()?;
-    let revision = schema::revision(&db)?;
-    Ok((db, revision))
+    let seen = Seen { version: None, generation: schema::generation(&db)?, revision: schema::revision(&db)? };
+    Ok((db, seen))
 }
 
 /// Waits until something happened to the files, or for `tick`.
@@ -115,17 +122,26 @@ fn wait(files: Option<&mut Inotify>, tick: Duration) {
     }
 }
 
-fn news(pool: &Pool, db: &Link, version: &mut Option<i64>, seen: &mut i64) -> Result<Vec<Change>> {
+fn news(pool: &Pool, db: &Link, seen: &mut Seen) -> Result<Vec<Change>> {
     pool.check(db)?;
     let now: i64 = db.pragma_query_value(None, "data_version", |row| row.get(0))?;
     if let Some(missed) = pool.take_missed() {
-        (*version, *seen) = (None, (*seen).min(missed - 1));
+        (seen.version, seen.revision) = (None, seen.revision.min(missed - 1));
     }
-    if version.replace(now) == Some(now) {
+    if seen.version.replace(now) == Some(now) {
         return Ok(Vec::new());
     }
-    let (changes, last) = schema::changes_since(db, *seen, |revision| pool.is_own(revision))?;
-    *seen = last;
+    let generation = std::mem::replace(&mut seen.generation, schema::generation(db)?);
+    let (changes, last) = if generation == seen.generation {
+        schema::changes_since(db, seen.revision, |revision| pool.is_own(revision))?
+    } else {
+        (vec![Change::Everything], schema::revision(db)?)
+    };
+    if changes == [Change::Everything] {
+        // In another database the same numbers are those of other changes.
+        pool.forget_own();
+    }
+    seen.revision = last;
     Ok(changes)
 }
 
@@ -142,8 +158,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let pool = Pool::open(&home.path().join("kv.db"), TICK).unwrap();
         let (mut writer, db) = (pool.connect().unwrap(), pool.connect().unwrap());
-        let (mut version, mut seen) = (None, 0);
-        let mut told = || news(&pool, &db, &mut version, &mut seen).unwrap().len();
+        let generation = schema::generation(&db).unwrap();
+        let mut seen = Seen { version: None, generation, revision: 0 };
+        let mut told = || news(&pool, &db, &mut seen).unwrap().len();
         for revision in 1..=3 {
             let transaction = writer.transaction().unwrap();
             schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything).unwrap();

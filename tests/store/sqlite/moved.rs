@@ -277,3 +277,66 @@ fn files_are_for_their_owner_only_and_one_that_is_there_keeps_its_mode() {
     block_on(at.set("k", "1"));
     assert_eq!(modes(&empty), [0o664; 3]);
 }
+
+/// Runs sqlite3(1) on a database; false if there is none.
+fn sqlite3(path: &Path, command: &str) -> bool {
+    let Ok(out) = std::process::Command::new("sqlite3").arg(path).arg(command).output() else { return false };
+    assert!(
+        out.status.success() && out.stderr.is_empty(),
+        "{command}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    true
+}
+
+#[test]
+fn a_database_that_is_restored_in_place_is_told_of_whatever_its_revisions_are() {
+    for changes_after in [0, 1, 2, 3, 4, 10] {
+        let (_home, path, at) = home();
+        let elsewhere = open(&path);
+        let backup = path.with_file_name("backup.db");
+        if !sqlite3(&path, &format!(".backup {}", backup.display())) {
+            return;
+        }
+        let mut feed = elsewhere.0.changes().unwrap();
+        block_on(async {
+            for number in 0..4 {
+                at.set("k", format!("\"new {number}\"")).await;
+            }
+            for _ in 0..4 {
+                feed.recv().await.unwrap();
+            }
+        });
+        assert!(sqlite3(&path, &format!(".restore {}", backup.display())));
+        block_on(async {
+            for number in 0..changes_after {
+                at.set("other", format!("\"restored {number}\"")).await;
+            }
+            while feed.recv().await.unwrap() != kvfs::store::Change::Everything {}
+            assert_eq!(elsewhere.text("k").await, b"1", "{changes_after}");
+            // From now on as ever.
+            at.set("last", "1").await;
+            loop {
+                match feed.recv().await.unwrap() {
+                    kvfs::store::Change::Set(key, _) if key == Key::from("last") => break,
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_backup_made_while_it_is_in_use_is_complete() {
+    let (_home, path, at) = home();
+    let [copy, vacuum] = ["copy.db", "vacuum.db"].map(|name| path.with_file_name(name));
+    if !sqlite3(&path, &format!(".backup {}", copy.display())) {
+        return;
+    }
+    assert!(sqlite3(&path, &format!("VACUUM INTO '{}'", vacuum.display())));
+    block_on(async {
+        for backup in [copy, vacuum] {
+            assert_eq!(open(&backup).list().await, at.list().await);
+        }
+    });
+}
