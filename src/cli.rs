@@ -109,8 +109,14 @@ enum Command {
         daemon: u32,
         /// Where it has mounted
         mountpoint: PathBuf,
-        /// The mount's id, if it has to be found by its place
-        mount: Option<u64>,
+        /// The mount's id
+        mount: u64,
+        /// Find the mount by its id
+        #[arg(long)]
+        by_id: bool,
+        /// Unmount it as well
+        #[arg(long)]
+        unmount: bool,
     },
 }
 
@@ -188,13 +194,15 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
-        Some(Command::Guard { daemon, mountpoint, mount }) => guard::watch(daemon, &mountpoint, mount)
-            .map_err(|error| {
-                let shown = mountpoint.display();
+        Some(Command::Guard { daemon, mountpoint, mount, by_id, unmount }) => {
+            let watched = guard::Watched { daemon, mountpoint, mount, by_id, unmount };
+            guard::watch(&watched).map_err(|error| {
+                let shown = watched.mountpoint.display();
                 Failure::Other(format!(
                     "cannot end the mount of a killed kvfs ({error}); try `umount -f {shown}`"
                 ))
-            }),
+            })
+        }
         None => cli.mount.settings().and_then(|settings| crate::mount::start(&settings)),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 
 use crate::failure::Failure;
+use crate::logging;
 use crate::store::{self, Entry, Error, Expect, Key, Location, Store, Text, json};
 
 /// What to copy and how.
@@ -30,7 +31,7 @@ pub struct Settings {
 
 /// Copies, and says on standard output what became of what. An error if any key was not copied.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
-    crate::logging::to_stderr("warn");
+    logging::to_stderr("warn", "");
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -217,5 +218,5 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 
 fn say(line: &str) {
     // A reader that has gone away stops nothing.
-    _ = writeln!(std::io::stdout(), "{line}");
+    _ = writeln!(std::io::stdout(), "{}", logging::shown(line));
 }

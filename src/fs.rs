@@ -201,6 +201,11 @@ impl Fs {
         &self.cache
     }
 
+    /// Whether every change is refused.
+    pub const fn is_read_only(&self) -> bool {
+        self.settings.read_only
+    }
+
     fn writable(&self) -> FsResult<()> {
         if self.settings.read_only { Err(FsError::ReadOnly) } else { Ok(()) }
     }

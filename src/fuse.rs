@@ -52,6 +52,8 @@ pub struct Settings {
     pub read_only: bool,
     /// Let other users in, within the permission bits.
     pub allow_other: bool,
+    /// Let root in, within the permission bits.
+    pub allow_root: bool,
 }
 
 /// Resolves when the mount has ended; with an error if that was before it answered.
@@ -83,7 +85,11 @@ pub fn mount(
         MountOption::NoAtime,
         if settings.read_only { MountOption::RO } else { MountOption::RW },
     ];
-    config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = match settings {
+        Settings { allow_other: true, .. } => SessionACL::All,
+        Settings { allow_root: true, .. } => SessionACL::RootAndOwner,
+        _ => SessionACL::Owner,
+    };
     let (end, ended) = oneshot::channel();
     let adapter = Adapter {
         fs: fs.clone(),

@@ -10,6 +10,7 @@ pub mod herald;
 pub mod mounts;
 mod owner;
 mod point;
+mod remount;
 pub mod survey;
 mod threads;
 mod turn;
@@ -31,7 +32,7 @@ use crate::cache::{self, Cache};
 use crate::failure::Failure;
 use crate::fs::{self, Fs};
 use crate::fuse::{self, Messages};
-use crate::logging;
+use crate::logging::{self, LIFE};
 use crate::signals::Signals;
 use crate::store::{self, Counters, Key, Location, Store};
 
@@ -54,6 +55,10 @@ pub struct Settings {
     pub quiet: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
+    /// Change what is mounted there already, between reading only and not.
+    pub remount: bool,
+    /// Should this process be killed, unmount.
+    pub auto_unmount: bool,
     /// Have changes made elsewhere told by inotify.
     pub notify: bool,
     /// Deadline of a store call.
@@ -75,12 +80,30 @@ pub fn is_background() -> bool {
     background::role() == Role::Child
 }
 
+/// What log lines are about.
+fn about(settings: &Settings) -> String {
+    let mountpoint =
+        std::path::absolute(&settings.mountpoint).unwrap_or_else(|_| settings.mountpoint.clone());
+    format!("{} ({})", mountpoint.display(), settings.location)
+}
+
+/// Options are no secrets: everybody sees the arguments of a process.
+fn tell_of_start() {
+    let (version, id) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    tracing::info!(target: LIFE, "mounted by kvfs {version}, process {id}: kvfs {}", arguments.join(" "));
+}
+
 /// Mounts, in the background unless asked otherwise. Returns when the mount answers (background) or ends.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
+    if settings.remount {
+        return remount::change(settings);
+    }
     let announcement = Announcement::prepare(settings);
     let announce = || announcement.iter().for_each(Announcement::make);
     if settings.foreground {
-        crate::logging::to_stderr(settings.log_level);
+        logging::to_stderr(settings.log_level, &about(settings));
         return run(settings, || {
             announce();
             Ok(())
@@ -89,7 +112,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     match background::role() {
         Role::Parent => background::spawn().inspect(|()| announce()),
         Role::Child => {
-            crate::logging::to_stderr(settings.log_level);
+            logging::to_stderr(settings.log_level, &about(settings));
             run(settings, || background::ready(&settings.log_file))
         }
     }
@@ -137,12 +160,13 @@ fn mount(
         runtime.spawn(fs.clone().follow_changes(feed));
     }
     runtime.spawn(fs.clone().tend());
-    runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone()));
+    runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
     if let Some(why) = why {
         logging::tell(&format!("{why}: mounted read-only"));
     }
     ready().inspect_err(|_| _ = mounted.unmount())?;
-    mounted.start_guard(root);
+    tell_of_start();
+    mounted.start_guard(root, settings.auto_unmount);
     if settings.notify {
         herald::start(fs.clone(), mountpoint, root.device);
         runtime.spawn(fs.clone().keep_looking());
@@ -200,6 +224,7 @@ fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, asid
             "messages": messages.snapshot(),
             "calls": counters.snapshot(),
             "rejected": fs.rejected(),
+            "read_only": fs.is_read_only(),
             "rejected_in": aside.to_string_lossy(),
             "last_error": last_error.map(|last| last.to_string()),
         })

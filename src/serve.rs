@@ -52,7 +52,7 @@ pub struct Settings {
 
 /// Serves until SIGTERM, SIGINT or SIGHUP.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
-    logging::to_stderr(settings.log_level);
+    logging::to_stderr(settings.log_level, "");
     if matches!(settings.keys, KeySource::NoAuth) && !settings.listen.ip().is_loopback() {
         return Err(Failure::Usage(format!(
             "--no-auth opens all keys to everybody who reaches {}; listen on 127.0.0.1, or use API keys",

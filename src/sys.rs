@@ -225,15 +225,41 @@ pub fn new_session() {
     _ = unsafe { libc::setsid() };
 }
 
-/// Makes `null` standard input and output, and `log` standard error.
-pub fn redirect_standard_streams(null: &File, log: &File) -> io::Result<()> {
-    for (from, to) in [(null, 0), (null, 1), (log, 2)] {
+/// Makes `null` standard input and output, and standard error as well where it is not a log.
+pub fn redirect_standard_streams(null: &File, with_error: bool) -> io::Result<()> {
+    redirect(null, if with_error { &[0, 1, 2] } else { &[0, 1] })
+}
+
+/// Makes `log` standard error.
+pub fn redirect_standard_error(log: &File) -> io::Result<()> {
+    redirect(log, &[2])
+}
+
+fn redirect(from: &File, all: &[libc::c_int]) -> io::Result<()> {
+    for to in all {
         // SAFETY: both descriptors are open; what `to` was is closed, and nothing in this process relies on it.
-        if unsafe { libc::dup2(from.as_raw_fd(), to) } < 0 {
+        if unsafe { libc::dup2(from.as_raw_fd(), *to) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(())
+}
+
+/// Opens the file at `path`, made if it is not there, so that every write goes to its end. No link is followed, and nobody is
+/// waited for.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Has the mount at `path`, which has the flags of ours, refuse changes or let them through again.
+pub fn remount(path: &Path, read_only: bool) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME;
+    let flags = if read_only { flags | libc::MS_RDONLY } else { flags };
+    let nothing = std::ptr::null();
+    // SAFETY: `path` is a NUL-terminated string that outlives the call; the others may be null for a remount.
+    done(unsafe { libc::mount(nothing, path.as_ptr(), nothing, flags, nothing.cast()) })
 }
 
 /// The extended attribute `name` of `path`.

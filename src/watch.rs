@@ -149,6 +149,6 @@ fn follow(mountpoint: &Path, mut cursor: String, command: Option<String>) -> End
 
 fn print(line: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
+    writeln!(out, "{}", logging::shown_json(&line.to_string()))?;
     out.flush()
 }

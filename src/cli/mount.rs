@@ -69,6 +69,18 @@ pub(super) struct Mount {
     /// Let other users in, within the permission bits
     #[arg(long, env = "KVFS_ALLOW_OTHER")]
     allow_other: bool,
+    /// Let root in, within the permission bits
+    #[arg(long, env = "KVFS_ALLOW_ROOT")]
+    allow_root: bool,
+    /// Unmount when the daemon is killed; else every access fails then, until the next start on the same place
+    #[arg(long, env = "KVFS_AUTO_UNMOUNT")]
+    auto_unmount: bool,
+    /// What the mount table calls the store
+    #[arg(long, env = "KVFS_FSNAME", value_name = "NAME")]
+    fsname: Option<String>,
+    /// Have a mount that is there refuse changes (with --read-only), or let them through again
+    #[arg(long, hide = true)]
+    remount: bool,
     /// Owner of the files, by number or name
     #[arg(long, env = "KVFS_UID", value_name = "USER", value_parser = units::user)]
     uid: Option<u32>,
@@ -109,7 +121,11 @@ impl Valid {
 
 impl Mount {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
-        let (location, mountpoint) = places::of_mount(&self.places, self.store.as_deref())?;
+        let (location, mountpoint) = match self.places.last().filter(|_| self.remount) {
+            // The other word is what the mount table calls the store.
+            Some(place) => (Location::Memory, place.into()),
+            None => places::of_mount(&self.places, self.store.as_deref())?,
+        };
         let state = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
@@ -118,16 +134,19 @@ impl Mount {
         let names = self.names(&location).map_err(Failure::Usage)?;
         Ok(Settings {
             fuse: fuse::Settings {
-                source: location.to_string(),
+                source: self.fsname.clone().unwrap_or_else(|| location.to_string()),
                 // The kernel would not let the herald in.
                 read_only: self.read_only && !self.notify,
                 allow_other: self.allow_other,
+                allow_root: self.allow_root,
             },
             location,
             mountpoint,
             foreground: self.foreground,
             quiet: self.quiet,
             nonempty: self.nonempty,
+            remount: self.remount,
+            auto_unmount: self.auto_unmount,
             notify: self.notify,
             timeout: self.timeout,
             cache: cache::Settings {

@@ -1,13 +1,16 @@
 //! `-o a,b=c`, as mount(8) and fstab pass options: each becomes the flag of the same name.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use clap::CommandFactory;
 
 use super::refusal;
 
-/// Options for mount(8) itself, or that hold anyway.
-const IGNORED: [&str; 20] = [
+/// Options for mount(8) itself, or that hold anyway: what is closed is durable, there are no links, access times are not kept;
+/// and what a remount finds in the mount table.
+const IGNORED: [&str; 42] = [
     "rw",
     "defaults",
     "auto",
@@ -15,6 +18,8 @@ const IGNORED: [&str; 20] = [
     "user",
     "nouser",
     "users",
+    "owner",
+    "group",
     "_netdev",
     "nofail",
     "dev",
@@ -24,10 +29,30 @@ const IGNORED: [&str; 20] = [
     "exec",
     "noexec",
     "async",
+    "sync",
+    "dirsync",
     "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
     "noatime",
     "atime",
+    "nodiratime",
+    "diratime",
+    "symfollow",
+    "nosymfollow",
+    "iversion",
+    "noiversion",
+    "silent",
+    "loud",
+    "mand",
+    "nomand",
     "default_permissions",
+    "user_id",
+    "group_id",
+    "max_read",
 ];
 
 /// Replaces every `-o LIST` in `arguments` by flags of `C`.
@@ -37,7 +62,7 @@ pub(super) fn expand<C: CommandFactory>(
     let command = C::command();
     let known: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
     let mut expanded = Vec::new();
-    let mut arguments = arguments;
+    let mut arguments = of_helper(arguments.collect())?.into_iter();
     while let Some(argument) = arguments.next() {
         let text = argument.to_str().unwrap_or_default();
         let list = match text.strip_prefix("-o") {
@@ -56,10 +81,41 @@ pub(super) fn expand<C: CommandFactory>(
     Ok(expanded)
 }
 
+/// What mount(8) says to its helper for the type, `mount.kvfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]`, as
+/// kvfs takes it.
+fn of_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    if !name.as_bytes().starts_with(b"mount.") {
+        return Ok(arguments);
+    }
+    let mut taken = Vec::new();
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_bytes() {
+            b"-t" | b"-N" => _ = rest.next(),
+            b"-o" => taken.extend([Some(argument), rest.next()].into_iter().flatten()),
+            [b'-', letters @ ..] if letters.contains(&b'f') => {
+                return Err("mount -f (fake) cannot be done by kvfs; leave it away".into());
+            }
+            // Sloppy, without mtab, verbose.
+            [b'-', letters @ ..] if letters.iter().all(|letter| b"snv".contains(letter)) => {}
+            _ => taken.push(argument),
+        }
+    }
+    Ok(taken)
+}
+
 fn flag(option: &str, known: &[&str]) -> Result<Option<String>, String> {
     let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-    if IGNORED.contains(&name) || name.starts_with("x-") || name == "comment" {
+    let is_comment = ["x-", "X-"].iter().any(|prefix| name.starts_with(prefix)) || name == "comment";
+    if IGNORED.contains(&name) || is_comment {
         return Ok(None);
+    }
+    if name == "subtype" {
+        let why = format!(
+            "-o {option}: the mount table calls every mount of kvfs fuse.kvfs; leave the option away"
+        );
+        return if value == Some("kvfs") { Ok(None) } else { Err(why) };
     }
     let name = if name == "ro" { "read-only".to_owned() } else { name.replace('_', "-") };
     if !known.contains(&name.as_str()) {
@@ -96,6 +152,21 @@ mod tests {
         assert_eq!(all, ["kvfs", "none", "/mnt", "--max-age=5s", "--read-only"]);
         let flags = Flags::parse_from(["kvfs", "--max-age=5s", "--read-only"]);
         assert!(flags.read_only && flags.max_age.is_some());
+    }
+
+    #[test]
+    fn the_words_of_fstab_are_taken() {
+        let words = "sync,dirsync,nodiratime,lazytime,strictatime,nosymfollow,X-mount.mkdir,subtype=kvfs";
+        assert_eq!(expanded(&["kvfs", "/mnt", "-o", words]).unwrap(), ["kvfs", "/mnt"]);
+        assert!(expanded(&["kvfs", "-o", "subtype=other"]).unwrap_err().contains("fuse.kvfs"));
+    }
+
+    #[test]
+    fn what_mount_8_says_to_a_helper_is_understood() {
+        let said =
+            ["/sbin/mount.kvfs", "memory:", "/mnt", "-sv", "-N", "/ns", "-o", "rw,max_age=5s", "-t", "kvfs"];
+        assert_eq!(expanded(&said).unwrap(), ["/sbin/mount.kvfs", "memory:", "/mnt", "--max-age=5s"]);
+        assert!(expanded(&["mount.kvfs", "memory:", "/mnt", "-f"]).unwrap_err().contains("fake"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::logging::{shown, shown_json};
 use crate::mount::survey::{self, Seen, State};
 
 #[derive(Args)]
@@ -28,9 +29,10 @@ impl Status {
         let found = find(self.mountpoint.as_deref())?;
         let mut out = std::io::stdout().lock();
         let printed = if self.check {
-            writeln!(out, "kvfs: {}", check(&found)?)
+            writeln!(out, "kvfs: {}", shown(&check(&found)?))
         } else if self.json {
-            writeln!(out, "{}", found.iter().map(document).collect::<Value>())
+            let all: Value = found.iter().map(document).collect();
+            writeln!(out, "{}", shown_json(&all.to_string()))
         } else {
             table(&mut out, &found)
         };
@@ -110,7 +112,7 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
         return writeln!(out, "nothing of kvfs is mounted");
     }
     for mount in found.iter().map(document) {
-        writeln!(out, "{}", mount["mountpoint"].as_str().unwrap_or_default())?;
+        writeln!(out, "{}", shown(mount["mountpoint"].as_str().unwrap_or_default()))?;
         line(out, "state", &state(&mount))?;
         for (name, value) in
             mount.as_object().into_iter().flatten().filter(|(name, _)| !APART.contains(&name.as_str()))
@@ -145,7 +147,7 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
 }
 
 fn line(out: &mut impl Write, name: &str, text: &str) -> std::io::Result<()> {
-    writeln!(out, "  {name:<11} {text}")
+    writeln!(out, "  {name:<11} {}", shown(text))
 }
 
 /// How the mount is, and for how long.

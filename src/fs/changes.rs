@@ -46,6 +46,15 @@ impl Fs {
         self.settle(notices).await;
     }
 
+    /// Forgets what is remembered of the store, so that it is asked for anew.
+    pub async fn ask_anew(self: Arc<Self>) {
+        let told = self.cache.is_pushed();
+        self.take_in_told(vec![Change::Everything]).await;
+        if !told {
+            self.take_in_told(vec![Change::Paused]).await;
+        }
+    }
+
     async fn take_in_told(self: &Arc<Self>, changes: Vec<Change>) {
         let keys = self.cache.last_keys().map(|answer| answer.value);
         let [paused, resumed, missed] =

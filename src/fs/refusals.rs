@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::inodes::{Body, Ino, ROOT};
 use super::names::{Decoded, base, is_inside};
 use super::{Fs, FsError, FsResult};
+use crate::logging;
 
 /// How many are remembered.
 const MOST: usize = 100;
@@ -49,7 +50,7 @@ impl Refusals {
     /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one, of the time
     /// when a program was told of it last.
     fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
-        let reason: String = reason.chars().take(REASON).collect();
+        let reason: String = logging::shown(reason).chars().take(REASON).collect();
         let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
         let position = self.0.iter().rposition(told);
         if kept.is_some()

@@ -2,17 +2,16 @@
 //! the parent waits until the mount answers.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
-use crate::sys;
+use crate::{logging, sys};
 
 /// Tells the second process what it is.
 const VARIABLE: &str = "_KVFS_BACKGROUND";
 const READY: &str = "ready";
-/// A log file over this size is started anew.
-const LOG_LIMIT: u64 = 10 << 20;
 
 /// Which of the two processes this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +29,8 @@ pub(super) fn spawn() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Other(format!("cannot start in the background: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
+        // mount(8) calls it by another name.
+        .arg0(std::env::args_os().next().unwrap_or_else(|| "kvfs".into()))
         .args(std::env::args_os().skip(1))
         .env(VARIABLE, "1")
         .stdin(Stdio::null())
@@ -60,21 +61,12 @@ pub(super) fn ready(log_file: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Other(format!("cannot go to the background: {error}"));
     sys::new_session();
     std::env::set_current_dir("/").map_err(failed)?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
+    let logged = logging::to_file(log_file);
+    if let Err(error) = &logged {
+        logging::tell(&format!("nothing is logged, for {} cannot be used: {error}", log_file.display()));
+    }
     println!("{READY}");
     std::io::stdout().flush().map_err(failed)?;
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
-    let log = open_log(log_file).or_else(|_| null.try_clone()).map_err(failed)?;
-    sys::redirect_standard_streams(&null, &log).map_err(failed)
-}
-
-fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    if let Some(parent) = path.parent() {
-        sys::create_private_dir_all(parent)?;
-    }
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.len() > LOG_LIMIT {
-        file.set_len(0)?;
-    }
-    Ok(file)
+    sys::redirect_standard_streams(&null, logged.is_err()).map_err(failed)
 }

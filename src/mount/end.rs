@@ -14,7 +14,8 @@ use super::{GRACE, point};
 use crate::failure::Failure;
 use crate::fs::Fs;
 use crate::fuse::Ended;
-use crate::signals::Signals;
+use crate::logging::{self, LIFE};
+use crate::signals::{Asked, Signals, has_terminal};
 use crate::sys::{self, MountOf};
 
 /// A mount, for those who end it.
@@ -63,8 +64,8 @@ impl Mounted {
     }
 
     /// Has the connection ended should this process be killed. Called by the main thread.
-    pub(super) fn start_guard(&self, root: Root) {
-        self.guard.start(&self.path, root.mount);
+    pub(super) fn start_guard(&self, root: Root, unmounts: bool) {
+        self.guard.start(&self.path, root.mount, unmounts);
     }
 
     /// Unmounts, whoever still has files open there.
@@ -84,6 +85,7 @@ impl Mounted {
         // An error means that the session is gone with its sender.
         _ = runtime.block_on(ended);
         self.guard.dismiss();
+        tracing::info!(target: LIFE, "unmounted");
         let count = self.finish(runtime.handle());
         if count == 0 { Ok(()) } else { Err(Failure::SetAside(count, aside)) }
     }
@@ -95,9 +97,16 @@ impl Mounted {
         aside
     }
 
-    /// SIGTERM, SIGINT and SIGHUP publish what can be published and unmount; a second one ends at once.
-    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle) {
-        signals.first().await;
+    /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; where a
+    /// person has seen the mount (`in_front`) and the terminal is gone, it asks for the end as well.
+    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle, in_front: bool) {
+        let seen = in_front && has_terminal();
+        while signals.next().await == Asked::Refresh && (!seen || has_terminal()) {
+            logging::reopen();
+            tracing::info!(target: LIFE, "SIGHUP: everything is asked for anew");
+            handle.spawn(self.fs.clone().ask_anew());
+        }
+        tracing::info!(target: LIFE, "a signal asks for the end");
         // The disk may hang: the thread that hears signals does not wait for it.
         let (mounted, publishing) = (self.clone(), handle.clone());
         let unmounted = self.hand.do_next(move || {

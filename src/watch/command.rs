@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::Change;
+use crate::logging;
 
 /// The commands that are still to be run.
 pub(super) struct Commands {
@@ -80,7 +81,9 @@ fn run(command: &str, mountpoint: &Path, change: &Change) {
     let shown = change.key.as_deref().unwrap_or_default();
     match shell.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => eprintln!("kvfs: the command for {} {shown:?} failed: {status}", change.event),
-        Err(error) => eprintln!("kvfs: cannot run the command for {} {shown:?}: {error}", change.event),
+        Ok(status) => logging::tell(&format!("the command for {} {shown:?} failed: {status}", change.event)),
+        Err(error) => {
+            logging::tell(&format!("cannot run the command for {} {shown:?}: {error}", change.event));
+        }
     }
 }

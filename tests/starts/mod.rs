@@ -1,7 +1,9 @@
 //! Starts: what stands in their way, and what they leave alone.
 
+mod logs;
 mod messages;
 mod ordinary;
+mod signals;
 mod user;
 
 use std::fs;
