@@ -358,6 +358,11 @@ impl Cache {
         self.store.get_ttl(key).await
     }
 
+    /// See [`Store::count_left_out`]; never remembered.
+    pub async fn count_left_out(&self, start: &Key) -> Result<usize> {
+        self.store.count_left_out(start).await
+    }
+
     /// See [`Store::set_tags`].
     pub async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
         self.store.set_tags(key, tags).await

@@ -355,6 +355,11 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// How many keys that begin with `start` are none that can be told, and are left out of listings.
+    async fn count_left_out(&self, _start: &Key) -> Result<usize> {
+        Ok(0)
+    }
+
     /// The value of a version that the feed has told of, if the store still has it at hand. To be asked for once.
     fn take_told(&self, _key: &Key, _revision: Revision) -> Option<Text> {
         None

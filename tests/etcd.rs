@@ -10,6 +10,7 @@ mod renewed;
 mod restored;
 mod settled;
 mod status;
+mod strange;
 mod strangers;
 mod tls;
 mod watching;

@@ -30,6 +30,7 @@ impl Fs {
         loop {
             let keys = self.keys().await?.value;
             let renames = self.renames(&from, &to, &keys)?;
+            self.check_none_stays(&from, &keys).await?;
             match self.rename_all(&from, &to, &renames).await {
                 Ok(()) => return Ok(()),
                 // Set by somebody else since; the new value is renamed then.
@@ -38,6 +39,19 @@ impl Fs {
                 Err(store::Error::Exists) => return Err(FsError::NotEmpty),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Whether all that is in the directory can be renamed: what no file shows would stay behind unnoticed.
+    async fn check_none_stays(&self, from: &str, keys: &Keys) -> FsResult<()> {
+        let Some(start) = self.prefix(from, keys) else { return Ok(()) };
+        match self.cache.count_left_out(&Key::from(start)).await? {
+            0 => Ok(()),
+            count => Err(store::Error::Invalid(format!(
+                "keys whose names are not UTF-8, which no file shows, would stay behind in the directory: {count}; rename or \
+                 delete them first"
+            ))
+            .into()),
         }
     }
 

@@ -147,6 +147,10 @@ impl Store for Counted {
         self.inner.get_ttl(key).await
     }
 
+    async fn count_left_out(&self, start: &Key) -> Result<usize> {
+        self.inner.count_left_out(start).await
+    }
+
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
         self.inner.take_told(key, revision)
     }

@@ -239,6 +239,10 @@ impl Store for EtcdStore {
         Ok(self.view.left(key).await?)
     }
 
+    async fn count_left_out(&self, start: &Key) -> Result<usize> {
+        Ok(self.view.count_strange(start).await?)
+    }
+
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
         self.view.take(key, revision)
     }

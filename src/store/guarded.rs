@@ -247,6 +247,11 @@ impl Store for Guarded {
         self.read(Box::pin(async move { inner.get_ttl(&key).await })).await
     }
 
+    async fn count_left_out(&self, start: &Key) -> Result<usize> {
+        let (inner, start) = (self.inner.clone(), start.clone());
+        self.read(Box::pin(async move { inner.count_left_out(&start).await })).await
+    }
+
     fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
         self.inner.take_told(key, revision)
     }

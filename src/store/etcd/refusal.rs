@@ -141,7 +141,7 @@ impl Refusal {
             PERMISSION_DENIED => Verdict::Final(Failure::Store(Error::Denied(said))),
             RESOURCE_EXHAUSTED if said.contains("larger than max") => Verdict::Final(Failure::TooBig),
             RESOURCE_EXHAUSTED => Verdict::NotDone(Error::Busy(said)),
-            UNAVAILABLE if ["tls:", "tcp ", "SubConns"].iter().any(|sign| said.contains(sign)) => {
+            UNAVAILABLE if SIGNS.iter().any(|sign| said.contains(sign)) => {
                 Verdict::Unknown(Error::Other(format!(
                     "the gateway of the member does not reach the member itself ({said}); where that wants certificates of \
                      clients its own must be one for clients, too (extended key usage clientAuth)"
@@ -152,6 +152,9 @@ impl Refusal {
         }
     }
 }
+
+/// What the gateway says of its own connection to the member.
+const SIGNS: [&str; 4] = ["tls:", "tcp ", "SubConns", "closed network connection"];
 
 const CANCELLED: u32 = 1;
 const DEADLINE_EXCEEDED: u32 = 4;
@@ -188,6 +191,7 @@ mod tests {
             (14, "etcdserver: request timed out", "unknown Unreachable"),
             (2, "context deadline exceeded", "unknown Unreachable"),
             (14, "transport is closing", "unknown Unreachable"),
+            (14, "use of closed network connection", "unknown Other(\"the gateway"),
             (14, "write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "unknown Other(\"the gateway"),
             (16, "etcdserver: invalid auth token", "login"),
             (3, "etcdserver: user name is empty", "login"),

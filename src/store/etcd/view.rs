@@ -1,8 +1,8 @@
 //! The keys below the prefix, as a store shows them.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -28,14 +28,16 @@ const TEXTS: usize = 64 << 20;
 /// Most values of the watch that are kept until they are taken, and the largest one in bytes.
 const TOLD: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 const TOLD_BYTES: usize = 16 << 10;
+/// Keys that are no text, of which the log tells.
+const STRANGE: usize = 1_000;
 /// How often a listing is begun anew because its revision is compacted meanwhile.
 const ROUNDS: usize = 3;
 
 pub(super) struct View {
     pub(super) api: Api,
     prefix: String,
-    /// How many keys were left out of the last listing.
-    strange: AtomicUsize,
+    /// Keys that are no text, of which the log has told.
+    strange: Mutex<HashSet<Bytes>>,
     /// Values that the watch brought of late.
     told: Mutex<LruCache<Key, (Revision, Text)>>,
     /// What answers have shown, for [`Witness`](super::witness::Witness).
@@ -48,7 +50,7 @@ struct Listed {
     listing: Listing,
     texts: Vec<Text>,
     bytes: usize,
-    strange: usize,
+    strange: Vec<Bytes>,
 }
 
 impl View {
@@ -56,7 +58,7 @@ impl View {
         Self {
             api,
             prefix,
-            strange: AtomicUsize::new(0),
+            strange: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
             shown: Mutex::default(),
         }
@@ -164,10 +166,49 @@ impl View {
                 listed => break listed?,
             }
         };
-        if self.strange.swap(listed.strange, Ordering::Relaxed) != listed.strange && listed.strange > 0 {
-            tracing::warn!("{} keys of the cluster are not UTF-8 and are left out", listed.strange);
-        }
+        self.leave_out(listed.strange);
         Ok((listed.listing, listed.texts))
+    }
+
+    /// Tells the log of keys that are no text, of each once.
+    pub(super) fn leave_out(&self, keys: impl IntoIterator<Item = Bytes>) {
+        let mut strange = self.strange.lock();
+        let (mut count, mut last) = (0, None);
+        for key in keys {
+            if strange.len() < STRANGE && strange.insert(key.clone()) {
+                count += 1;
+                last = Some(key);
+            }
+        }
+        let Some(last) = last else { return };
+        let more = if strange.len() < STRANGE { "" } else { "; the log tells of no more such keys" };
+        tracing::warn!(
+            "{count} keys of the cluster are not UTF-8 and are left out, such as {}{more}",
+            last.0.escape_ascii()
+        );
+    }
+
+    /// How many keys that begin with `start` are no text.
+    pub(super) async fn count_strange(&self, start: &Key) -> Outcome<usize> {
+        let mut from = self.sent(start);
+        let mut end = from.clone();
+        if let Some(last) = end.0.last_mut() {
+            // That of a text is never the greatest.
+            *last += 1;
+        } else {
+            (from, end) = self.ends();
+        }
+        let mut count = 0;
+        loop {
+            let limit = LAST_PAGE.to_string();
+            let body = json!({"key": from, "range_end": end, "limit": limit, "keys_only": true});
+            let range: Range = self.api.read("kv/range", &body).await?;
+            count += range.kvs.iter().filter(|pair| self.key(&pair.key).is_none()).count();
+            match range.kvs.last().filter(|_| range.more) {
+                Some(last) => from = Bytes([&last.key.0[..], b"\0"].concat()),
+                None => return Ok(count),
+            }
+        }
     }
 
     async fn list_once(&self) -> Outcome<Listed> {
@@ -201,7 +242,7 @@ impl View {
 
     fn take_in(&self, listed: &mut Listed, cluster: u64, pair: Pair) {
         let Some(key) = self.key(&pair.key) else {
-            listed.strange += 1;
+            listed.strange.push(pair.key);
             return;
         };
         let Entry { meta, text } = self.entry(cluster, pair);

@@ -259,7 +259,11 @@ impl Follower {
 
     /// `None` for a key that is no text.
     fn change(&self, cluster: u64, event: &Event) -> Option<Change> {
-        let (key, pair) = (self.view.key(&event.kv.key)?, &event.kv);
+        let pair = &event.kv;
+        let Some(key) = self.view.key(&pair.key) else {
+            self.view.leave_out([pair.key.clone()]);
+            return None;
+        };
         let revision = Revision(pair.changed);
         if event.is_deletion() {
             return Some(Change::Deleted(key, revision));
