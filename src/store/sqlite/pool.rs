@@ -1,7 +1,7 @@
 //! Connections to one database file.
 
-use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+mod own;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior};
 
+use self::own::Own;
 use super::floor::{Floor, Ground, Link};
 use super::{access, floor, index, log_of, schema};
 use crate::store::{Error, Result};
@@ -36,16 +37,6 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Link>>,
     /// The connection that commits.
     pub(super) writing: tokio::sync::Mutex<Option<Link>>,
-}
-
-/// Revisions of this process, as ranges, for the watcher to pass over.
-#[derive(Default)]
-struct Own {
-    ranges: VecDeque<RangeInclusive<i64>>,
-    /// The last one that the watcher has asked about.
-    passed: i64,
-    /// The first one that was taken back after that.
-    missed: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,46 +122,6 @@ impl Pool {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Notes revisions that this process is about to commit.
-    pub(super) fn note_own(&self, revisions: RangeInclusive<i64>) {
-        let ranges = &mut self.own.lock().ranges;
-        // Without a watcher nothing takes them away; the oldest are long past.
-        if ranges.len() >= 4096 {
-            ranges.pop_front();
-        }
-        ranges.push_back(revisions);
-    }
-
-    /// Takes back a note: the commit failed, or not everybody whose change it was has heard of it.
-    pub(super) fn disown(&self, revisions: &RangeInclusive<i64>) {
-        let mut own = self.own.lock();
-        own.ranges.retain(|range| range != revisions);
-        let first = *revisions.start();
-        if first <= own.passed {
-            own.missed = Some(own.missed.map_or(first, |missed| missed.min(first)));
-        }
-    }
-
-    /// The first revision that the watcher has passed over and should not have.
-    pub(super) fn take_missed(&self) -> Option<i64> {
-        self.own.lock().missed.take()
-    }
-
-    /// Forgets which revisions are of this process.
-    pub(super) fn forget_own(&self) {
-        *self.own.lock() = Own::default();
-    }
-
-    /// Whether a revision is of this process; forgets those before it.
-    pub(super) fn is_own(&self, revision: i64) -> bool {
-        let mut own = self.own.lock();
-        own.passed = own.passed.max(revision);
-        while own.ranges.front().is_some_and(|range| *range.end() < revision) {
-            own.ranges.pop_front();
-        }
-        own.ranges.front().is_some_and(|range| range.contains(&revision))
     }
 
     /// A connection to write with.
