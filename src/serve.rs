@@ -76,7 +76,7 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
     // Those that are there are looked at first; one is made, and shown, when nothing can fail any more.
     let keys = Keys::load(&settings.keys)?;
     let tenants = open_tenants(settings)?;
-    let unknown = |name: &&str| !tenants.iter().any(|tenant| tenant.name == **name);
+    let unknown = |name: &String| !tenants.iter().any(|tenant| tenant.name == *name);
     if let Some(name) = keys.iter().flat_map(Keys::tenants).find(unknown) {
         return Err(Failure::Usage(format!(
             "an API key is bound to the tenant {name:?}, which does not exist; add --tenant {name}=STORE"

@@ -2,9 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use parking_lot::{Mutex, RwLock};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
@@ -32,7 +34,21 @@ struct ApiKey {
 }
 
 /// All API keys; `None` if none is asked for.
-pub(super) struct Keys(Option<Vec<ApiKey>>);
+pub(super) struct Keys(Option<Known>);
+
+struct Known {
+    keys: RwLock<Vec<ApiKey>>,
+    /// Where they are from, and which version of it was read.
+    file: Option<(PathBuf, Mutex<Option<Stamp>>)>,
+}
+
+/// Tells one version of a file from others: its inode, size and time of change.
+type Stamp = (u64, u64, SystemTime);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.ino(), found.len(), found.modified().ok()?))
+}
 
 impl Keys {
     /// The keys that are there; `None` where one is to be made.
@@ -41,7 +57,8 @@ impl Keys {
             Source::NoAuth => Ok(Some(Self(None))),
             Source::Key(secret) => {
                 let secret = check(secret.trim(), "KVFS_API_KEY")?;
-                Ok(Some(Self(Some(vec![ApiKey { secret, tenants: Vec::new() }]))))
+                let keys = RwLock::new(vec![ApiKey { secret, tenants: Vec::new() }]);
+                Ok(Some(Self(Some(Known { keys, file: None }))))
             }
             Source::Generated(path) if !path.exists() => Ok(None),
             Source::File(path) | Source::Generated(path) => Self::read(path).map(Some),
@@ -58,14 +75,9 @@ impl Keys {
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::Usage(format!("cannot read the API keys in {}: {error}", path.display()))
-        })?;
-        let keys = parse(&text, path)?;
-        if keys.is_empty() {
-            return Err(Failure::Usage(format!("{} holds no API key; write one per line", path.display())));
-        }
-        Ok(Self(Some(keys)))
+        let stamp = stamp(path);
+        let keys = RwLock::new(read(path)?);
+        Ok(Self(Some(Known { keys, file: Some((path.to_owned(), Mutex::new(stamp))) })))
     }
 
     /// True if no key is asked for.
@@ -74,20 +86,55 @@ impl Keys {
     }
 
     /// The tenants that `secret` may use, the default first and empty for all; `None` if it is no key.
-    pub(super) fn tenants_of(&self, secret: Option<&str>) -> Option<&[String]> {
-        let Some(keys) = &self.0 else { return Some(&[]) };
+    pub(super) fn tenants_of(&self, secret: Option<&str>) -> Option<Vec<String>> {
+        let Some(known) = &self.0 else { return Some(Vec::new()) };
+        known.refresh();
         let secret = secret?.as_bytes();
         // All are compared, so that the time tells nothing of which one was close.
-        keys.iter().fold(None, |found, key| {
+        let keys = known.keys.read();
+        let found = keys.iter().fold(None, |found, key| {
             let same = bool::from(key.secret.as_bytes().ct_eq(secret));
-            if same { Some(&key.tenants[..]) } else { found }
-        })
+            if same { Some(&key.tenants) } else { found }
+        });
+        found.cloned()
     }
 
     /// The names of all tenants that keys are bound to.
-    pub(super) fn tenants(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flatten().flat_map(|key| &key.tenants).map(String::as_str)
+    pub(super) fn tenants(&self) -> Vec<String> {
+        let Some(known) = &self.0 else { return Vec::new() };
+        known.keys.read().iter().flat_map(|key| key.tenants.clone()).collect()
     }
+}
+
+impl Known {
+    /// Reads the file again if it is another one than was read.
+    fn refresh(&self) {
+        let Some((path, last)) = &self.file else { return };
+        let now = stamp(path);
+        let mut last = last.lock();
+        if *last == now {
+            return;
+        }
+        *last = now;
+        match read(path) {
+            Ok(keys) => {
+                *self.keys.write() = keys;
+                tracing::info!("the API keys in {} are read again", path.display());
+            }
+            Err(error) => tracing::warn!("{error}; the keys that were there before hold on"),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<ApiKey>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!("cannot read the API keys in {}: {error}", path.display()))
+    })?;
+    let keys = parse(&text, path)?;
+    if keys.is_empty() {
+        return Err(Failure::Usage(format!("{} holds no API key; write one per line", path.display())));
+    }
+    Ok(keys)
 }
 
 /// Shorter keys are guessed.
@@ -137,19 +184,20 @@ mod tests {
     use super::*;
 
     fn keys(text: &str) -> Result<Keys, Failure> {
-        Ok(Keys(Some(parse(text, Path::new("keys"))?)))
+        let keys = RwLock::new(parse(text, Path::new("keys"))?);
+        Ok(Keys(Some(Known { keys, file: None })))
     }
 
     #[test]
     fn a_key_opens_the_tenants_of_its_line() {
         let keys = keys("# ours\nalpha-alpha # comment\n\nbeta#beta staging prod # both\n").unwrap();
-        assert_eq!(keys.tenants_of(Some("alpha-alpha")), Some(&[][..]));
-        assert_eq!(keys.tenants_of(Some("beta#beta")), Some(&["staging".to_owned(), "prod".to_owned()][..]));
+        assert_eq!(keys.tenants_of(Some("alpha-alpha")), Some(Vec::new()));
+        assert_eq!(keys.tenants_of(Some("beta#beta")), Some(vec!["staging".to_owned(), "prod".to_owned()]));
         for wrong in [None, Some(""), Some("alpha-alph"), Some("alpha-alphaa"), Some("#"), Some("staging")] {
             assert_eq!(keys.tenants_of(wrong), None, "{wrong:?}");
         }
-        assert_eq!(keys.tenants().collect::<Vec<_>>(), ["staging", "prod"]);
-        assert_eq!(Keys(None).tenants_of(None), Some(&[][..]));
+        assert_eq!(keys.tenants(), ["staging", "prod"]);
+        assert_eq!(Keys(None).tenants_of(None), Some(Vec::new()));
     }
 
     #[test]
@@ -159,5 +207,25 @@ mod tests {
         for key in ["", "abc", "has a space"] {
             assert!(Keys::load(&Source::Key(key.into())).is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_again_and_one_that_is_broken_changes_nothing() {
+        let home = tempfile::TempDir::new().unwrap();
+        let (path, other) = (home.path().join("keys"), home.path().join("other"));
+        std::fs::write(&path, "the-old-one\n").unwrap();
+        let keys = Keys::load(&Source::File(path.clone())).unwrap().unwrap();
+        let put = |text: &str| {
+            std::fs::write(&other, text).unwrap();
+            std::fs::rename(&other, &path).unwrap();
+        };
+        let holds = |key: &str| keys.tenants_of(Some(key)).is_some();
+        assert!(holds("the-old-one"));
+        put("the-new-one\n");
+        assert!(holds("the-new-one") && !holds("the-old-one"));
+        put("short\n");
+        assert!(holds("the-new-one") && !holds("short"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(holds("the-new-one"));
     }
 }
