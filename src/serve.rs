@@ -24,6 +24,7 @@ use self::keys::Keys;
 use self::tenant::Tenant;
 use crate::failure::Failure;
 use crate::logging;
+use crate::signals::Signals;
 use crate::store::{self, Location};
 
 pub use keys::Source as KeySource;
@@ -90,9 +91,11 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
         for tenant in &tenants {
             tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
         }
+        // Who reads the next line may end the server at once.
+        let signals = Signals::listen()?;
         eprintln!("kvfs: serving the Prefect 1.x KV API at http://{address}");
         let stores: Vec<_> = tenants.iter().map(|tenant| tenant.store.clone()).collect();
-        let ended = listener::serve(listener, App::new(keys, tenants)).await;
+        let ended = listener::serve(listener, App::new(keys, tenants), signals).await;
         tokio::task::block_in_place(|| stores.iter().for_each(|store| store.close()));
         ended
     })

@@ -22,8 +22,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_LIMIT: usize = 32 << 10;
 
 /// Serves until the process is told to end; then finishes what is under way.
-pub(super) async fn serve(listener: TcpListener, app: Arc<App>) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+pub(super) async fn serve(listener: TcpListener, app: Arc<App>, mut signals: Signals) -> Result<(), Failure> {
     let connections = Arc::new(Connections::default());
     let graceful = GracefulShutdown::new();
     loop {
