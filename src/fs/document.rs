@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(why("[1, x]"), "not JSON at byte 4 (line 1, column 5): a value was expected");
         assert_eq!(
             why("[\"é😀\",\n 1,\n x]"),
-            "not JSON at byte 17 (line 3, column 2): a value was expected"
+            "not JSON at byte 16 (line 3, column 2): a value was expected"
         );
         assert_eq!(why("[1"), "the JSON text is incomplete after 2 bytes (line 1, column 3)");
         assert_eq!(check(b"[\n"), Err(Fault::Incomplete(Place { byte: 2, line: 2, column: 1 })));

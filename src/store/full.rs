@@ -1,8 +1,7 @@
 //! A store known to be full: sets are refused without asking it, until there may be room again.
 
-use std::time::Instant;
-
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::guarded::RETRY_AFTER;
 use super::{Error, Expect, Result, Space};
