@@ -16,6 +16,8 @@ use crate::sys;
 /// How long the daemon may go on, with a store that is slow to take what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(10);
+/// How long a mount may be busy before that is told.
+const PASSING: Duration = Duration::from_secs(2);
 
 /// Unmounts what kvfs has mounted at `path`, and returns once its daemon has ended.
 pub fn end(path: &Path) -> Result<(), Failure> {
@@ -90,25 +92,40 @@ impl Daemon {
     }
 }
 
-/// As root with umount2(2), as a user by way of fusermount3.
+/// Unmounts. Who only looks at the mount in passing, as `kvfs status` does, keeps it busy for no longer than that.
 fn unmount(path: &Path) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        match attempt(path) {
+            Err(why) if is_busy(&why) && began.elapsed() < PASSING => std::thread::sleep(INTERVAL),
+            done => return done.map_err(|why| explain(path, why)),
+        }
+    }
+}
+
+/// As root with umount2(2), as a user by way of fusermount3.
+fn attempt(path: &Path) -> Result<(), String> {
     let Err(error) = sys::unmount(path, false) else { return Ok(()) };
     if error.kind() != ErrorKind::PermissionDenied {
-        return Err(busy(path, &error.to_string()));
+        return Err(error.to_string());
     }
     let mut helper = Command::new("fusermount3");
     let done = helper.args(["-u", "--"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).output();
     match done {
         Ok(done) if done.status.success() => Ok(()),
-        Ok(done) => Err(busy(path, String::from_utf8_lossy(&done.stderr).trim())),
+        Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
         Err(error) => Err(format!("cannot run fusermount3: {error}; install fuse3, or be root")),
     }
 }
 
-fn busy(path: &Path, why: &str) -> String {
-    if why.contains("busy") {
+fn is_busy(why: &str) -> bool {
+    why.contains("busy")
+}
+
+fn explain(path: &Path, why: String) -> String {
+    if is_busy(&why) {
         let shown = path.display();
         return format!("a program has a file or its working directory there; `fuser -vm {shown}` names it");
     }
-    why.to_owned()
+    why
 }

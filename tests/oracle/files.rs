@@ -112,8 +112,9 @@ pub(super) fn refused(open: Open, texts: &Texts, text: &str, found: &[String]) -
         // A new file without content: there, and local.
         return left.as_deref() != Some("");
     }
-    let kept = if open.exists { texts.old } else { "" };
-    left.as_deref() != Some(kept) || !found.iter().any(|line| line.contains("EINVAL"))
+    // A new file of which nothing but such a text was written is gone.
+    let kept = open.exists.then_some(texts.old);
+    left.as_deref() != kept || !found.iter().any(|line| line.contains("EINVAL"))
 }
 
 fn all_of(hands: &Hands) -> String {
