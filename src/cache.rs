@@ -22,9 +22,7 @@ pub use keys::Keys;
 use known::{Flight, Inner, Known};
 use listing::{Listed, Listings};
 
-use crate::store::{
-    Change, Entry, Error, Expect, Key, Limits, Meta, Rename, Result, Revision, Space, Store, Text,
-};
+use crate::store::{Change, Entry, Error, Expect, Key, Limits, Meta, Rename, Result, Revision, Store, Text};
 
 /// An answer that stays good until the store says otherwise.
 pub const FOREVER: Duration = Duration::MAX;
@@ -92,16 +90,6 @@ impl Cache {
     /// Name of the store behind.
     pub fn name(&self) -> &str {
         self.store.name()
-    }
-
-    /// Why a set would fail at once, if that is known.
-    pub fn outage(&self) -> Option<Error> {
-        self.store.outage()
-    }
-
-    /// The space of the store behind, where that is known.
-    pub fn space(&self) -> Option<Space> {
-        self.store.space()
     }
 
     /// See [`Store::close`].

@@ -3,9 +3,19 @@
 use tokio::time::Instant;
 
 use super::Cache;
-use crate::store::{Down, Error, Key, Result};
+use crate::store::{Down, Error, Key, Result, Space};
 
 impl Cache {
+    /// Why a set would fail at once, if that is known.
+    pub fn outage(&self) -> Option<Error> {
+        self.store.outage()
+    }
+
+    /// The space of the store behind, where that is known.
+    pub fn space(&self) -> Option<Space> {
+        self.store.space()
+    }
+
     /// Whether the store answers: asks it, whatever is remembered.
     pub async fn check(&self) -> Result<()> {
         match self.store.get_key_value(&Key::from("kvfs")).await {
