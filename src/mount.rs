@@ -157,7 +157,7 @@ fn mount(
     let root = runtime.block_on(mounted.answer(&mut ended))?;
     drop(turn);
     if let Some(feed) = feed {
-        runtime.spawn(fs.clone().follow_changes(feed));
+        mounted.ends(runtime.spawn(fs.clone().follow_changes(feed)).abort_handle());
     }
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));

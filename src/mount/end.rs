@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
+use tokio::task::AbortHandle;
 
 use super::guard::Guard;
 use super::threads::{Hand, Spare};
@@ -24,6 +25,8 @@ pub(super) struct Mounted {
     path: PathBuf,
     guard: Guard,
     hand: Hand,
+    /// What takes the store's changes in: it has an end before the store has.
+    following: Mutex<Option<AbortHandle>>,
     /// Where fusermount3 has to be started for the unmount: room for it.
     room: Mutex<Option<Spare>>,
 }
@@ -40,7 +43,19 @@ impl Mounted {
     pub(super) fn prepare(fs: Arc<Fs>, path: PathBuf) -> Result<Arc<Self>, Failure> {
         let room = if sys::may_mount() { None } else { Some(Spare::hold(1)?) };
         let hand = Hand::start()?;
-        Ok(Arc::new(Self { fs, path, guard: Guard::default(), hand, room: Mutex::new(room) }))
+        Ok(Arc::new(Self {
+            fs,
+            path,
+            guard: Guard::default(),
+            hand,
+            following: Mutex::default(),
+            room: Mutex::new(room),
+        }))
+    }
+
+    /// Has `task` end with the mount.
+    pub(super) fn ends(&self, task: AbortHandle) {
+        *self.following.lock() = Some(task);
     }
 
     /// Waits for the first answer of the mount. If there is none, nothing stays mounted.
@@ -93,6 +108,7 @@ impl Mounted {
     /// Publishes or sets aside what is left, and closes the store. How many texts were set aside.
     fn finish(&self, handle: &Handle) -> usize {
         let aside = handle.block_on(self.fs.clone().finish());
+        self.following.lock().take().iter().for_each(AbortHandle::abort);
         self.fs.cache().close();
         aside
     }

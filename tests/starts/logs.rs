@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{PATIENCE, said, start};
+use super::{PATIENCE, said, start, unmount};
 use crate::common::{KVFS, Mount, can_mount, wait_for};
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ fn starts_and_ends_are_logged_with_mount_store_and_options() {
     let (dir, pid) = (mount.dir.display().to_string(), mount.pid);
     let home = mount.unmount();
     let log = fs::read_to_string(log_of(&home)).unwrap();
-    let about = format!(" INFO {dir} (sqlite:{}): ", home.path().join("kv.db").display());
+    let about = format!(" {dir} (sqlite:{}): ", home.path().join("kv.db").display());
     assert!(log.lines().all(|line| line.contains(&about)), "{log}");
     assert!(
         log.contains(&format!("process {pid}: kvfs --max-age 5s ")) && log.contains("unmounted"),
@@ -66,7 +66,7 @@ fn the_log_follows_no_link_and_its_lack_is_told() {
     assert!(text.contains("kvfs: nothing is logged, for ") && code == 0, "{code} {text}");
     let mount = Mount { home, dir, pid: 0 };
     have_a_line_logged(&mount);
-    assert!(Command::new("umount").arg(&mount.dir).status().unwrap().success());
+    unmount(&mount.dir);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
 }
 
@@ -96,7 +96,7 @@ fn a_name_reaches_neither_terminal_nor_log_as_more_than_text() {
     let out = Command::new(KVFS).arg("status").arg(&mount.dir).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(!raw(&text) && text.contains(SHOWN), "{text:?}");
-    assert!(Command::new("umount").arg(&mount.dir).status().unwrap().success());
+    unmount(&mount.dir);
 }
 
 #[test]
