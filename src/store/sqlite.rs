@@ -39,7 +39,14 @@ pub struct SqliteStore {
     writer: Writer,
     /// Each takes a connection, and a connection takes file descriptors.
     readers: Semaphore,
-    watchers: Mutex<Vec<JoinHandle<()>>>,
+    watchers: Mutex<Vec<Watcher>>,
+}
+
+/// Who watches for a feed.
+struct Watcher {
+    thread: Option<JoinHandle<()>>,
+    /// A feed ends with its store, not with the close of that.
+    _feed: mpsc::UnboundedSender<Change>,
 }
 
 impl Drop for SqliteStore {
@@ -146,9 +153,9 @@ impl Store for SqliteStore {
         if self.pool.is_alone() {
             return None;
         }
-        let (feed, watcher) =
+        let (feed, sender, thread) =
             watcher::start(&self.pool).map_err(|error| tracing::warn!("no change feed: {error}")).ok()?;
-        self.watchers.lock().push(watcher);
+        self.watchers.lock().push(Watcher { thread: Some(thread), _feed: sender });
         Some(feed)
     }
 
@@ -159,8 +166,8 @@ impl Store for SqliteStore {
         }
         // So that the watchers look up.
         _ = crate::sys::touch_path(&log_of(self.pool.path()));
-        for watcher in self.watchers.lock().drain(..) {
-            _ = watcher.join();
+        for thread in self.watchers.lock().iter_mut().filter_map(|watcher| watcher.thread.take()) {
+            _ = thread.join();
         }
         self.pool.close();
     }

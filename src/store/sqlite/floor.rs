@@ -251,6 +251,8 @@ impl Ground {
             Standing::Lost(..) => true,
         };
         let (floor, db) = make(again).map_err(|error| match standing {
+            // Nothing is there.
+            Standing::Lost(_, why) if error == Error::NotFound => Error::Displaced(why.clone()),
             Standing::Lost(_, why) => Error::Displaced(format!("{why}, and {error}")),
             _ => error,
         })?;

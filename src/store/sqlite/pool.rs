@@ -141,9 +141,11 @@ impl Pool {
 
     /// A connection to what the path names now, `again` after the files that it named before were lost.
     fn anchor(&self, again: bool) -> Result<(Floor, Connection)> {
-        // SQLite would remove the log of an empty file, and make a database of it.
-        if again && std::fs::metadata(&self.given).is_ok_and(|file| file.len() == 0) {
-            return Err(Error::Other("it is empty now".into()));
+        match std::fs::metadata(&self.given) {
+            // SQLite would remove the log of an empty file, and make a database of it.
+            Ok(file) if again && file.len() == 0 => return Err(Error::Other("it is empty now".into())),
+            Err(_) if again => return Err(Error::NotFound),
+            Ok(_) | Err(_) => {}
         }
         let db = connect(&self.given, Access::ReadWrite, self.busy)?;
         recognise(&db).map_err(|why| Error::Other(format!("it {why}")))?;

@@ -22,22 +22,26 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long nothing is looked at after a look, so that many small commits are read together.
 const SETTLE: Duration = Duration::from_millis(1);
 
+/// A feed from both ends, and who watches for it.
+type Started = (UnboundedReceiver<Change>, UnboundedSender<Change>, JoinHandle<()>);
+
 /// Starts the feed: all changes from now on.
-pub(super) fn start(pool: &Arc<Pool>) -> Result<(UnboundedReceiver<Change>, JoinHandle<()>)> {
+pub(super) fn start(pool: &Arc<Pool>) -> Result<Started> {
     start_with(pool, TICK)
 }
 
-fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<(UnboundedReceiver<Change>, JoinHandle<()>)> {
+fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<Started> {
     let (db, seen) = begin_anew(pool)?;
     let files =
         watch(pool.path()).map_err(|error| tracing::warn!("no inotify on the database: {error}")).ok();
     let (sender, receiver) = unbounded_channel();
+    let kept = sender.clone();
     let pool = Arc::downgrade(pool);
     let thread = std::thread::Builder::new()
         .name("kvfs-watcher".into())
         .spawn(move || run(&pool, db, seen, files, tick, &sender))
         .map_err(|error| Error::Other(format!("cannot start the watcher: {error}")))?;
-    Ok((receiver, thread))
+    Ok((receiver, kept, thread))
 }
 
 /// Tells the watchers of other processes that a commit can be seen. That it was written to the log they must not go by:
@@ -180,7 +184,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("kv.db");
         let pool = Arc::new(Pool::open(&path, PATIENCE).unwrap());
-        let (mut feed, _) = start_with(&pool, Duration::MAX).unwrap();
+        let (mut feed, _, _) = start_with(&pool, Duration::MAX).unwrap();
         let (told, tell) = std::sync::mpsc::channel();
         std::thread::spawn(
             move || while feed.blocking_recv().is_some_and(|change| told.send(change).is_ok()) {},
