@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use crate::common;
-use common::{Elsewhere, Mount, can_mount, close, errno};
+use common::{Elsewhere, Mount, can_mount, close, errno, unmount};
 
 #[test]
 fn texts_that_are_no_documents_are_refused_and_the_old_value_stays() {
@@ -120,7 +120,7 @@ fn a_corrupt_database_never_gives_a_wrong_value_and_never_ends_the_daemon() {
         assert_eq!(out.status.code(), Some(4), "{out:?}");
         return;
     }
-    assert!(Command::new("umount").arg(home.path().join("mnt")).status().unwrap().success());
+    unmount(&home.path().join("mnt"));
     let mount = Mount::start_in(home, &store, &[]);
     let mut failed = 0;
     for number in 0..200 {

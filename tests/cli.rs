@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common;
-use common::{KVFS, Mount, PATIENCE, can_mount, errno, wait_for};
+use common::{KVFS, Mount, PATIENCE, can_mount, errno, unmount, wait_for};
 use tempfile::TempDir;
 
 /// Stops a daemon; returns when each of its threads has.
@@ -137,14 +137,14 @@ fn the_directory_is_made_and_the_embedded_store_is_the_default() {
     fs::write(dir.join("db"), "{}").unwrap();
     assert!(database.exists());
     assert_eq!(fs::metadata(home.path().join("data/kvfs")).unwrap().mode() & 0o777, 0o700);
-    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    unmount(&dir);
     // The mount is gone when umount returns; the daemon ends with it.
     let again = run(&home, &["-o", "ro,_netdev,nofail,x-systemd.automount", "none", dir.to_str().unwrap()]);
     assert!(again.status.success(), "{again:?}");
     assert_eq!(String::from_utf8(again.stderr).unwrap(), says(""));
     assert_eq!(fs::read_to_string(dir.join("db")).unwrap(), "{}");
     assert_eq!(errno(fs::write(dir.join("db"), "1")), libc::EROFS);
-    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    unmount(&dir);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn mount_8_and_the_environment_pass_options() {
     assert!(out.status.success(), "{out:?}");
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(errno(fs::write(dir.join("x"), "1")), libc::EROFS);
-    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    unmount(&dir);
 }
 
 #[test]
@@ -301,6 +301,6 @@ fn the_background_process_keeps_nothing_of_its_parent() {
     assert_eq!(fs::read_link(format!("{process}/cwd")).unwrap(), Path::new("/"));
     assert_eq!(fs::read_link(format!("{process}/fd/0")).unwrap(), Path::new("/dev/null"));
     assert!(fs::read_link(format!("{process}/fd/2")).unwrap().ends_with("state/kvfs/kvfs.log"));
-    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    unmount(&dir);
     wait_for(PATIENCE, || !Path::new(&process).exists());
 }

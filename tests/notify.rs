@@ -17,7 +17,7 @@ use crate::common;
 use crate::common::etcd;
 use crate::common::pipe;
 use crate::common::serve as server;
-use common::{Elsewhere, Mount, Raise, can_mount, errno, is_running, wait_for};
+use common::{Elsewhere, Mount, Raise, can_mount, errno, is_running, unmount, wait_for};
 use serde_json::json;
 use server::{KEY, Server};
 
@@ -358,7 +358,7 @@ fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
             }
         });
         std::thread::sleep(Duration::from_millis(300));
-        wait_for(PATIENCE, || Command::new("umount").arg(&mount.dir).status().unwrap().success());
+        unmount(&mount.dir);
         wait_for(PATIENCE, || !is_running(mount.pid) && !is_running(second));
     });
     assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 0, "what is below the mount point is left alone");

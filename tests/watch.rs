@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::common;
 use crate::common::serve as server;
-use common::{Elsewhere, Mount, can_mount, wait_for};
+use common::{Elsewhere, Mount, can_mount, unmount, wait_for};
 use serde_json::{Value, json};
 use server::{KEY, Server};
 
@@ -269,7 +269,7 @@ fn a_watch_does_not_keep_the_mount_and_ends_with_it() {
     let mut watchers = watchers.into_iter();
     assert_eq!(watchers.next().unwrap().ended(), (Some(0), String::new()));
     // A question may be under way at that very moment, but hardly ten times in turn.
-    wait_for(PATIENCE, || Command::new("umount").arg(&mount.dir).status().unwrap().success());
+    unmount(&mount.dir);
     for watcher in watchers {
         let (code, said) = watcher.ended();
         assert_eq!(code, Some(0), "{said}");
@@ -298,7 +298,7 @@ fn a_part_of_a_mount_names_the_whole_to_watch() {
         Command::new("mount").arg("--bind").args([&mount.path("app"), &bound]).status().unwrap().success()
     );
     let out = Mount::command(&mount.home).arg("watch").arg(&bound).output().unwrap();
-    assert!(Command::new("umount").arg(&bound).status().unwrap().success());
+    unmount(&bound);
     let (bound, whole) = (bound.display(), mount.dir.display());
     let says =
         format!("kvfs: {bound} is /app of a mount, bound there; watch all of it: kvfs watch {whole}\n");

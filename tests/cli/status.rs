@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, failure, run, stop};
 use crate::common::serve::{KEY, Server};
-use crate::common::{KVFS, Mount, can_mount, is_running, wait_for};
+use crate::common::{KVFS, Mount, can_mount, is_running, unmount, wait_for};
 
 fn status(home: &TempDir, path: &Path) -> Value {
     let out = run(home, &["status", "--json", path.to_str().unwrap()]);
@@ -69,7 +69,7 @@ fn a_mount_of_which_a_key_and_a_directory_are_bound_is_well() {
         .unwrap();
     let checked = check(&mount.home, &file);
     for place in [&file, &dir] {
-        assert!(Command::new("umount").arg(place).status().unwrap().success());
+        unmount(place);
     }
     let bound = json!([{"path": file, "of": "/dir/db"}, {"path": dir, "of": "/dir"}]);
     assert_eq!(seen, [bound.clone(), bound.clone(), bound]);

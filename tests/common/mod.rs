@@ -186,6 +186,12 @@ impl Mount {
     }
 }
 
+/// Unmounts. Who looks at all mounts of the machine, as `kvfs status` of another test does, may be there for a moment.
+#[track_caller]
+pub fn unmount(dir: &Path) {
+    wait_for(PATIENCE, || Command::new("umount").arg(dir).output().unwrap().status.success());
+}
+
 /// What each thread of the processes named kvfs, and of `pid`, waits for.
 pub fn threads(pid: i32) -> String {
     let format = "pid,tid,ppid,stat,wchan:30,time,comm";

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{PATIENCE, said, start, unmount};
-use crate::common::{KVFS, Mount, can_mount, wait_for};
+use super::{PATIENCE, said, start};
+use crate::common::{KVFS, Mount, can_mount, unmount, wait_for};
 use tempfile::TempDir;
 
 fn log_of(home: &TempDir) -> PathBuf {

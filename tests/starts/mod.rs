@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::common::{Mount, can_mount, errno, is_running, wait_for};
+use crate::common::{Mount, can_mount, errno, is_running, unmount, wait_for};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -31,11 +31,6 @@ fn mounts_at(dir: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let place = format!(" {} ", dir.display());
     table.lines().filter(|line| line.contains(&place) && line.contains(" - fuse.kvfs ")).count()
-}
-
-/// Unmounts; who looks at all mounts of the machine may be there for a moment.
-fn unmount(dir: &Path) {
-    wait_for(PATIENCE, || Command::new("umount").arg(dir).output().unwrap().status.success());
 }
 
 fn start(home: &TempDir, store: &str, dir: &Path) -> Child {
