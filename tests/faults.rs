@@ -189,6 +189,28 @@ fn a_busy_server_is_asked_again_within_the_deadline() {
 }
 
 #[test]
+fn what_is_no_prefect_is_told_with_the_address_to_name() {
+    let proxy = Proxy::before("127.0.0.1:1");
+    let (first, third) =
+        ("no server of the Prefect 1.x API; name one", "no API of Prefect 3, whose address ends in /api");
+    for (store, said, why) in [
+        ("prefect-cloud:http://{}", "404 Not Found", first),
+        ("prefect-cloud:http://{}", "501 Unsupported method ('POST')", first),
+        ("prefect-cloud:http://{}", "200 OK", first),
+        ("prefect:http://{}/api", "404 Not Found", third),
+        ("prefect:http://{}/api", "405 Method Not Allowed", third),
+        ("prefect:http://{}/api", "501 Unsupported method ('POST')", third),
+    ] {
+        proxy.set(&Fault::Answer(response(said, "Content-Type: text/html\r\n", "<html>other</html>")));
+        let (home, store) = (tempfile::TempDir::new().unwrap(), store.replace("{}", &proxy.address));
+        let out = Mount::command(&home).arg(&store).arg(home.path().join("mnt")).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), text.lines().count()), (Some(4), 1), "{said}: {text}");
+        assert!(text.contains(why) && text.contains(&said[..3]), "{said}: {text}");
+    }
+}
+
+#[test]
 fn a_mount_of_a_server_that_misbehaves_is_refused_with_the_cause() {
     if !can_mount() {
         return;

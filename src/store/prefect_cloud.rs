@@ -27,6 +27,9 @@ const SET: &str = "mutation($input: set_key_value_input!) { set_key_value(input:
 const DELETE: &str =
     "mutation($input: delete_key_value_input!) { delete_key_value(input: $input) { success } }";
 const FIELDS: &str = "id key value created updated";
+/// Said of what is no server of the API: other web servers answer in HTML, or do not know POST (501).
+const ANOTHER: &str =
+    "; what answers there is no server of the Prefect 1.x API; name one, such as `kvfs serve` is";
 
 /// The KV API of Prefect Cloud 1 behind an address.
 pub struct PrefectCloudStore {
@@ -65,8 +68,9 @@ impl PrefectCloudStore {
             request = request.header("x-prefect-tenant-id", tenant);
         }
         let answer = self.http.send(request, limit).await.map_err(|error| self.explain(error))?;
-        let parsed: Envelope = serde_json::from_slice(&answer.body)
-            .map_err(|_| Error::Other(format!("the answer (HTTP {}) is not GraphQL", answer.status)))?;
+        let parsed: Envelope = serde_json::from_slice(&answer.body).map_err(|_| {
+            Error::Other(format!("the answer (HTTP {}) is not GraphQL{ANOTHER}", answer.status))
+        })?;
         if !parsed.errors.is_empty() {
             let error = self.explain(refused(&parsed.errors));
             return Err(if answer.repeated { error.unsure() } else { error });
@@ -86,6 +90,7 @@ impl PrefectCloudStore {
             Error::Denied(why) => {
                 Error::Denied(format!("{why}; the API key is from {}", self.settings.key_from))
             }
+            Error::Other(why) if why.starts_with("HTTP 501") => Error::Other(format!("{why}{ANOTHER}")),
             error => error,
         }
     }

@@ -22,6 +22,8 @@ use crate::store::{Error, Key, Result, json as json_text};
 const PAGE: usize = 200;
 /// Rows that pages share, so that rows which move while pages are read are not missed.
 const OVERLAP: usize = 10;
+/// Said of what is no API of Prefect 3: other web servers do not know its paths (404), or what is asked (405, 501).
+const ANOTHER: &str = "; what answers there is no API of Prefect 3, whose address ends in /api, as in prefect:http://127.0.0.1:4200/api";
 
 pub(super) struct Api {
     http: Http,
@@ -137,6 +139,7 @@ impl Api {
             Error::Denied(why) => {
                 Error::Denied(format!("{why}; the login is from {}", self.settings.login_from))
             }
+            Error::Other(why) if why.starts_with("HTTP 501") => Error::Other(format!("{why}{ANOTHER}")),
             error => error,
         }
     }
@@ -287,6 +290,9 @@ fn refused(answer: &Answer) -> Error {
         }
         StatusCode::UNPROCESSABLE_ENTITY if about.contains("\"value\"") || about.contains("\"name\"") => {
             Error::Invalid(format!("Prefect refuses it: {why}"))
+        }
+        status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+            Error::Other(format!("HTTP {status}{ANOTHER}"))
         }
         status => Error::Other(format!("HTTP {status}: {why}")),
     }
