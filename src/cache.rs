@@ -92,6 +92,11 @@ impl Cache {
         self.store.name()
     }
 
+    /// See [`Store::renew_credentials`].
+    pub async fn renew_credentials(&self) {
+        self.store.renew_credentials().await;
+    }
+
     /// See [`Store::close`].
     pub fn close(&self) {
         self.store.close();

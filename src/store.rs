@@ -371,6 +371,9 @@ pub trait Store: Send + Sync {
     /// While the feed tells of changes cached answers are good for ever; else they are good for `--max-age`.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
 
+    /// Reads the credentials again from the files that they are in, although they are not refused.
+    async fn renew_credentials(&self) {}
+
     /// Lets go of what the store has open, in good order; may wait for the disk. Calls that come later fail.
     fn close(&self) {}
 }

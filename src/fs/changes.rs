@@ -46,8 +46,9 @@ impl Fs {
         self.settle(notices).await;
     }
 
-    /// Forgets what is remembered of the store, so that it is asked for anew.
+    /// Forgets what is remembered of the store, so that it is asked for anew, with the credentials that there are now.
     pub async fn ask_anew(self: Arc<Self>) {
+        self.cache.renew_credentials().await;
         let told = self.cache.is_pushed();
         self.take_in_told(vec![Change::Everything]).await;
         if !told {

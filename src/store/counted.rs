@@ -159,6 +159,10 @@ impl Store for Counted {
         self.inner.changes()
     }
 
+    async fn renew_credentials(&self) {
+        self.inner.renew_credentials().await;
+    }
+
     fn close(&self) {
         self.inner.close();
     }

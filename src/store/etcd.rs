@@ -247,6 +247,10 @@ impl Store for EtcdStore {
         self.view.take(key, revision)
     }
 
+    async fn renew_credentials(&self) {
+        self.view.api.renew().await;
+    }
+
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         let (feed, changes) = mpsc::unbounded_channel();
         tokio::spawn(Follower::new(self.view.clone(), feed).run(self.open.subscribe()));

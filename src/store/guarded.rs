@@ -260,6 +260,10 @@ impl Store for Guarded {
         self.inner.changes()
     }
 
+    async fn renew_credentials(&self) {
+        self.inner.renew_credentials().await;
+    }
+
     fn close(&self) {
         self.inner.close();
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::PATIENCE;
 use super::auth::{PASSWORD, at, secured};
 use super::common::http::exchange;
-use super::server::Member;
+use super::server::{Cluster, Member};
 use super::suite::{Bench, block_on};
 use super::tls::{Authority, cluster};
 
@@ -116,20 +116,25 @@ fn command(member: &Member, path: &str, body: &Value) {
     ask(path, &format!("\r\nAuthorization: {}", login["token"].as_str().unwrap()), body);
 }
 
+/// The cluster, for the user whose password is in `file`.
+fn with_password_in(cluster: &Cluster, file: &Path) -> Bench {
+    fs::write(file, PASSWORD).unwrap();
+    let argument = format!("etcd:{}/app", cluster.members[0].address);
+    let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), file) else { panic!() };
+    let settings = EtcdSettings {
+        login: Some(("app".to_owned(), PASSWORD.to_owned())),
+        password_file: Some(file.to_owned()),
+        ..EtcdSettings::plain(address)
+    };
+    Bench(Arc::new(EtcdStore::open(&settings, PATIENCE).unwrap()))
+}
+
 #[test]
 fn a_password_that_was_replaced_in_its_file_is_read_again() {
     let Some(cluster) = secured(&[]) else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
-    fs::write(&file, PASSWORD).unwrap();
-    let argument = format!("etcd:{}/app", cluster.members[0].address);
-    let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), dir.path()) else { panic!() };
-    let settings = EtcdSettings {
-        login: Some(("app".to_owned(), PASSWORD.to_owned())),
-        password_file: Some(file.clone()),
-        ..EtcdSettings::plain(address)
-    };
-    let app = Bench(Arc::new(EtcdStore::open(&settings, PATIENCE).unwrap()));
+    let app = with_password_in(&cluster, &file);
     block_on(async {
         app.set("k", "1").await;
         let mut feed = app.0.changes().unwrap();
@@ -141,6 +146,24 @@ fn a_password_that_was_replaced_in_its_file_is_read_again() {
         fs::write(&file, "another\n").unwrap();
         assert_eq!(app.text("k").await, b"1");
         followed(&app, &mut feed).await;
+    });
+}
+
+#[test]
+fn the_password_is_read_again_when_that_is_asked_for() {
+    let Some(cluster) = secured(&[]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    let app = with_password_in(&cluster, &file);
+    block_on(async {
+        app.set("k", "1").await;
+        fs::write(&file, "another").unwrap();
+        assert_eq!(app.text("k").await, b"1");
+        app.0.renew_credentials().await;
+        let refused = app.get("k").await;
+        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        fs::write(&file, PASSWORD).unwrap();
+        assert_eq!(app.text("k").await, b"1");
     });
 }
 

@@ -265,6 +265,12 @@ impl Api {
     }
 
     /// The token that was used is none any more, unless it has been replaced.
+    /// Has the next call log in with what the files hold now.
+    pub(super) async fn renew(&self) {
+        self.credentials.read_all().await;
+        *self.token.lock() = None;
+    }
+
     fn drop_token(&self, used: Option<&Arc<str>>) {
         let mut token = self.token.lock();
         if token.as_ref() == used {

@@ -62,11 +62,18 @@ impl Credentials {
             }
             // Half of them may have been replaced so far.
             Ok(Some(Err(why))) => {
-                tracing::warn!("the certificates were refused, and what replaces them cannot be used: {why}");
+                tracing::warn!("what replaces the certificates cannot be used: {why}");
                 false
             }
             Ok(None) | Err(_) => false,
         }
+    }
+
+    /// Reads all files again, although nothing is refused.
+    pub(super) async fn read_all(&self) {
+        let used = self.http();
+        self.read_certificates(&used).await;
+        self.read_password().await;
     }
 
     /// Reads the password again. Whether it is another one now.
@@ -77,7 +84,7 @@ impl Credentials {
         let password = match read {
             Ok(password) => password,
             Err(why) => {
-                tracing::warn!("the password was refused, and there is no other: {why}");
+                tracing::warn!("the password cannot be read again: {why}");
                 return false;
             }
         };
