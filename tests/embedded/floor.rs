@@ -44,7 +44,7 @@ const WAYS: [&str; 7] = [
     "mv $2/kv.db $1/kv.db",
     "truncate -s 0 $1/kv.db",
     "rm $1/kv.db-wal",
-    "rm -r $1",
+    "rm -rf $1",
     "mv $1 $1.away",
 ];
 
