@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::turn::Turn;
 use super::{daemon, mounts};
 use crate::failure::Failure;
 use crate::store::Location;
@@ -15,11 +16,13 @@ use crate::sys;
 /// So many of the names that are in the way are told.
 const NAMED: usize = 2;
 
-/// Looks at the place named `path` and changes nothing there; returns it without links and relative parts.
+/// Looks at the place named `path` and changes nothing there; returns it without links and relative parts. In a turn of its
+/// own: the keys of a mount that another start makes meanwhile are not what lies there.
 pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::Mountpoint(format!("{}: {error}", path.display())))?;
     let (place, there) = resolve(&absolute)?;
+    let _turn = Turn::wait(&place)?;
     if let Location::Sqlite(database) = location
         && std::path::absolute(database).is_ok_and(|database| database.starts_with(&place))
     {
@@ -183,4 +186,25 @@ pub(super) fn unmount(path: &Path, lazily: bool) -> bool {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_start_is_doing_at_a_place_is_not_what_lies_there() {
+        let home = tempfile::tempdir().unwrap();
+        let place = home.path().canonicalize().unwrap();
+        let other = Turn::wait(&place).unwrap();
+        std::fs::write(place.join("db"), "1").unwrap();
+        let looked = std::thread::spawn({
+            let place = place.clone();
+            move || examine(&place, false, &Location::Memory).map_err(|failure| failure.to_string())
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::fs::remove_file(place.join("db")).unwrap();
+        drop(other);
+        assert_eq!(looked.join().unwrap(), Ok(place));
+    }
 }
