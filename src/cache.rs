@@ -369,6 +369,12 @@ impl Cache {
         }
     }
 
+    /// Whether a pushed change sets a key that was deleted since.
+    pub fn is_past(&self, change: &Change) -> bool {
+        let Change::Set(key, meta) = change else { return false };
+        self.inner.lock().listings.is_past(key, meta.revision)
+    }
+
     /// Takes a pushed change in. What is newer already stays.
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();
@@ -382,14 +388,8 @@ impl Cache {
         }
         match change {
             Change::Set(key, meta) => {
-                if inner.is_news(key, meta.revision) {
-                    let text = inner.known.peek(key).and_then(|_| self.store.take_told(key, meta.revision));
-                    inner.doubt_key(key);
-                    if let Some(text) = text {
-                        let entry = Entry { meta: meta.clone(), text };
-                        inner.remember(key, Known::new(Some(entry)), self.settings.bytes);
-                    }
-                }
+                let text = || self.store.take_told(key, meta.revision);
+                inner.told(key, meta, text, self.settings.bytes);
             }
             Change::Deleted(key, _) if inner.is_absent(key) => {}
             Change::Deleted(key, revision) => {

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::listing::Listings;
-use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision};
+use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision, Text};
 
 pub(super) struct Known {
     pub(super) value: Option<Entry>,
@@ -113,6 +113,19 @@ impl Inner {
         }
     }
 
+    /// Takes in that the store told of this version, whose value may be had.
+    pub(super) fn told(&mut self, key: &Key, meta: &Meta, text: impl FnOnce() -> Option<Text>, limit: usize) {
+        if !self.is_news(key, meta.revision) {
+            return;
+        }
+        // An absence has no version: only the store knows whether this one came before or after it.
+        let text = self.known.peek(key).filter(|known| known.value.is_some()).and_then(|_| text());
+        self.doubt_key(key);
+        if let Some(text) = text {
+            self.remember(key, Known::new(Some(Entry { meta: meta.clone(), text })), limit);
+        }
+    }
+
     pub(super) fn remember(&mut self, key: &Key, known: Known, limit: usize) {
         // A slower answer about an older version must not replace a newer one.
         let newer = |old: &Known| !old.doubted && old.revision() > known.revision() && known.value.is_some();
@@ -144,7 +157,8 @@ impl Inner {
     /// Whether a version of `key` may be newer than what is known. A store that was restored from a backup counts its
     /// versions anew: where something was missed the numbers say nothing.
     pub(super) fn is_news(&self, key: &Key, revision: Revision) -> bool {
-        self.known.peek(key).is_none_or(|known| known.doubted || known.revision() < Some(revision))
+        !self.listings.is_past(key, revision)
+            && self.known.peek(key).is_none_or(|known| known.doubted || known.revision() < Some(revision))
     }
 
     /// Takes the end of a rename in: the version at which `from` has become `to`, or why it failed.

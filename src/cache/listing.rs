@@ -106,6 +106,11 @@ impl Listings {
         }
     }
 
+    /// Whether `key` was deleted after this version.
+    pub(super) fn is_past(&self, key: &Key, revision: Revision) -> bool {
+        self.deleted.get(key).is_some_and(|deleted| *deleted > revision)
+    }
+
     /// It is not known what has become of some key.
     pub(super) fn forget(&mut self) {
         self.outdate();
@@ -149,7 +154,7 @@ impl Listings {
         match change {
             Change::Set(key, meta) => match keys.meta(key) {
                 Some(known) if known.revision >= meta.revision => {}
-                None if self.deleted.get(key).is_some_and(|deleted| *deleted > meta.revision) => {}
+                None if self.is_past(key, meta.revision) => {}
                 None if self.forgotten > meta.revision => return false,
                 Some(_) | None => keys.set(key, meta),
             },

@@ -106,6 +106,10 @@ impl Fs {
     /// Shows a change that the cache has taken in already; before that its key was `known` at this version.
     /// Whether it is known to take a name away (`taken`).
     fn show(&self, change: &Change, known: bool, taken: bool) -> Vec<Notice> {
+        // Said late of a key that this mount has deleted since.
+        if self.cache.is_past(change) {
+            return Vec::new();
+        }
         let mut state = self.state.lock();
         if known && state.shows(change, &self.settings.names) || state.hides(change, &self.settings.names) {
             return Vec::new();
@@ -384,5 +388,17 @@ mod tests {
         assert_eq!(ttl(), FOREVER);
         fs.take_in(&Change::Everything);
         assert_eq!(ttl(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn late_news_of_a_key_that_was_deleted_since_take_no_new_file_away() {
+        let (fs, _) = mounted(true);
+        let key = Key::from("k");
+        let old = fs.cache.set_key_value(&key, Arc::from(&b"1"[..]), Expect::Anything).await.unwrap();
+        fs.clone().unlink(CALLER, ROOT, "k".into()).await.unwrap();
+        let made = fs.clone().make_file(CALLER, (ROOT, "k"), 0o666).await.unwrap().attr.unwrap();
+        assert_eq!(fs.take_in(&Change::Set(key, old)), []);
+        let found = fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap();
+        assert_eq!(found.attr.map(|attr| attr.ino), Some(made.ino));
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Double {
     pub(crate) disk: Mutex<()>,
     /// A listing brings the values along.
     pub(crate) lists_texts: AtomicBool,
+    /// The value that it has told of along with this version.
+    pub(crate) told: Mutex<Option<(Revision, Text)>>,
 }
 
 /// Calls that wait for each other end here.
@@ -131,6 +133,10 @@ impl Store for Double {
 
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         self.call("rename_key", from.as_str(), self.store.rename_key(from, to, at, expect)).await
+    }
+
+    fn take_told(&self, _: &Key, revision: Revision) -> Option<Text> {
+        self.told.lock().take_if(|(told, _)| *told == revision).map(|(_, text)| text)
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

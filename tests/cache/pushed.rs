@@ -1,5 +1,7 @@
 //! Changes the store tells of.
 
+use std::sync::Arc;
+
 use kvfs::store::Change;
 
 use super::Remembered::{Absence, Nothing, Value};
@@ -55,6 +57,34 @@ fn news_of_what_is_known_already_cost_no_call() {
         at.cache.apply(&Change::Deleted("k".into(), revision));
         assert_eq!(at.remembered("k"), Absence);
         assert_eq!(at.gets(), 0);
+    });
+}
+
+#[test]
+fn late_news_of_a_key_that_was_deleted_since_do_not_bring_its_value_back() {
+    let at = pushed();
+    block_on(async {
+        let old = at.set("k", "1").await.unwrap();
+        at.delete("k").await.unwrap();
+        *at.double.told.lock() = Some((old.revision, Arc::from(&b"1"[..])));
+        at.cache.apply(&Change::Set("k".into(), old));
+        assert_eq!(at.remembered("k"), Absence);
+        let new = at.set_elsewhere("k", "2").await;
+        at.cache.apply(&Change::Set("k".into(), new));
+        assert_eq!(at.text("k").await.unwrap(), "2");
+    });
+}
+
+#[test]
+fn whether_news_of_a_key_that_was_found_absent_are_late_is_asked() {
+    let at = pushed();
+    block_on(async {
+        let old = at.set_elsewhere("k", "1").await;
+        at.delete_elsewhere("k").await;
+        assert_eq!(at.text("k").await, None);
+        *at.double.told.lock() = Some((old.revision, Arc::from(&b"1"[..])));
+        at.cache.apply(&Change::Set("k".into(), old));
+        assert_eq!(at.text("k").await, None);
     });
 }
 
