@@ -329,6 +329,8 @@ mod tests {
         fn drop_inode(&self, _: Ino) -> bool {
             true
         }
+
+        fn drop_names(&self) {}
     }
 
     fn mounted(drops_everything: bool) -> (Arc<Fs>, Arc<parking_lot::Mutex<Vec<Drop>>>) {

@@ -14,7 +14,8 @@ use super::Fs;
 use super::inodes::{Ino, Inode, State};
 use super::names::parent;
 
-/// How long a caller waits for the kernel to take a notice in, before it is answered without.
+/// How long a caller waits for the notifier, which may wait for a directory's lock, before the kernel is told in a way that
+/// needs none.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// What the kernel must drop from its caches.
@@ -59,6 +60,10 @@ pub trait Kernel: Send + Sync {
     /// Makes the kernel drop pages and attributes of an inode, on the caller's thread; false if it does not know it. The
     /// kernel waits for reads of the inode that are under way, so this must not be the thread that answers them.
     fn drop_inode(&self, ino: Ino) -> bool;
+
+    /// Makes the kernel drop all names, on the caller's thread and whatever is locked. Only for one that
+    /// [can](Self::drops_everything).
+    fn drop_names(&self);
 }
 
 impl Fs {
@@ -84,8 +89,11 @@ impl Fs {
     }
 
     /// Sends notices and waits until the kernel took them in, so that who is answered next finds the new state.
-    /// Never called while the kernel holds the directory's lock for the same request: that would be a deadlock. False if
-    /// it took longer than [`SETTLE`].
+    ///
+    /// Never called while the kernel holds the directory's lock for the same request: that would be a deadlock. Nor is the
+    /// notifier waited for without end, for who holds that lock may in turn wait for the file of the request (unlink(2)
+    /// for one that is being truncated): after [`SETTLE`] all names are dropped, which needs no lock. False if it came to
+    /// that.
     pub(super) async fn settle(self: &Arc<Self>, notices: Vec<Notice>) -> bool {
         let until = Instant::now() + SETTLE;
         let (mut inodes, mut others) = (Vec::new(), Vec::new());
@@ -105,6 +113,9 @@ impl Fs {
         }
         if let Some(told) = told {
             settled &= timeout_at(until, told).await.is_ok();
+        }
+        if let Some(kernel) = self.kernel.get().filter(|kernel| !settled && kernel.drops_everything()) {
+            kernel.drop_names();
         }
         settled
     }
@@ -225,11 +236,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Waker};
 
     use parking_lot::Mutex;
 
-    use super::super::{Access, Caller, ROOT};
+    use super::super::{Access, Caller, Changes, ROOT};
     use super::*;
     use crate::store::{Change, Expect, Key, MemoryStore, Store, Text};
 
@@ -241,6 +253,7 @@ mod tests {
     struct Slow {
         waiting: Arc<Mutex<Vec<oneshot::Sender<()>>>>,
         knows: bool,
+        names_dropped: Arc<AtomicUsize>,
     }
 
     impl Kernel for Slow {
@@ -257,6 +270,10 @@ mod tests {
         fn drop_inode(&self, _: Ino) -> bool {
             self.knows
         }
+
+        fn drop_names(&self) {
+            self.names_dropped.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     fn text(text: &str) -> Text {
@@ -267,7 +284,7 @@ mod tests {
     async fn mounted(kernel: &Slow) -> (Arc<Fs>, MemoryStore, Ino) {
         let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         fs.attach(Box::new(kernel.clone()));
-        fs.cache.set_key_value(&Key::from("k"), text("1"), Expect::Anything).await.unwrap();
+        fs.cache.set_key_value(&Key::from("k"), text("1 "), Expect::Anything).await.unwrap();
         let ino = fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
         (fs, elsewhere, ino)
     }
@@ -294,6 +311,17 @@ mod tests {
         }
         taken_in.await.unwrap();
         assert!(kernel.waiting.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_caller_is_told_is_true_although_the_notifier_is_stuck() {
+        let kernel = Slow { knows: true, ..Slow::default() };
+        let (fs, _, ino) = mounted(&kernel).await;
+        // Who reads the inode keeps it: its name leads to another one.
+        fs.clone().open(CALLER, ino, READ).await.unwrap();
+        let size = Changes { size: Some(1), ..Changes::default() };
+        fs.clone().setattr(ino, None, size).await.unwrap();
+        assert_eq!((kernel.waiting.lock().len(), kernel.names_dropped.load(Ordering::SeqCst)), (1, 1));
     }
 
     #[tokio::test]

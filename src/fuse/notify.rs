@@ -67,6 +67,12 @@ impl Kernel for Notifications {
         }
         !is_unknown(&done)
     }
+
+    fn drop_names(&self) {
+        if let Err(error) = drop_everything(&self.device) {
+            tracing::debug!("notice for all names: {error}");
+        }
+    }
 }
 
 fn send(notifier: &Notifier, device: &File, drop: &Drop) -> io::Result<()> {

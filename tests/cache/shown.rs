@@ -45,6 +45,8 @@ impl Kernel for Drops {
     fn drop_inode(&self, _: Ino) -> bool {
         true
     }
+
+    fn drop_names(&self) {}
 }
 
 impl Files {

@@ -8,8 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use crate::behaviour::sys::truncate;
+use crate::common::proxy::{Fault, Proxy};
+use crate::common::serve::{KEY, Server};
 use crate::common::{Mount, PATIENCE, can_mount, close, errno, is_running, wait_for};
 use kvfs::store::{Key, SqliteStore, Store};
 
@@ -30,6 +35,36 @@ fn rule_11_a_locked_database_delays_writers_up_to_the_deadline_and_readers_never
     other.execute_batch("ROLLBACK").unwrap();
     wait_for(PATIENCE, || fs::write(mount.path("doc"), "[3]").is_ok());
     assert_eq!(fs::read_to_string(mount.path("doc")).unwrap(), "[3]");
+}
+
+#[test]
+fn rule_11_a_name_shows_the_new_value_although_a_lookup_beside_it_has_no_answer() {
+    if !can_mount() {
+        return;
+    }
+    let server = Server::memory();
+    server.set("k", 12345.into());
+    let proxy = Proxy::before(&server.address);
+    let mount = Mount::prefect_cloud(&proxy.address, KEY, &["--max-age", "1h", "--timeout", "1m"]);
+    let (k, beside) = (mount.path("k"), mount.path("beside"));
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let reader = File::open(&k).unwrap();
+    assert_eq!(size(&k), 6);
+    proxy.set(&Fault::LoseAnswer("beside"));
+    let requests = proxy.requests();
+    thread::scope(|scope| {
+        // The kernel locks the directory until it is answered, and drops no name in it by itself.
+        scope.spawn(|| errno(fs::metadata(&beside)));
+        wait_for(PATIENCE, || proxy.requests() > requests);
+        truncate(&k, 3).unwrap();
+        let (tell, told) = mpsc::channel();
+        scope.spawn(move || tell.send(size(&k)));
+        // The old value needs no lock, and would be there by now; the new one may have to wait for the lookup.
+        let shown = told.recv_timeout(Duration::from_millis(500));
+        proxy.set(&Fault::None);
+        assert_eq!(shown.or_else(|_| told.recv()), Ok(3));
+    });
+    assert_eq!(reader.metadata().unwrap().len(), 6);
 }
 
 #[test]
