@@ -26,7 +26,7 @@ use crate::mount::{guard, herald, umount};
 #[command(name = "kvfs", version, args_conflicts_with_subcommands = true, args_override_self = true)]
 #[command(after_help = AFTER_HELP)]
 #[command(
-    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs serve [OPTIONS] [STORE]\n       kvfs status [--json | --check] [MOUNTPOINT]\n       kvfs watch [--exec CMD] MOUNTPOINT\n       kvfs copy [OPTIONS] FROM TO\n       kvfs why [--json] [FILE]\n       kvfs umount MOUNTPOINT\n       kvfs help [COMMAND]\n       kvfs version"
+    override_usage = "kvfs [OPTIONS] [STORE] MOUNTPOINT\n       kvfs COMMAND ...; kvfs help COMMAND tells more of it"
 )]
 #[command(disable_help_subcommand = true)]
 struct Cli {
@@ -38,62 +38,60 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Stores:
-  (none)         the embedded store at $XDG_DATA_HOME/kvfs/kv.db (~/.local/share/kvfs/kv.db)
-  sqlite:PATH    an embedded store elsewhere
-  memory:        gone at unmount
+  (none)               $XDG_DATA_HOME/kvfs/kv.db (~/.local/share/kvfs/kv.db)
+  sqlite:PATH          an embedded store elsewhere
+  memory:              gone at unmount
   etcd:HOST:PORT[,HOST:PORT...][/PREFIX]
-                 an etcd cluster, or its keys below a prefix; etcds: with TLS; user, password
-                 and certificates as etcdctl reads them from ETCDCTL_*
-  prefect[:URL]  the Variables of Prefect 3; settings as Prefect 3 finds them
-  prefect-cloud[:URL]
-                 a server of the Prefect 1.x KV API; settings as the 1.x client finds them
+                       an etcd cluster (etcds: with TLS); login as etcdctl has it
+  prefect[:URL]        the Variables of Prefect 3; settings as Prefect finds them
+  prefect-cloud[:URL]  a server of the Prefect 1.x KV API; likewise
 
-Every flag --some-flag can also be given as -o some_flag (fstab) or as KVFS_SOME_FLAG in the
-environment.
-End a mount with `kvfs umount MOUNTPOINT`, or as any other.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store,
-5 FUSE not available, 6 unmounted, but some text could not be published and was set aside";
+Each --some-flag also as -o some_flag (fstab), or as KVFS_SOME_FLAG in the environment.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store, \
+5 FUSE not available, 6 unmounted, but text that could not be published was set aside.";
 
 const WATCH_HELP: &str = "\
-The event of a change is `set` (key, file, revision, time) or `deleted` (the same), or `missed`: changes may
-have been missed, look at everything.
+PATH may be a mount, a directory in it, or a file, of which alone is told then; also a directory or file that is bound \
+elsewhere.
 
-CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it
-runs, changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
+The event of a change is `set` (key, file, revision, time) or `deleted` (the same), or `missed`: changes may have been \
+missed, look at everything.
+
+CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it runs, \
+changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
 
 Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount is unmounted; with 3 if its daemon is killed.";
 
 const UMOUNT_HELP: &str = "\
-Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text
+Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text \
 could not be published and was set aside.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the Prefect 1.x KV API over a store
-    Serve(serve::Serve),
-    /// Copy all keys of a store into another one
-    Copy(copy::Copy),
     /// Show what is mounted, from where, how it is, counters and the last error
     Status(status::Status),
     /// Tell what was refused of late, why, where in the text, and where the text is kept
     #[command(after_help = why::HELP)]
     Why(why::Why),
-    /// Tell of each change of a key, whoever makes it, as a line of JSON
-    #[command(after_help = WATCH_HELP)]
-    Watch {
-        /// Run this with `sh -c` for each change, one at a time, instead of printing it
-        #[arg(long, value_name = "CMD")]
-        exec: Option<String>,
-        /// Where kvfs has mounted
-        mountpoint: PathBuf,
-    },
     /// End a mount, and tell whether all that was written there could be published
     #[command(after_help = UMOUNT_HELP)]
     Umount {
         /// Where kvfs has mounted
         mountpoint: PathBuf,
     },
+    /// Tell of each change of a key, whoever makes it, as a line of JSON
+    #[command(after_help = WATCH_HELP)]
+    Watch {
+        /// Run this with `sh -c` for each change, one at a time, instead of printing it
+        #[arg(long, value_name = "CMD")]
+        exec: Option<String>,
+        /// A mount, or a file or directory in it
+        path: PathBuf,
+    },
+    /// Copy all keys of a store into another one
+    Copy(copy::Copy),
+    /// Serve the Prefect 1.x KV API over a store
+    Serve(serve::Serve),
     /// Has the kernel tell of changes made elsewhere
     #[command(name = herald::COMMAND, hide = true)]
     Herald {
@@ -190,7 +188,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Copy(copy)) => copy.settings().and_then(|settings| crate::copy::start(&settings)),
         Some(Command::Status(status)) => status.show(),
         Some(Command::Why(why)) => why.show(),
-        Some(Command::Watch { exec, mountpoint }) => crate::watch::start(&mountpoint, exec),
+        Some(Command::Watch { exec, path }) => crate::watch::start(&path, exec),
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),

@@ -25,7 +25,8 @@ pub(super) fn is_set(name: &OsStr) -> bool {
 /// is asked for, those of a mount are not looked at.
 pub(super) fn adapt(command: Command, asked_for: bool) -> Command {
     let command = command.mut_subcommands(|below| below.mut_args(adapt_arg));
-    command.mut_args(|arg| if asked_for { arg.env(Resettable::Reset) } else { adapt_arg(arg) })
+    // The help has the rule.
+    command.mut_args(|arg| if asked_for { arg.env(Resettable::Reset) } else { adapt_arg(arg).hide_env(true) })
 }
 
 fn adapt_arg(arg: Arg) -> Arg {

@@ -15,94 +15,119 @@ use crate::mount::Settings;
 use crate::store::Location;
 use crate::{cache, fs, fuse, sys};
 
+/// Groups of options in the help.
+const SHOWN: &str = "What is shown";
+const USERS: &str = "Who may use it";
+const STORE: &str = "The store and what is remembered of it";
+const PLACE: &str = "The mount";
+
 #[derive(Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are bools")]
 pub(super) struct Mount {
     /// The store, if not the embedded one, and the directory to mount on
-    #[arg(value_name = "[STORE] MOUNTPOINT", num_args = 1..=2)]
+    #[arg(value_name = "[STORE] MOUNTPOINT", num_args = 1..=2, hide = true)]
     places: Vec<OsString>,
+    /// The store, as an alternative to the argument
+    #[arg(long, env = "KVFS_STORE", hide = true)]
+    store: Option<String>,
+    /// Refuse all changes
+    #[arg(long, short = 'r', env = "KVFS_READ_ONLY")]
+    read_only: bool,
     /// Stay in the foreground and log to standard error
     #[arg(short, long, env = "KVFS_FOREGROUND")]
     foreground: bool,
     /// Say nothing of success
     #[arg(short, long, env = "KVFS_QUIET")]
     quiet: bool,
-    /// The store, as an alternative to the argument
-    #[arg(long, env = "KVFS_STORE", hide = true)]
-    store: Option<String>,
-    /// How old an answer may be where the store does not push changes
-    #[arg(long, env = "KVFS_MAX_AGE", value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    max_age: Duration,
-    /// How old the last known value may be while the store is down; 0 turns it off
-    #[arg(long, env = "KVFS_MAX_STALE", value_name = "TIME", default_value = "1h", value_parser = units::duration)]
-    max_stale: Duration,
-    /// How long a call may wait for the store
-    #[arg(long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline)]
-    timeout: Duration,
-    /// Bytes of values to remember
-    #[arg(long, env = "KVFS_CACHE_SIZE", value_name = "BYTES", default_value = "64M", value_parser = units::bytes)]
-    cache_size: usize,
-    /// Keys to remember
-    #[arg(long, env = "KVFS_CACHE_ENTRIES", value_name = "N", default_value = "100000", value_parser = units::count)]
-    cache_entries: NonZeroUsize,
-    /// What counts as a value
-    #[arg(long, env = "KVFS_VALIDATE", value_name = "WHAT", default_value = "json", ignore_case = true)]
-    validate: Valid,
-    /// What file names end in, as in `.json`: the file `app.json` is the key `app`
-    #[arg(long, env = "KVFS_EXTENSION", value_name = "EXT")]
-    extension: Option<String>,
-    /// What is between the parts of a key: with `--separator /` the key `app/db` is the file `db` in the directory `app`
-    #[arg(long, env = "KVFS_SEPARATOR", value_name = "SEP", conflicts_with = "flat")]
+    /// What makes directories of keys: with `/` the key `app/db` is `db` in `app`
+    #[arg(long, env = "KVFS_SEPARATOR", value_name = "SEP", conflicts_with = "flat", help_heading = SHOWN)]
     separator: Option<String>,
-    /// Show all keys in one directory, whatever the store
-    #[arg(long, env = "KVFS_FLAT")]
+    /// All keys in one directory, whatever the store
+    #[arg(long, env = "KVFS_FLAT", help_heading = SHOWN)]
     flat: bool,
-    /// More names of scratch files, as globs; `none` turns scratch files off
-    #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':')]
+    /// What file names end in: with `.json` the key `app` is `app.json`
+    #[arg(long, env = "KVFS_EXTENSION", value_name = "EXT", help_heading = SHOWN)]
+    extension: Option<String>,
+    /// What a value is: json, or none for any bytes
+    #[arg(
+        long, env = "KVFS_VALIDATE", value_name = "WHAT", default_value = "json", ignore_case = true,
+        hide_possible_values = true, help_heading = SHOWN
+    )]
+    validate: Valid,
+    /// More names of scratch files (repeat it); `none` for none at all
+    #[arg(long, env = "KVFS_SCRATCH", value_name = "GLOB", value_delimiter = ':', help_heading = SHOWN)]
     scratch: Vec<String>,
-    /// Have inotify tell of changes made elsewhere, as of those made through this mount
-    #[arg(long, env = "KVFS_NOTIFY")]
+    /// Have inotify tell of changes made elsewhere, too
+    #[arg(long, env = "KVFS_NOTIFY", help_heading = SHOWN)]
     notify: bool,
-    /// Refuse all changes
-    #[arg(long, short = 'r', env = "KVFS_READ_ONLY")]
-    read_only: bool,
     /// Let other users in, within the permission bits
-    #[arg(long, env = "KVFS_ALLOW_OTHER")]
+    #[arg(long, env = "KVFS_ALLOW_OTHER", help_heading = USERS)]
     allow_other: bool,
     /// Let root in, within the permission bits
-    #[arg(long, env = "KVFS_ALLOW_ROOT")]
+    #[arg(long, env = "KVFS_ALLOW_ROOT", help_heading = USERS)]
     allow_root: bool,
-    /// Unmount when the daemon is killed; else every access fails then, until the next start on the same place
-    #[arg(long, env = "KVFS_AUTO_UNMOUNT")]
+    /// Owner of the files, by number or name
+    #[arg(long, env = "KVFS_UID", value_name = "USER", value_parser = units::user, help_heading = USERS)]
+    uid: Option<u32>,
+    /// Group of the files, by number or name
+    #[arg(long, env = "KVFS_GID", value_name = "GROUP", value_parser = units::group, help_heading = USERS)]
+    gid: Option<u32>,
+    /// Bits taken away from 0666 (files) and 0777 (directories)
+    #[arg(long, env = "KVFS_UMASK", value_name = "OCTAL", value_parser = units::octal, help_heading = USERS)]
+    umask: Option<u32>,
+    /// How old an answer may be if changes are not told
+    #[arg(
+        long, env = "KVFS_MAX_AGE", value_name = "TIME", default_value = "1s", value_parser = units::duration,
+        help_heading = STORE
+    )]
+    max_age: Duration,
+    /// How old it may be while the store is down
+    #[arg(
+        long, env = "KVFS_MAX_STALE", value_name = "TIME", default_value = "1h", value_parser = units::duration,
+        help_heading = STORE
+    )]
+    max_stale: Duration,
+    /// How long a call may wait for the store
+    #[arg(
+        long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline,
+        help_heading = STORE
+    )]
+    timeout: Duration,
+    /// Bytes of values to remember
+    #[arg(
+        long, env = "KVFS_CACHE_SIZE", value_name = "BYTES", default_value = "64M", value_parser = units::bytes,
+        help_heading = STORE
+    )]
+    cache_size: usize,
+    /// Keys to remember
+    #[arg(
+        long, env = "KVFS_CACHE_ENTRIES", value_name = "N", default_value = "100000", value_parser = units::count,
+        help_heading = STORE
+    )]
+    cache_entries: NonZeroUsize,
+    /// Mount on a directory that is not empty
+    #[arg(long, env = "KVFS_NONEMPTY", help_heading = PLACE)]
+    nonempty: bool,
+    /// Unmount if the daemon is killed; else the next start takes over
+    #[arg(long, env = "KVFS_AUTO_UNMOUNT", help_heading = PLACE)]
     auto_unmount: bool,
     /// What the mount table calls the store
-    #[arg(long, env = "KVFS_FSNAME", value_name = "NAME")]
+    #[arg(long, env = "KVFS_FSNAME", value_name = "NAME", help_heading = PLACE)]
     fsname: Option<String>,
+    /// What to log: error, warn, info, debug or trace
+    #[arg(
+        long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "warn", ignore_case = true,
+        hide_possible_values = true, help_heading = PLACE
+    )]
+    log_level: Level,
     /// Have a mount that is there refuse changes (with --read-only), or let them through again
     #[arg(long, hide = true)]
     remount: bool,
-    /// Owner of the files, by number or name
-    #[arg(long, env = "KVFS_UID", value_name = "USER", value_parser = units::user)]
-    uid: Option<u32>,
-    /// Group of the files, by number or name
-    #[arg(long, env = "KVFS_GID", value_name = "GROUP", value_parser = units::group)]
-    gid: Option<u32>,
-    /// Permission bits taken away from 0666 (files) and 0777 (the directory)
-    #[arg(long, env = "KVFS_UMASK", value_name = "OCTAL", value_parser = units::octal)]
-    umask: Option<u32>,
-    /// Mount on a directory that is not empty
-    #[arg(long, env = "KVFS_NONEMPTY")]
-    nonempty: bool,
-    /// What to log: error, warn, info, debug or trace
-    #[arg(long, env = "KVFS_LOG_LEVEL", value_name = "LEVEL", default_value = "warn", ignore_case = true)]
-    log_level: Level,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Valid {
-    /// One JSON text
     Json,
-    /// Any bytes
     None,
 }
 

@@ -11,7 +11,7 @@ use crate::logging::{shown, tell};
 use crate::mount::mounts::{self, Place};
 
 pub(super) const HELP: &str = "\
-Each refusal is told once, with the time, the file, what the program was told, and the reason; the newest comes last. The last
+Each refusal is told once, with the time, the file, what the program was told, and the reason; the newest comes last. The last \
 100 since the mount began are remembered.";
 
 #[derive(Args)]

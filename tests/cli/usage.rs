@@ -1,5 +1,6 @@
 //! Wrong usages, each with the one line that it gets. Nothing of it mounts, makes a directory or opens a store.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -111,7 +112,7 @@ fn a_wrong_option_or_word_is_named_with_what_may_be_meant() {
             ),
             (&["a/", "b", "c"], "that is a word too many; as in: kvfs [OPTIONS] [STORE] MOUNTPOINT"),
             (&["copy", "a", "b", "c"], "\"c\" is a word too many; as in: kvfs copy [OPTIONS] <FROM> <TO>"),
-            (&["watch"], "<MOUNTPOINT> is missing; as in: kvfs watch [OPTIONS] <MOUNTPOINT>"),
+            (&["watch"], "<PATH> is missing; as in: kvfs watch [OPTIONS] <PATH>"),
             (&["umount"], "<MOUNTPOINT> is missing; as in: kvfs umount <MOUNTPOINT>"),
         ],
     );
@@ -130,6 +131,40 @@ fn help_and_version_are_words_too_and_options_may_stand_before_a_command() {
     assert_eq!(shown(&["version"]), shown(&["--version"]));
     assert!(shown(&["--json", "status"]).starts_with('['));
     assert_eq!(names(home.path()), [""; 0]);
+}
+
+#[test]
+fn the_help_fits_a_page_in_groups_and_the_readme_has_the_same_options() {
+    let home = TempDir::new().unwrap();
+    let help = String::from_utf8(run(&home, &[], &["-h"]).stdout).unwrap();
+    assert!(help.lines().count() <= 60, "{help}");
+    assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+    let groups: Vec<&str> =
+        help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    assert_eq!(
+        groups,
+        [
+            "Commands:",
+            "Options:",
+            "What is shown:",
+            "Who may use it:",
+            "The store and what is remembered of it:",
+            "The mount:",
+            "Stores:"
+        ]
+    );
+    let readme = include_str!("../../README.md");
+    let table = readme.split("\n## Options\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let mut documented = BTreeSet::from(["--help", "--version"]);
+    for row in rows {
+        let cell = row.split(" | ").next().unwrap();
+        documented.extend(cell.split(['`', ' ', '=']).filter(|word| word.starts_with("--")));
+    }
+    let flags = help.lines().filter(|line| line.starts_with("  ") && !line.starts_with("       "));
+    let told: BTreeSet<&str> =
+        flags.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect();
+    assert_eq!(told, documented);
 }
 
 #[test]
