@@ -32,7 +32,7 @@ impl Fs {
     /// Writes all of `data` or nothing. After a failure the handle stays failed: what it holds can no longer be what
     /// the program meant.
     pub fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
-        let (limits, outage) = (self.cache.limits(), self.cache.outage());
+        let limits = self.cache.limits();
         let mut state = self.state.lock();
         let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
         if let Some(error) = &handle.failed {
@@ -45,7 +45,8 @@ impl Fs {
         let validate = if draft.orphan { Validate::None } else { self.settings.validate };
         let goes_to_store = draft.purpose == Purpose::Key && !draft.orphan;
         let new = draft.published.is_none();
-        let full = outage.filter(|error| goes_to_store && error.keeps_out(new)).map_or(Ok(()), Err);
+        let outage = if goes_to_store { self.cache.outage() } else { None };
+        let full = outage.filter(|error| error.keeps_out(new)).map_or(Ok(()), Err);
         let room =
             full.map_err(FsError::from).and_then(|()| state.room(id, offset.saturating_add(data.len())));
         match room.and_then(|()| state.draft_of(fh)?.1.write(offset, data, &limits, validate)) {

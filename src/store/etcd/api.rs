@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::credentials::Credentials;
 use super::members::{Member, Members};
-use super::refusal::{Failure, Refusal, Verdict};
+use super::refusal::{self, Failure, Refusal, Verdict};
 use super::settings::Settings;
 use super::stranger;
 use super::trouble::{Kind, Trouble, unsure};
@@ -327,7 +327,9 @@ impl Api {
 
     /// Says where a login that was refused came from.
     fn denied(&self, why: &str) -> Error {
-        Error::Denied(if self.has_login() {
+        Error::Denied(if why.starts_with(refusal::NAMED) {
+            why.to_owned()
+        } else if self.has_login() {
             format!("{why}; the login is from ETCDCTL_USER and its password")
         } else {
             format!("{why}; there is no login: set ETCDCTL_USER and ETCDCTL_PASSWORD")

@@ -76,8 +76,7 @@ impl Refusal {
         }
         if said.contains("CommonName") {
             let message = format!(
-                "the gateway takes no client certificate with a common name where the cluster wants a login ({}); use one \
-                 without (ETCDCTL_CERT), and ETCDCTL_USER",
+                "{NAMED} where the cluster wants a login ({}); use one without (ETCDCTL_CERT), and ETCDCTL_USER",
                 shown(&said)
             );
             return Some(Self { code: PERMISSION_DENIED, message });
@@ -152,6 +151,9 @@ impl Refusal {
         }
     }
 }
+
+/// How the refusal of a certificate begins, whatever the login.
+pub(super) const NAMED: &str = "the gateway takes no client certificate with a common name";
 
 /// What the gateway says of its own connection to the member.
 const SIGNS: [&str; 4] = ["tls:", "tcp ", "SubConns", "closed network connection"];
