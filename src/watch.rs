@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use self::command::Commands;
 use crate::failure::Failure;
 use crate::logging;
-use crate::mount::mounts::{self, Place};
+use crate::mount::mounts;
 use crate::signals::Signals;
 
 /// How often the daemon is asked. It answers at once: while a process waits inside of a mount, nobody can unmount it.
@@ -31,13 +31,20 @@ struct Change {
 }
 
 impl Change {
-    fn file(&self, mountpoint: &Path) -> Option<PathBuf> {
-        self.name.as_ref().map(|name| mountpoint.join(name))
+    /// Where the file is, if `asked` told of it.
+    fn file(&self, asked: &Path) -> Option<PathBuf> {
+        // A file tells of itself by the empty name.
+        self.name.as_ref().map(|name| if name.is_empty() { asked.to_owned() } else { asked.join(name) })
     }
 
-    fn line(&self, mountpoint: &Path) -> Value {
+    /// Whether it is one of `within`, or of what is in there; where changes were missed that may be.
+    fn is_of(&self, within: &Path) -> bool {
+        self.name.as_ref().is_none_or(|name| Path::new(name).starts_with(within))
+    }
+
+    fn line(&self, asked: &Path) -> Value {
         let mut line = Map::from_iter([("event".to_owned(), json!(self.event))]);
-        if let Some(file) = self.file(mountpoint) {
+        if let Some(file) = self.file(asked) {
             line.insert("key".into(), json!(self.key));
             line.insert("file".into(), json!(file.to_string_lossy()));
             line.insert("revision".into(), json!(self.revision));
@@ -61,21 +68,55 @@ enum End {
     Output(io::Error),
 }
 
-/// Watches the mount at `path` until it ends, or a signal ends this process.
+/// What is watched.
+struct Target {
+    /// What is asked: a mount, or the part of one that is bound there.
+    asked: PathBuf,
+    /// A path from there: of what is told there, only what is of it.
+    within: PathBuf,
+}
+
+impl Target {
+    fn find(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let (place, within) = mounts::holding(path)
+            .map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?
+            .ok_or_else(|| {
+                let why = format!("{shown} is in no mount of kvfs; `kvfs status` lists what is mounted");
+                Failure::Mountpoint(why)
+            })?;
+        Ok(Self { asked: place.path, within })
+    }
+
+    /// Says so of a file that is yet to be set.
+    fn look(&self) -> io::Result<()> {
+        let path = self.asked.join(&self.within);
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                logging::tell(&format!("{} is not there yet; it is told of when it is set", path.display()));
+                Ok(())
+            }
+            looked => looked.map(drop),
+        }
+    }
+}
+
+/// Watches the mount, file or directory at `path` until the mount ends, or a signal ends this process.
 pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     let shown = path.display();
-    let place = mounts::find(path)
-        .map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?
-        .ok_or_else(|| {
-            Failure::Mountpoint(format!("nothing of kvfs is mounted at {shown}; `kvfs status` lists what is"))
-        })?;
-    if !place.is_whole() {
-        return Err(Failure::Mountpoint(part(&place)));
+    let target = Target::find(path)?;
+    let place = target.asked.display().to_string();
+    let silent = |error: io::Error| {
+        let why = match error.kind() {
+            io::ErrorKind::TimedOut => "its mount does not answer".into(),
+            _ => error.to_string(),
+        };
+        Failure::Mountpoint(format!("{shown} does not tell of changes: {why}; see `kvfs status`"))
+    };
+    let cursor = mounts::changes_begin(&target.asked).and_then(|told| page(&told)).map_err(silent)?.cursor;
+    if !target.within.as_os_str().is_empty() {
+        target.look().map_err(silent)?;
     }
-    let mountpoint = place.path;
-    let cursor = ask(&mountpoint, "")
-        .map_err(|error| Failure::Mountpoint(format!("{shown} does not tell of changes: {error}")))?
-        .cursor;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -83,7 +124,7 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let (sender, ended) = oneshot::channel();
-        std::thread::spawn(move || _ = sender.send(follow(&mountpoint, cursor, command)));
+        std::thread::spawn(move || _ = sender.send(follow(&target, cursor, command)));
         let end = tokio::select! { () = signals.first() => return Ok(()), end = ended => end };
         match end {
             Ok(End::Mount(error)) if mounts::is_gone(&error) => {
@@ -91,7 +132,7 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
                     "the kvfs of {shown} was killed; changes may be missed from now on: mount it again, and watch it"
                 )));
             }
-            Ok(End::Mount(_)) => logging::tell(&format!("the mount at {shown} has ended")),
+            Ok(End::Mount(_)) => logging::tell(&format!("the mount at {place} has ended")),
             Ok(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Ok(End::Output(error)) => return Err(Failure::Other(format!("cannot print changes: {error}"))),
             Err(_) => return Err(Failure::Other("the watch failed by a panic; please report it".into())),
@@ -100,49 +141,36 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     })
 }
 
-/// What there is to watch instead of a part.
-fn part(place: &Place) -> String {
-    let (shown, root) = (place.path.display(), place.root.display());
-    let all = mounts::ours().unwrap_or_default();
-    match all.iter().find(|other| other.is_whole() && other.connection == place.connection) {
-        Some(whole) => format!(
-            "{shown} is {root} of a mount, bound there; watch all of it: kvfs watch {}",
-            whole.path.display()
-        ),
-        None => format!(
-            "{shown} is {root} of a mount, bound there; all of it can be watched, which is not to be seen here"
-        ),
-    }
-}
-
-fn ask(mountpoint: &Path, cursor: &str) -> io::Result<Page> {
-    Ok(serde_json::from_slice(&mounts::changes(mountpoint, cursor)?)?)
+fn page(document: &[u8]) -> io::Result<Page> {
+    Ok(serde_json::from_slice(document)?)
 }
 
 /// Tells of all changes after `cursor`.
-fn follow(mountpoint: &Path, mut cursor: String, command: Option<String>) -> End {
-    let commands = command.map(|command| Commands::start(command, mountpoint.to_owned()));
+fn follow(target: &Target, mut cursor: String, command: Option<String>) -> End {
+    let asked = &target.asked;
+    let commands = command.map(|command| Commands::start(command, asked.clone()));
     loop {
-        let page = match ask(mountpoint, &cursor) {
+        let page = match mounts::changes_after(asked, &cursor).and_then(|told| page(&told)) {
             Ok(page) => page,
             Err(error) => {
                 commands.into_iter().for_each(Commands::finish);
                 return End::Mount(error);
             }
         };
+        let is_last = page.cursor == cursor;
         cursor = page.cursor;
-        if page.changes.is_empty() {
-            std::thread::sleep(INTERVAL);
-        }
-        for change in page.changes {
+        for change in page.changes.into_iter().filter(|change| change.is_of(&target.within)) {
             match &commands {
                 Some(commands) => commands.add(change),
                 None => {
-                    if let Err(error) = print(&change.line(mountpoint)) {
+                    if let Err(error) = print(&change.line(asked)) {
                         return End::Output(error);
                     }
                 }
             }
+        }
+        if is_last {
+            std::thread::sleep(INTERVAL);
         }
     }
 }

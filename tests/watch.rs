@@ -1,9 +1,9 @@
 //! `kvfs watch`: every change is told once, whoever made it.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,14 @@ struct Watcher {
 impl Watcher {
     /// Watches from now on.
     fn start(mount: &Mount) -> Self {
-        let mut child = command(mount, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(mount, &mount.dir, &mount.path(READY))
+    }
+
+    /// Watches what is at `path` from now on: `ready`, which is of it, is set until it is told of.
+    fn of(mount: &Mount, path: &Path, ready: &Path) -> Self {
+        let mut command = Mount::command(&mount.home);
+        command.arg("watch").arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
         let (out, kept) = (BufReader::new(child.stdout.take().unwrap()), lines.clone());
         std::thread::spawn(move || {
@@ -38,7 +45,7 @@ impl Watcher {
         });
         let watcher = Self { child, lines };
         wait_for(PATIENCE, || {
-            fs::write(mount.path(READY), "1").unwrap();
+            fs::write(ready, "1").unwrap();
             !watcher.lines.lock().unwrap().is_empty()
         });
         watcher
@@ -285,24 +292,105 @@ fn a_watch_does_not_keep_the_mount_and_ends_with_it() {
     assert_eq!(said, format!("kvfs: the kvfs of {shown} {why}\n"));
 }
 
+impl Watcher {
+    /// Waits until the deletion of `last` is told. Then nothing but files of these was, and the last change of each other one.
+    #[track_caller]
+    fn tells_only_of(&self, last: &Path, files: &[&Path]) {
+        let told = || -> Vec<(String, String)> {
+            let lines = self.lines.lock().unwrap();
+            let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+            lines.iter().map(|line| (text(line, "event"), text(line, "file"))).collect()
+        };
+        let ends = ("deleted".to_owned(), last.display().to_string());
+        wait_for(PATIENCE, || told().contains(&ends));
+        // What is too much would come soon after.
+        std::thread::sleep(Duration::from_millis(200));
+        let told = told();
+        let seen: BTreeSet<&str> = told.iter().map(|(_, file)| file.as_str()).collect();
+        let wanted: BTreeSet<&str> =
+            files.iter().copied().chain([last]).map(|file| file.to_str().unwrap()).collect();
+        assert_eq!(seen, wanted, "{told:?}");
+    }
+}
+
+fn bind(from: &Path, to: &Path) {
+    assert!(Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success());
+}
+
 #[test]
-fn a_part_of_a_mount_names_the_whole_to_watch() {
+fn a_file_and_a_directory_are_watched_alone_and_so_are_those_that_are_bound_elsewhere() {
     if !can_mount() {
         return;
     }
-    let mount = Mount::memory(&[]);
-    fs::write(mount.path("app"), "1").unwrap();
-    let bound = mount.home.path().join("bound");
-    fs::write(&bound, "").unwrap();
-    assert!(
-        Command::new("mount").arg("--bind").args([&mount.path("app"), &bound]).status().unwrap().success()
-    );
-    let out = Mount::command(&mount.home).arg("watch").arg(&bound).output().unwrap();
-    unmount(&bound);
-    let (bound, whole) = (bound.display(), mount.dir.display());
-    let says =
-        format!("kvfs: {bound} is /app of a mount, bound there; watch all of it: kvfs watch {whole}\n");
-    assert_eq!((out.status.code(), String::from_utf8(out.stderr).unwrap()), (Some(3), says));
+    let mount = Mount::sqlite(&["--separator", "/"]);
+    let elsewhere = Elsewhere::of(&mount);
+    let (key, other, beside) = (mount.path("app/db"), mount.path("app/web"), mount.path("app2"));
+    fs::create_dir(mount.path("app")).unwrap();
+    for file in [&key, &other, &beside] {
+        fs::write(file, "1").unwrap();
+    }
+    let (file, dir) = (mount.home.path().join("file"), mount.home.path().join("dir"));
+    fs::write(&file, "").unwrap();
+    fs::create_dir(&dir).unwrap();
+    bind(&key, &file);
+    bind(&mount.path("app"), &dir);
+    let places = [&key, &mount.path("app"), &file, &dir, &dir.join("db"), &mount.dir];
+    let watchers = places.map(|path| Watcher::of(&mount, path, &key));
+    elsewhere.set("app2", "2");
+    elsewhere.set("app/web", "2");
+    elsewhere.set("app/db", "2");
+    fs::write(mount.path("new"), "3").unwrap();
+    fs::write(&other, "3").unwrap();
+    // Other inodes have the name from here on.
+    let temporary = mount.path("app/db.tmp");
+    fs::File::create_new(&temporary).unwrap().write_all(b"4").unwrap();
+    fs::rename(&temporary, &key).unwrap();
+    fs::remove_file(&key).unwrap();
+    elsewhere.set("app/db", "5");
+    wait_for(PATIENCE, || text(&key) == "5");
+    elsewhere.delete("app/db");
+    let bound = (dir.join("db"), dir.join("web"));
+    let [of_file, of_dir, of_bound_file, of_bound_dir, of_file_there, of_all] = &watchers;
+    of_file.tells_only_of(&key, &[]);
+    of_bound_file.tells_only_of(&file, &[]);
+    of_file_there.tells_only_of(&bound.0, &[]);
+    of_dir.tells_only_of(&key, &[&other]);
+    of_bound_dir.tells_only_of(&bound.0, &[&bound.1]);
+    of_all.tells_only_of(&key, &[&other, &beside, &mount.path("new")]);
+    for watcher in watchers {
+        signal(&watcher.child, "-TERM");
+        assert_eq!(watcher.ended(), (Some(0), String::new()));
+    }
+    unmount(&file);
+    unmount(&dir);
+}
+
+#[test]
+fn a_file_that_is_yet_to_be_set_is_watched_with_a_word_and_the_watch_ends_with_its_mount() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let new = mount.path("new");
+    let mut command = Mount::command(&mount.home);
+    command.arg("watch").arg(&new).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let shown = new.display();
+    assert_eq!(line, format!("kvfs: {shown} is not there yet; it is told of when it is set\n"));
+    fs::write(mount.path("newer"), "1").unwrap();
+    fs::write(&new, "1").unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["event"], &told["file"]), (&json!("set"), &json!(new)));
+    unmount(&mount.dir);
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, format!("kvfs: the mount at {} has ended\n", mount.dir.display()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -311,5 +399,8 @@ fn what_is_no_mount_cannot_be_watched() {
     let out = Mount::command(&home).arg("watch").arg(home.path()).output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert_eq!((out.status.code(), said.lines().count()), (Some(3), 1), "{said}");
-    assert!(said.starts_with("kvfs: nothing of kvfs is mounted at "), "{said}");
+    assert!(
+        said.starts_with("kvfs: ") && said.contains(" is in no mount of kvfs; `kvfs status` lists"),
+        "{said}"
+    );
 }

@@ -2,13 +2,15 @@
 //! process that waits inside of a mount keeps it from being unmounted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use super::Fs;
+use super::inodes::{Body, Ino, ROOT};
+use super::names::is_inside;
+use super::{Fs, FsResult};
 use crate::cache::{Answer, Keys, Told};
 use crate::store::{Change, Key, Revision};
 
@@ -28,36 +30,76 @@ pub(super) struct Looked {
     at: Option<Instant>,
 }
 
+/// What somebody watches.
+enum Part {
+    Whole,
+    /// What is below this path.
+    Directory(String),
+    /// A file, and nothing else.
+    File(Key),
+}
+
 impl Fs {
-    /// A JSON document: the changes after `cursor`, and the cursor behind them.
-    pub(super) async fn changes_after(self: &Arc<Self>, cursor: &str) -> String {
+    /// A JSON document: the changes after `cursor` of the file, or in the directory, and the cursor behind them.
+    pub(super) async fn changes_after(self: &Arc<Self>, ino: Ino, cursor: &str) -> FsResult<String> {
+        let part = self.part(ino)?;
         self.look(cursor.is_empty()).await;
         let page = self.cache.journal().read(cursor);
-        let (mut changes, mut size) = (Vec::new(), 0);
+        let (mut changes, mut size, mut seen) = (Vec::new(), 0, 0);
         for told in &page.changes {
-            let mut change = self.told(told);
-            if change.to_string().len() > LARGEST {
-                change = self.told(&(Change::Everything, told.1));
+            if let Some(mut change) = self.told(told, &part) {
+                if change.to_string().len() > LARGEST {
+                    change = missed(told.1);
+                }
+                size += change.to_string().len() + 1;
+                if size > LARGEST && !changes.is_empty() {
+                    break;
+                }
+                changes.push(change);
             }
-            size += change.to_string().len() + 1;
-            if size > LARGEST && !changes.is_empty() {
-                break;
-            }
-            changes.push(change);
+            seen += 1;
         }
-        json!({"cursor": page.cursor(changes.len()), "changes": changes}).to_string()
+        Ok(json!({"cursor": page.cursor(seen), "changes": changes}).to_string())
     }
 
-    fn told(&self, (change, time): &Told) -> Value {
-        let time = jiff::Timestamp::try_from(*time).map(|time| time.to_string()).unwrap_or_default();
+    fn part(&self, ino: Ino) -> FsResult<Part> {
+        if ino == ROOT {
+            return Ok(Part::Whole);
+        }
+        let state = self.state.lock();
+        let inode = state.inode(ino)?;
+        Ok(match inode.body {
+            Body::Directory => Part::Directory(inode.name.clone()),
+            Body::Key(_) | Body::Draft(_) | Body::Local(_) => Part::File(inode.key.clone()),
+        })
+    }
+
+    /// A change for who watches `part`, if it is of that, by the name that the file has there.
+    fn told(&self, (change, time): &Told, part: &Part) -> Option<Value> {
         let of_key = |event: &str, key: &Key, revision: Revision| {
-            let name = self.shown_path(&self.settings.names.encode(key));
-            json!({"event": event, "key": key.as_str(), "name": name, "revision": revision.0, "time": time})
+            let name = self.name_within(part, key)?;
+            let time = shown(*time);
+            Some(
+                json!({"event": event, "key": key.as_str(), "name": name, "revision": revision.0, "time": time}),
+            )
         };
         match change {
             Change::Set(key, meta) => of_key("set", key, meta.revision),
             Change::Deleted(key, revision) => of_key("deleted", key, *revision),
-            Change::Everything | Change::Paused | Change::Resumed => json!({"event": "missed", "time": time}),
+            Change::Everything | Change::Paused | Change::Resumed => Some(missed(*time)),
+        }
+    }
+
+    /// The path of the file of `key` below `part`; of a file within itself the empty one.
+    fn name_within(&self, part: &Part, key: &Key) -> Option<String> {
+        let path = || self.shown_path(&self.settings.names.encode(key));
+        match part {
+            Part::Whole => Some(path()),
+            Part::File(file) => (file == key).then(String::new),
+            Part::Directory(directory) => {
+                let path = path();
+                is_inside(&path, directory).then(|| path[directory.len() + 1..].to_owned())
+            }
         }
     }
 
@@ -155,6 +197,14 @@ impl Fs {
     }
 }
 
+fn missed(time: SystemTime) -> Value {
+    json!({"event": "missed", "time": shown(time)})
+}
+
+fn shown(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
+}
+
 /// What led from one listing to the next.
 fn changes_between(before: &Keys, now: &Keys) -> Vec<Change> {
     let revision = |keys: &Keys, key| keys.meta(key).map(|meta| meta.revision);
@@ -166,8 +216,6 @@ fn changes_between(before: &Keys, now: &Keys) -> Vec<Change> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::store::Meta;
 

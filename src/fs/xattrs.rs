@@ -55,8 +55,8 @@ impl Fs {
         if name == CHECK {
             return Ok(self.cache.check().await.err().map_or_else(String::new, |error| error.to_string()));
         }
-        if let Some(cursor) = name.strip_prefix(CHANGES).filter(|_| ino == ROOT) {
-            return Ok(self.changes_after(cursor.trim_start_matches('.')).await);
+        if let Some(cursor) = name.strip_prefix(CHANGES) {
+            return self.changes_after(ino, cursor.trim_start_matches('.')).await;
         }
         if ino == ROOT {
             return match name {

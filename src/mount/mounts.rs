@@ -40,12 +40,30 @@ pub fn ours() -> io::Result<Vec<Place>> {
 
 /// The kvfs mount at the place that `path` names, itself or by way of links, if it is the topmost there.
 pub fn find(path: &Path) -> io::Result<Option<Place>> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    // A dead mount cannot be resolved, but is listed under its own name.
-    let resolved = absolute.canonicalize().ok();
+    let found = holding(path)?.filter(|(_, within)| within.as_os_str().is_empty());
+    Ok(found.map(|(place, _)| place))
+}
+
+/// The kvfs mount that `path` lies in, itself or by way of links, and its path from there. It need not be there.
+pub fn holding(path: &Path) -> io::Result<Option<(Place, PathBuf)>> {
+    let path = resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let table = table()?;
-    let top = |path: &Path| table.iter().rfind(|entry| entry.path == path)?.ours.clone();
-    Ok(top(&absolute).or_else(|| top(&resolved?)))
+    let top = |above: &Path| table.iter().rfind(|entry| entry.path == above);
+    let Some((above, top)) = path.ancestors().find_map(|above| Some((above, top(above)?))) else {
+        return Ok(None);
+    };
+    let within = path.strip_prefix(above).unwrap_or(&path);
+    Ok(top.ours.clone().map(|place| (place, within.to_owned())))
+}
+
+/// Without links, as far as there is something: nothing in a dead mount can be resolved.
+fn resolve(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, resolved)) = there else { return path.to_owned() };
+    match path.strip_prefix(above) {
+        Ok(rest) if !rest.as_os_str().is_empty() => resolved.join(rest),
+        _ => resolved,
+    }
 }
 
 fn table() -> io::Result<Vec<Entry>> {
@@ -84,11 +102,14 @@ fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Asks the daemon of the mount at `path` what changed after `cursor`; the empty one stands for now.
-pub fn changes(path: &Path, cursor: &str) -> io::Result<Vec<u8>> {
-    let name =
-        if cursor.is_empty() { fuse::CHANGES.to_owned() } else { format!("{}.{cursor}", fuse::CHANGES) };
-    sys::get_xattr(path, &name)
+/// Asks the daemon of the mount at `path` for a cursor into its changes, as they are now.
+pub fn changes_begin(path: &Path) -> io::Result<Vec<u8>> {
+    patiently(path, fuse::CHANGES)
+}
+
+/// What changed after `cursor`.
+pub fn changes_after(path: &Path, cursor: &str) -> io::Result<Vec<u8>> {
+    sys::get_xattr(path, &format!("{}.{cursor}", fuse::CHANGES))
 }
 
 /// Whether a mount at `path` is of kvfs.

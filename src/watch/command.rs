@@ -16,9 +16,9 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn start(command: String, mountpoint: PathBuf) -> Self {
+    pub(super) fn start(command: String, asked: PathBuf) -> Self {
         let (changes, told) = channel();
-        let runner = std::thread::spawn(move || run_all(&command, &mountpoint, &told));
+        let runner = std::thread::spawn(move || run_all(&command, &asked, &told));
         Self { changes, runner }
     }
 
@@ -54,18 +54,18 @@ impl Waiting {
     }
 }
 
-fn run_all(command: &str, mountpoint: &Path, told: &Receiver<Change>) {
+fn run_all(command: &str, asked: &Path, told: &Receiver<Change>) {
     let mut waiting = Waiting::default();
     loop {
         for change in told.try_iter() {
             waiting.add(change);
         }
         let Some(change) = waiting.next().or_else(|| told.recv().ok()) else { return };
-        run(command, mountpoint, &change);
+        run(command, asked, &change);
     }
 }
 
-fn run(command: &str, mountpoint: &Path, change: &Change) {
+fn run(command: &str, asked: &Path, change: &Change) {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).env("KVFS_EVENT", &change.event);
     for name in ["KVFS_KEY", "KVFS_FILE", "KVFS_REVISION"] {
@@ -75,7 +75,7 @@ fn run(command: &str, mountpoint: &Path, change: &Change) {
     if let Some(key) = change.key.as_ref().filter(|key| !key.contains('\0')) {
         shell.env("KVFS_KEY", key);
     }
-    if let (Some(file), Some(revision)) = (change.file(mountpoint), change.revision) {
+    if let (Some(file), Some(revision)) = (change.file(asked), change.revision) {
         shell.env("KVFS_FILE", file).env("KVFS_REVISION", revision.to_string());
     }
     let shown = change.key.as_deref().unwrap_or_default();
