@@ -19,7 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 use crate::logging;
-use crate::mount::{guard, herald, umount};
+use crate::mount::{guard, relay, umount};
 
 /// Mount a key-value store as a directory in which each key is a JSON file.
 #[derive(Parser)]
@@ -93,7 +93,7 @@ enum Command {
     /// Serve the Prefect 1.x KV API over a store
     Serve(serve::Serve),
     /// Has the kernel tell of changes made elsewhere
-    #[command(name = herald::COMMAND, hide = true)]
+    #[command(name = relay::COMMAND, hide = true)]
     Herald {
         /// Where kvfs has mounted
         mountpoint: PathBuf,
@@ -190,7 +190,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Why(why)) => why.show(),
         Some(Command::Watch { exec, path }) => crate::watch::start(&path, exec),
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
-        Some(Command::Herald { mountpoint, device }) => herald::run(&mountpoint, device)
+        Some(Command::Herald { mountpoint, device }) => relay::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
         Some(Command::Guard { daemon, mountpoint, mount, by_id, unmount }) => {
             let watched = guard::Watched { daemon, mountpoint, mount, by_id, unmount };

@@ -6,10 +6,10 @@ pub mod daemon;
 mod end;
 mod explain;
 pub mod guard;
-pub mod herald;
 pub mod mounts;
 mod owner;
 mod point;
+pub mod relay;
 mod remount;
 pub mod survey;
 mod threads;
@@ -149,7 +149,7 @@ fn mount(
     let turn = Turn::wait(&mountpoint)?;
     point::take(&mountpoint, settings.nonempty)?;
     let messages = Arc::new(Messages::default());
-    let status = status(&fs, &messages, &counters, settings.fs.aside.clone());
+    let status = status(&fs, &messages, &counters, settings.fs.rejected.clone());
     let make_room = || spare.give_up();
     let ended = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status, make_room);
     let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
@@ -168,13 +168,13 @@ fn mount(
     tell_of_start();
     mounted.start_guard(root, settings.auto_unmount);
     if settings.notify {
-        herald::start(fs.clone(), mountpoint, root.device);
+        relay::start(fs.clone(), mountpoint, root.device);
         runtime.spawn(fs.clone().keep_looking());
     }
-    mounted.wait(runtime, ended, settings.fs.aside.clone())
+    mounted.wait(runtime, ended, settings.fs.rejected.clone())
 }
 
-/// What is started once the mount is there: fuser's threads, the process of the guard; the herald, and the thread that gives
+/// What is started once the mount is there: fuser's threads, the process of the guard; the relay, and the thread that gives
 /// it orders.
 const fn started_last(settings: &Settings) -> usize {
     fuse::THREADS + 1 + if settings.notify { 2 } else { 0 }
@@ -186,7 +186,7 @@ fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, O
     let why = read_only.filter(|_| !settings.fs.read_only);
     if why.is_some() {
         settings.fs.read_only = true;
-        // The kernel would not let the herald in.
+        // The kernel would not let the relay in.
         settings.fuse.read_only = !settings.notify;
     }
     (settings, why)

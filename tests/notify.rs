@@ -93,10 +93,10 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The herald of a mount.
-fn herald(mount: &Mount) -> Option<i32> {
+/// The relay of a mount.
+fn relay(mount: &Mount) -> Option<i32> {
     let children =
-        Command::new("pgrep").args(["-P", &mount.pid.to_string(), "-f", "__herald"]).output().unwrap();
+        Command::new("pgrep").args(["-P", &mount.pid.to_string(), "-f", "__relay"]).output().unwrap();
     String::from_utf8(children.stdout).unwrap().trim().parse().ok()
 }
 
@@ -104,7 +104,7 @@ fn mounted() -> (Mount, Elsewhere) {
     // A deadline that does not depend on how busy the disk is.
     let mount = Mount::sqlite(&["--notify", "--timeout", "60s"]);
     let elsewhere = Elsewhere::of(&mount);
-    wait_for(PATIENCE, || herald(&mount).is_some());
+    wait_for(PATIENCE, || relay(&mount).is_some());
     (mount, elsewhere)
 }
 
@@ -205,13 +205,13 @@ fn a_file_that_readers_hold_is_replaced_and_they_keep_their_version() {
     let (directory, file) = (Watch::new(&mount.dir, &[]), Watch::new(&mount.path("k"), &[]));
     let mut reader = fs::File::open(mount.path("k")).unwrap();
     elsewhere.set("k", "22");
-    assert_eq!(directory.until("MOVED_TO k"), ["MOVED_FROM .kvfs-herald", "MOVED_TO k"]);
+    assert_eq!(directory.until("MOVED_TO k"), ["MOVED_FROM .kvfs-relay", "MOVED_TO k"]);
     assert_eq!(file.until("DELETE_SELF"), ["ATTRIB", "DELETE_SELF"]);
     let mut held = String::new();
     reader.read_to_string(&mut held).unwrap();
     assert_eq!((held, text(mount.path("k"))), ("1".into(), "22".into()));
     drop(reader);
-    assert_eq!(errno(fs::metadata(mount.path(".kvfs-herald"))), libc::ENOENT);
+    assert_eq!(errno(fs::metadata(mount.path(".kvfs-relay"))), libc::ENOENT);
     elsewhere.set("k", "3");
     directory.until("CLOSE_WRITE,CLOSE k");
     assert_eq!(text(mount.path("k")), "3");
@@ -315,7 +315,7 @@ fn the_last_deletion_in_a_directory_is_told_and_that_the_directory_is_gone() {
 }
 
 #[test]
-fn without_the_flag_there_is_no_herald() {
+fn without_the_flag_there_is_no_relay() {
     if !can_mount() {
         return;
     }
@@ -325,17 +325,17 @@ fn without_the_flag_there_is_no_herald() {
     elsewhere.set("k", "1");
     wait_for(PATIENCE, || mount.path("k").exists());
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!((watch.count("CREATE k"), herald(&mount)), (0, None));
+    assert_eq!((watch.count("CREATE k"), relay(&mount)), (0, None));
 }
 
 #[test]
-fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
+fn a_relay_that_is_killed_is_replaced_and_none_outlives_the_mount() {
     if !can_mount() {
         return;
     }
     let (mount, elsewhere) = mounted();
     let watch = Watch::new(&mount.dir, &[]);
-    let first = herald(&mount).unwrap();
+    let first = relay(&mount).unwrap();
     assert!(Command::new("kill").args(["-9", &first.to_string()]).status().unwrap().success());
     let told = |name: &str| {
         wait_for(PATIENCE, || {
@@ -344,7 +344,7 @@ fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
         });
     };
     told("a");
-    let second = herald(&mount).unwrap();
+    let second = relay(&mount).unwrap();
     assert_ne!(first, second);
     // Orders wait while the mount ends.
     let over = AtomicBool::new(false);
@@ -363,7 +363,7 @@ fn a_herald_that_is_killed_is_replaced_and_none_outlives_the_mount() {
     });
     assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 0, "what is below the mount point is left alone");
     let (mount, elsewhere) = mounted();
-    let last = herald(&mount).unwrap();
+    let last = relay(&mount).unwrap();
     elsewhere.set("k", "1");
     assert!(Command::new("kill").args(["-9", &mount.pid.to_string()]).status().unwrap().success());
     wait_for(PATIENCE, || !is_running(last));

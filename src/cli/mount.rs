@@ -160,7 +160,7 @@ impl Mount {
         Ok(Settings {
             fuse: fuse::Settings {
                 source: self.fsname.clone().unwrap_or_else(|| location.to_string()),
-                // The kernel would not let the herald in.
+                // The kernel would not let the relay in.
                 read_only: self.read_only && !self.notify,
                 allow_other: self.allow_other,
                 allow_root: self.allow_root,
@@ -188,7 +188,7 @@ impl Mount {
                 validate,
                 names,
                 scratch,
-                aside: state.join("rejected"),
+                rejected: state.join("rejected"),
             },
             log_file: state.join("kvfs.log"),
             log_level: self.log_level.name(),

@@ -6,9 +6,11 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::inodes::{Body, Ino, ROOT};
-use super::names::{Decoded, base, is_inside};
-use super::{Fs, FsError, FsResult};
+use crate::fs::core::Fs;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{Decoded, base, is_inside};
+use crate::fs::state::nodes::Body;
+use crate::fs::types::{Ino, ROOT};
 use crate::logging;
 
 /// How many are remembered.
@@ -44,12 +46,12 @@ pub struct Refusal {
 
 /// The last ones, the newest at the end.
 #[derive(Default)]
-pub(super) struct Refusals(VecDeque<Refusal>);
+pub(crate) struct Refusals(VecDeque<Refusal>);
 
 impl Refusals {
     /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one, of the time
     /// when a program was told of it last.
-    fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
+    pub(crate) fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
         let reason: String = logging::shown(reason).chars().take(REASON).collect();
         let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
         let position = self.0.iter().rposition(told);
@@ -81,12 +83,12 @@ impl Fs {
     }
 
     /// Remembers what failed that no program waited for.
-    pub(super) fn note_late(&self, name: &str, reason: &str) {
+    pub(crate) fn note_late(&self, name: &str, reason: &str) {
         self.refusals.lock().add(name, None, reason, None);
     }
 
     /// Remembers that the text of `name` was not published, and what became of it.
-    pub(super) fn note_text(&self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
+    pub(crate) fn note_text(&self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
         self.refusals.lock().add(name, error, reason, kept);
     }
 
@@ -96,7 +98,7 @@ impl Fs {
     }
 
     /// The last failure noted of a file.
-    pub(super) fn last_error_of(&self, name: &str) -> Option<Refusal> {
+    pub(crate) fn last_error_of(&self, name: &str) -> Option<Refusal> {
         self.refusals.lock().0.iter().rfind(|refusal| refusal.name == name).cloned()
     }
 

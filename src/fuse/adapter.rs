@@ -195,7 +195,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = self.fs.clone().open(caller(request), Ino(ino.0), access(flags.0));
         self.answers.give(Op::Open, ino, opened, |result| match result {
-            Ok(opened) => reply.opened(FileHandle(opened.fh.0), open_flags(opened.direct, opened.quiet)),
+            Ok(opened) => reply.opened(FileHandle(opened.fh.0), open_flags(opened.direct, opened.no_flush)),
             Err(errno) => reply.error(errno),
         });
     }
@@ -219,7 +219,7 @@ impl Filesystem for Adapter {
         self.answers.now(Op::Create, (parent, shown), create, |result| match result {
             Ok((found, opened)) => {
                 let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
-                let (fh, flags) = (FileHandle(opened.fh.0), open_flags(opened.direct, opened.quiet));
+                let (fh, flags) = (FileHandle(opened.fh.0), open_flags(opened.direct, opened.no_flush));
                 reply.created(&ttl(found.ttl), &attr, Generation(0), fh, flags);
             }
             Err(errno) => reply.error(errno),

@@ -85,9 +85,9 @@ pub(super) fn time(time: TimeOrNow) -> SystemTime {
     }
 }
 
-pub(super) fn open_flags(direct: bool, quiet: bool) -> FopenFlags {
+pub(super) fn open_flags(direct: bool, no_flush: bool) -> FopenFlags {
     let mut flags = if direct { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
-    if quiet {
+    if no_flush {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fuser::FileHandle;
 use parking_lot::Mutex;
 
-use crate::fs::{Caller, Directory, Fs, FsError, FsResult};
+use crate::fs::{Caller, Fs, FsError, FsResult, OpenDirectory};
 
 /// By file handle, the snapshot that reads go on with.
 #[derive(Default)]
 pub(super) struct Directories {
-    open: Mutex<HashMap<u64, Arc<Directory>>>,
+    open: Mutex<HashMap<u64, Arc<OpenDirectory>>>,
     last: AtomicU64,
 }
 
 impl Directories {
-    pub(super) fn add(&self, directory: Directory) -> FileHandle {
+    pub(super) fn add(&self, directory: OpenDirectory) -> FileHandle {
         let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.open.lock().insert(fh, Arc::new(directory));
         FileHandle(fh)
@@ -34,7 +34,7 @@ impl Directories {
         caller: Caller,
         fh: FileHandle,
         offset: u64,
-    ) -> FsResult<Arc<Directory>> {
+    ) -> FsResult<Arc<OpenDirectory>> {
         let open = self.open.lock().get(&fh.0).cloned().ok_or(FsError::BadHandle)?;
         let current = fs.directory_at(caller, open, offset).await?;
         if let Some(open) = self.open.lock().get_mut(&fh.0) {

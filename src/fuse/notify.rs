@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use fuser::{Filesystem, INodeNo, Notifier, Session};
 use tokio::sync::oneshot;
 
-use crate::fs::{Drop, Ino, Kernel};
+use crate::fs::{Ino, Invalidation, Kernel};
 
 /// `FUSE_NOTIFY_INVAL_INODE`: pages and attributes of an inode. Not by way of fuser, which does not say whether the kernel
 /// knows the inode.
@@ -18,12 +18,12 @@ const INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): all names must be looked up again.
 const INC_EPOCH: i32 = 8;
 
-type Order = (Vec<Drop>, oneshot::Sender<()>);
+type Order = (Vec<Invalidation>, oneshot::Sender<()>);
 
 pub(super) struct Notifications {
     orders: Sender<Order>,
     device: File,
-    drops_everything: bool,
+    can_invalidate_all: bool,
 }
 
 impl Notifications {
@@ -32,7 +32,7 @@ impl Notifications {
         let notifier = session.notifier();
         let device = File::from(session.as_fd().try_clone_to_owned()?);
         let own = device.try_clone()?;
-        let drops_everything = drops_everything(&device);
+        let can_invalidate_all = can_invalidate_all(&device);
         std::thread::Builder::new().name("kvfs-notifier".into()).spawn(move || {
             for (drops, done) in queue {
                 for drop in drops {
@@ -44,52 +44,52 @@ impl Notifications {
                 _ = done.send(());
             }
         })?;
-        Ok(Self { orders, device: own, drops_everything })
+        Ok(Self { orders, device: own, can_invalidate_all })
     }
 }
 
 impl Kernel for Notifications {
-    fn drops_everything(&self) -> bool {
-        self.drops_everything
+    fn can_invalidate_all(&self) -> bool {
+        self.can_invalidate_all
     }
 
-    fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()> {
+    fn invalidate(&self, invalidations: Vec<Invalidation>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         // Without the thread the receiver resolves at once.
-        _ = self.orders.send((drops, sender));
+        _ = self.orders.send((invalidations, sender));
         receiver
     }
 
-    fn drop_inode(&self, ino: Ino) -> bool {
-        let done = drop_inode(&self.device, ino);
+    fn invalidate_inode(&self, ino: Ino) -> bool {
+        let done = invalidate_inode(&self.device, ino);
         if let Err(error) = &done {
             tracing::debug!("notice for inode {}: {error}", ino.0);
         }
         !is_unknown(&done)
     }
 
-    fn drop_names(&self) {
-        if let Err(error) = drop_everything(&self.device) {
+    fn invalidate_all(&self) {
+        if let Err(error) = invalidate_all(&self.device) {
             tracing::debug!("notice for all names: {error}");
         }
     }
 }
 
-fn send(notifier: &Notifier, device: &File, drop: &Drop) -> io::Result<()> {
-    match drop {
-        Drop::Inode(ino, way) => {
-            let done = drop_inode(device, *ino);
+fn send(notifier: &Notifier, device: &File, invalidation: &Invalidation) -> io::Result<()> {
+    match invalidation {
+        Invalidation::Inode(ino, way) => {
+            let done = invalidate_inode(device, *ino);
             match way.as_ref().filter(|_| is_unknown(&done)) {
                 Some((within, name)) => {
                     // An answer that leads there may be under way; the directory is locked until it has come.
                     _ = notifier.inval_entry(INodeNo(within.0), OsStr::new(name));
-                    drop_inode(device, *ino)
+                    invalidate_inode(device, *ino)
                 }
                 None => done,
             }
         }
-        Drop::Entry(within, name) => notifier.inval_entry(INodeNo(within.0), OsStr::new(name)),
-        Drop::Everything => drop_everything(device),
+        Invalidation::Entry(within, name) => notifier.inval_entry(INodeNo(within.0), OsStr::new(name)),
+        Invalidation::Everything => invalidate_all(device),
     }
 }
 
@@ -99,11 +99,11 @@ fn is_unknown(done: &io::Result<()>) -> bool {
 }
 
 /// All pages, from offset 0 on, and the attributes.
-fn drop_inode(device: impl Write, ino: Ino) -> io::Result<()> {
+fn invalidate_inode(device: impl Write, ino: Ino) -> io::Result<()> {
     notify(device, INVAL_INODE, &[ino.0, 0, 0])
 }
 
-fn drop_everything(device: impl Write) -> io::Result<()> {
+fn invalidate_all(device: impl Write) -> io::Result<()> {
     notify(device, INC_EPOCH, &[])
 }
 
@@ -116,8 +116,8 @@ fn notify(mut device: impl Write, code: i32, body: &[u64]) -> io::Result<()> {
 }
 
 /// Whether the kernel takes [`INC_EPOCH`]: an older one answers EINVAL. To be asked before any name is given out.
-fn drops_everything(device: impl Write) -> bool {
-    let refused = drop_everything(device).err();
+fn can_invalidate_all(device: impl Write) -> bool {
+    let refused = invalidate_all(device).err();
     if let Some(error) = &refused {
         tracing::info!(
             "this kernel cannot drop all names at once ({error}): absent names are asked for more often"
@@ -144,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_refuses_the_notice_cannot_drop_everything() {
-        assert!(drops_everything(Device(None)));
-        assert!(!drops_everything(Device(Some(libc::EINVAL))));
-        assert!(!drops_everything(Device(Some(libc::ENOSYS))));
+    fn a_kernel_that_refuses_the_notice_cannot_invalidate_all() {
+        assert!(can_invalidate_all(Device(None)));
+        assert!(!can_invalidate_all(Device(Some(libc::EINVAL))));
+        assert!(!can_invalidate_all(Device(Some(libc::ENOSYS))));
     }
 }

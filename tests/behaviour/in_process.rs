@@ -25,7 +25,7 @@ struct Open {
     fh: Fh,
     ino: Ino,
     flags: i32,
-    quiet: bool,
+    no_flush: bool,
     position: u64,
 }
 
@@ -71,7 +71,7 @@ impl InProcess {
             validate,
             names: Names::default(),
             scratch: Patterns::new(&[]).unwrap(),
-            aside: home.path().join("rejected"),
+            rejected: home.path().join("rejected"),
         };
         let fs = Fs::new(cache, settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -178,7 +178,7 @@ impl InProcess {
         let mut table = self.table.lock();
         table.last += 1;
         let fd = Fd(table.last);
-        table.open.insert(fd, Open { fh: opened.fh, ino, flags, quiet: opened.quiet, position: 0 });
+        table.open.insert(fd, Open { fh: opened.fh, ino, flags, no_flush: opened.no_flush, position: 0 });
         Ok(fd)
     }
 
@@ -266,7 +266,7 @@ impl Door for InProcess {
     fn close(&self, fd: Fd) -> Outcome<()> {
         let open = self.file(fd)?;
         let flushed =
-            if open.quiet { Ok(()) } else { self.wait(self.fs.clone().flush(caller(), open.fh, 1)) };
+            if open.no_flush { Ok(()) } else { self.wait(self.fs.clone().flush(caller(), open.fh, 1)) };
         self.runtime.block_on(self.fs.clone().release(open.fh));
         self.table.lock().open.remove(&fd);
         self.drop_removed(open.ino);

@@ -7,7 +7,7 @@ use kvfs::cache::FOREVER;
 use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
-use kvfs::fs::{Access, Caller, Drop, Found, Fs, FsResult, Ino, Kernel, ROOT, Settings};
+use kvfs::fs::{Access, Caller, Found, Fs, FsResult, Ino, Invalidation, Kernel, ROOT, Settings};
 use kvfs::store::{Change, Store};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -30,23 +30,23 @@ struct Files {
 }
 
 #[derive(Clone, Default)]
-struct Drops(Arc<Mutex<Vec<Drop>>>);
+struct Drops(Arc<Mutex<Vec<Invalidation>>>);
 
 impl Kernel for Drops {
-    fn drops_everything(&self) -> bool {
+    fn can_invalidate_all(&self) -> bool {
         true
     }
 
-    fn tell(&self, drops: Vec<Drop>) -> oneshot::Receiver<()> {
-        self.0.lock().extend(drops);
+    fn invalidate(&self, invalidations: Vec<Invalidation>) -> oneshot::Receiver<()> {
+        self.0.lock().extend(invalidations);
         oneshot::channel().1
     }
 
-    fn drop_inode(&self, _: Ino) -> bool {
+    fn invalidate_inode(&self, _: Ino) -> bool {
         true
     }
 
-    fn drop_names(&self) {}
+    fn invalidate_all(&self) {}
 }
 
 impl Files {
@@ -66,7 +66,7 @@ impl Files {
             validate: Validate::Json,
             names,
             scratch: Patterns::new(&[]).unwrap(),
-            aside: home.path().to_owned(),
+            rejected: home.path().to_owned(),
         };
         let fs = Fs::new(at.cache.clone(), settings);
         let (feed, changes) = unbounded_channel();
@@ -184,7 +184,7 @@ fn changes_missed_during_many_writes_are_told_to_the_kernel_once() {
             hold.release();
             renaming.await.unwrap().unwrap();
         }
-        let all = |drop: &&Drop| matches!(drop, Drop::Everything);
+        let all = |drop: &&Invalidation| matches!(drop, Invalidation::Everything);
         assert_eq!(files.drops.0.lock().iter().filter(all).count(), 1);
         for name in &names {
             assert_eq!(files.size(name).await, Some(1));
@@ -403,6 +403,6 @@ fn a_directory_that_somebody_holds_is_found_again_after_changes_that_were_missed
         files.at.get("held/b").await.unwrap();
         let meta = files.at.set_elsewhere("held/b", "1").await;
         files.tell(Change::Set("held/b".into(), meta), "held/b").await;
-        assert!(files.drops.0.lock().contains(&Drop::Entry(ROOT, "held".into())));
+        assert!(files.drops.0.lock().contains(&Invalidation::Entry(ROOT, "held".into())));
     });
 }

@@ -106,7 +106,7 @@ fn readers_and_writers_and_remote_changes_never_stop_each_other() {
         assert_eq!(Some(text(mount.path(&key))), elsewhere.get(&key), "{key}");
     }
     let made = 8 + made.into_inner() + 1;
-    assert_eq!(last_revision(&mount), made, "the herald changes nothing in the store");
+    assert_eq!(last_revision(&mount), made, "the relay changes nothing in the store");
 }
 
 /// Reads a key that is set elsewhere again and again, with large steps between the sizes: a reader that takes the size of

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::common::{Mount, can_mount, wait_for};
 use super::etcd::Cluster;
 use super::pipe::Pipe;
-use super::{PATIENCE, Watch, herald, text};
+use super::{PATIENCE, Watch, relay, text};
 
 /// A mount of a cluster with these keys, by a way that can be cut.
 fn mounted(keys: &[&str], options: &[&str]) -> Option<(Mount, Pipe, Cluster)> {
@@ -18,7 +18,7 @@ fn mounted(keys: &[&str], options: &[&str]) -> Option<(Mount, Pipe, Cluster)> {
     let store = format!("etcd:{}/app", pipe.address);
     let options = [&["--notify"], options].concat();
     let mount = Mount::start_in(tempfile::TempDir::new().unwrap(), &store, &options);
-    wait_for(PATIENCE, || herald(&mount).is_some() && mount.status()["keys"] == keys.len());
+    wait_for(PATIENCE, || relay(&mount).is_some() && mount.status()["keys"] == keys.len());
     pushed(&mount);
     Some((mount, pipe, cluster))
 }

@@ -1,0 +1,89 @@
+//! The filesystem: its tables, and the traits by which it sees the kernel and the store.
+
+use crate::fs::feed::watch::WatchBaseline;
+use crate::fs::inotify::queue::Relay;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::cache::Cache;
+use crate::fs::invalidate::Kernel;
+use crate::fs::refusals::Refusals;
+use crate::fs::rejected::Rejected;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::settings::Settings;
+use crate::fs::state::tables::State;
+
+/// A directory of JSON files over a cache.
+pub struct Fs {
+    pub(super) cache: Arc<Cache>,
+    pub(super) settings: Settings,
+    pub(super) state: Mutex<State>,
+    pub(super) kernel: OnceLock<Box<dyn Kernel>>,
+    pub(super) rejected: Rejected,
+    pub(super) refusals: Mutex<Refusals>,
+    /// Wakes those who wait for a lock.
+    pub(super) unlocked: tokio::sync::Notify,
+    /// Wakes those who wait until the kernel has dropped an older version.
+    pub(super) dropped: tokio::sync::Notify,
+    /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
+    /// the gates.
+    pub(super) moving: tokio::sync::RwLock<()>,
+    pub(super) started: SystemTime,
+    pub(super) relay: Relay,
+    pub(super) baseline: Arc<tokio::sync::Mutex<WatchBaseline>>,
+}
+
+impl Fs {
+    /// The directory of the keys in `cache`. Start [`Fs::follow_changes`] and [`Fs::tend`] beside it.
+    pub fn new(cache: Arc<Cache>, settings: Settings) -> Arc<Self> {
+        let rejected = Rejected::new(settings.rejected.clone());
+        Arc::new(Self {
+            cache,
+            settings,
+            state: Mutex::new(State::new()),
+            kernel: OnceLock::new(),
+            rejected,
+            refusals: Mutex::default(),
+            unlocked: tokio::sync::Notify::new(),
+            dropped: tokio::sync::Notify::new(),
+            moving: tokio::sync::RwLock::default(),
+            started: SystemTime::now(),
+            relay: Relay::default(),
+            baseline: Arc::default(),
+        })
+    }
+
+    /// The cache behind.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Whether every change is refused.
+    pub const fn is_read_only(&self) -> bool {
+        self.settings.read_only
+    }
+
+    pub(crate) fn writable(&self) -> FsResult<()> {
+        if self.settings.read_only { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+impl Fs {
+    /// A mount of a store that tells of its changes, without options and without a kernel, and another door to the store.
+    pub(crate) fn in_memory(max_age: std::time::Duration) -> (Arc<Self>, crate::store::MemoryStore) {
+        let store = crate::store::MemoryStore::new();
+        let elsewhere = store.another_door();
+        let bounds = crate::cache::Settings {
+            entries: std::num::NonZeroUsize::MIN.saturating_add(99),
+            bytes: 1000,
+            max_age,
+            max_stale: std::time::Duration::ZERO,
+        };
+        let cache = Arc::new(Cache::new(Arc::new(store), bounds));
+        cache.set_pushed(true);
+        (Self::new(cache, Settings::plain()), elsewhere)
+    }
+}

@@ -1,0 +1,4 @@
+//! Changes made elsewhere: they are taken in, and told to those who watch.
+
+mod changes;
+pub(crate) mod watch;

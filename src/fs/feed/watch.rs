@@ -1,0 +1,237 @@
+//! What `kvfs watch` is told: changes of keys as changes of files. It asks again and again, and no question waits: a
+//! process that waits inside of a mount keeps it from being unmounted.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
+
+use crate::cache::{Answer, Keys, Told};
+use crate::fs::core::Fs;
+use crate::fs::rules::error::FsResult;
+use crate::fs::rules::names::is_inside;
+use crate::fs::state::nodes::Body;
+use crate::fs::types::{Ino, ROOT};
+use crate::store::{Change, Key, Revision};
+
+/// Largest answer in bytes. An extended attribute has at most 64 KiB.
+const LARGEST: usize = 60 << 10;
+/// The shortest time between two looks at a store without a feed.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// The keys as those who watch know them, while changes are not told, or some were missed.
+#[derive(Default)]
+pub(crate) struct WatchBaseline {
+    listing: Option<Keys>,
+    /// Changes were missed since, and are yet to be told.
+    missed: bool,
+    /// The listing was asked for in vain before there was one.
+    no_baseline: bool,
+    at: Option<Instant>,
+}
+
+/// What somebody watches.
+enum Part {
+    Whole,
+    /// What is below this path.
+    Directory(String),
+    /// A file, and nothing else.
+    File(Key),
+}
+
+impl Fs {
+    /// A JSON document: the changes after `cursor` of the file, or in the directory, and the cursor behind them.
+    pub(crate) async fn changes_after(self: &Arc<Self>, ino: Ino, cursor: &str) -> FsResult<String> {
+        let part = self.part(ino)?;
+        self.look(cursor.is_empty()).await;
+        let page = self.cache.journal().read(cursor);
+        let (mut changes, mut size, mut seen) = (Vec::new(), 0, 0);
+        for told in &page.changes {
+            if let Some(mut change) = self.told(told, &part) {
+                if change.to_string().len() > LARGEST {
+                    change = missed(told.1);
+                }
+                size += change.to_string().len() + 1;
+                if size > LARGEST && !changes.is_empty() {
+                    break;
+                }
+                changes.push(change);
+            }
+            seen += 1;
+        }
+        Ok(json!({"cursor": page.cursor(seen), "changes": changes}).to_string())
+    }
+
+    fn part(&self, ino: Ino) -> FsResult<Part> {
+        if ino == ROOT {
+            return Ok(Part::Whole);
+        }
+        let state = self.state.lock();
+        let inode = state.inode(ino)?;
+        Ok(match inode.body {
+            Body::Directory => Part::Directory(inode.name.clone()),
+            Body::Key(_) | Body::Draft(_) | Body::Local(_) => Part::File(inode.key.clone()),
+        })
+    }
+
+    /// A change for who watches `part`, if it is of that, by the name that the file has there.
+    fn told(&self, (change, time): &Told, part: &Part) -> Option<Value> {
+        let of_key = |event: &str, key: &Key, revision: Revision| {
+            let name = self.name_within(part, key)?;
+            let time = shown(*time);
+            Some(
+                json!({"event": event, "key": key.as_str(), "name": name, "revision": revision.0, "time": time}),
+            )
+        };
+        match change {
+            Change::Set(key, meta) => of_key("set", key, meta.revision),
+            Change::Deleted(key, revision) => of_key("deleted", key, *revision),
+            Change::Everything | Change::Paused | Change::Resumed => Some(missed(*time)),
+        }
+    }
+
+    /// The path of the file of `key` below `part`; of a file within itself the empty one.
+    fn name_within(&self, part: &Part, key: &Key) -> Option<String> {
+        let path = || self.shown_path(&self.settings.names.encode(key));
+        match part {
+            Part::Whole => Some(path()),
+            Part::File(file) => (file == key).then(String::new),
+            Part::Directory(directory) => {
+                let path = path();
+                is_inside(&path, directory).then(|| path[directory.len() + 1..].to_owned())
+            }
+        }
+    }
+
+    /// From now on changes are not told, or some were `missed`: until then there were these `keys`. What differs from them
+    /// is told by a look at the store.
+    pub(crate) fn compare_later(self: &Arc<Self>, keys: Option<Keys>, missed: bool) {
+        if missed && self.relay.is_on() {
+            let fs = self.clone();
+            tokio::spawn(async move {
+                let mut baseline = fs.baseline.clone().lock_owned().await;
+                baseline.listing = baseline.listing.take().or(keys);
+                baseline.missed = true;
+                fs.compare(baseline).await;
+            });
+        } else if let Ok(mut baseline) = self.baseline.try_lock() {
+            baseline.listing = baseline.listing.take().or(keys);
+        }
+    }
+
+    /// Changes are told again, and none was missed in the pause.
+    pub(crate) fn compare_no_more(&self) {
+        if let Ok(mut baseline) = self.baseline.try_lock()
+            && !baseline.missed
+        {
+            baseline.listing = None;
+        }
+    }
+
+    /// Looks at a store that does not tell of changes for those who do not ask: for `--notify`.
+    pub async fn keep_looking(self: Arc<Self>) {
+        let mut begin = true;
+        loop {
+            // What changes is told as a change of what there was.
+            if self.cache.last_keys().is_none() {
+                _ = self.cache.list_keys().await;
+            }
+            self.look(begin).await;
+            begin = false;
+            tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
+        }
+    }
+
+    /// Looks at the keys of a store that does not tell of changes, or did not tell of some, if it is time. Who begins to
+    /// watch one that does not tell waits for that: what changes from then on is told.
+    async fn look(self: &Arc<Self>, begin: bool) {
+        if begin && !self.cache.is_pushed() {
+            let baseline = self.baseline.clone().lock_owned().await;
+            self.clone().compare(baseline).await;
+        } else if let Ok(mut baseline) = self.baseline.clone().try_lock_owned() {
+            if begin && !self.relay.is_on() {
+                baseline.listing = None;
+            }
+            let is_time = baseline.at.is_none_or(|at| at.elapsed() >= self.cache.max_age().max(SHORTEST));
+            if is_time && (baseline.listing.is_some() || !self.cache.is_pushed()) {
+                tokio::spawn(self.clone().compare(baseline));
+            }
+        }
+    }
+
+    async fn compare(self: Arc<Self>, mut baseline: OwnedMutexGuard<WatchBaseline>) {
+        baseline.at = Some(Instant::now());
+        // The last known one, while the store is down, is none of now.
+        let is_of_now = |answer: &Answer<Keys>| !answer.ttl.is_zero() || answer.age.is_zero();
+        let listing = self.cache.list_keys().await.ok().filter(is_of_now);
+        let Some(Answer { value: listing, .. }) = listing else {
+            baseline.no_baseline |= baseline.listing.is_none();
+            return;
+        };
+        let pushed = self.cache.is_pushed();
+        let before = if pushed { baseline.listing.take() } else { baseline.listing.replace(listing.clone()) };
+        match before {
+            Some(before) if pushed => self.tell_missed(&before, &listing),
+            Some(before) => {
+                let changes = changes_between(&before, &listing);
+                self.apply_all(changes, |key| Some(before.meta(key).is_some())).await;
+            }
+            None if baseline.no_baseline => drop(self.cache.journal().tell(&[Change::Everything])),
+            None => {}
+        }
+        (baseline.no_baseline, baseline.missed) = (false, false);
+    }
+
+    /// Tells those who watch what led from one listing to the next, and was taken in when changes were missed.
+    fn tell_missed(self: &Arc<Self>, before: &Keys, now: &Keys) {
+        let mut changes = changes_between(before, now);
+        // A store that was restored from a backup counts its versions anew.
+        let newest = now.iter().map(|(_, meta)| meta.revision).max().unwrap_or_default();
+        for change in &mut changes {
+            if let Change::Deleted(_, revision) = change {
+                *revision = newest.min(*revision);
+            }
+        }
+        let watched = self.before(&changes, Some(before), |key| Some(before.meta(key).is_some()));
+        self.announce_when_decided(changes, watched);
+    }
+}
+
+fn missed(time: SystemTime) -> Value {
+    json!({"event": "missed", "time": shown(time)})
+}
+
+fn shown(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// What led from one listing to the next.
+fn changes_between(before: &Keys, now: &Keys) -> Vec<Change> {
+    let revision = |keys: &Keys, key| keys.meta(key).map(|meta| meta.revision);
+    let gone = before.iter().filter(|(key, _)| now.meta(key).is_none());
+    let gone = gone.map(|(key, meta)| Change::Deleted(key.clone(), Revision(meta.revision.0 + 1)));
+    let set = now.iter().filter(|(key, meta)| revision(before, key) != Some(meta.revision));
+    gone.chain(set.map(|(key, meta)| Change::Set(key.clone(), meta.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Meta;
+
+    #[test]
+    fn two_listings_tell_what_was_set_and_what_is_gone() {
+        let key = |key: &str, revision| {
+            let (revision, time) = (Revision(revision), SystemTime::UNIX_EPOCH);
+            (Key::from(key), Meta { id: "i".into(), revision, size: 1, created: time, modified: time })
+        };
+        let before = Keys::from(vec![key("a", 1), key("b", 2), key("c", 3)]);
+        let now = Keys::from(vec![key("b", 2), key("c", 5), key("d", 4)]);
+        let set = |(key, meta)| Change::Set(key, meta);
+        let told = [Change::Deleted("a".into(), Revision(2)), set(key("c", 5)), set(key("d", 4))];
+        assert_eq!(changes_between(&before, &now), told);
+        assert!(changes_between(&now, &now).is_empty());
+    }
+}

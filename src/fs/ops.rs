@@ -1,0 +1,20 @@
+//! What programs do, a family of operations per file.
+
+mod attributes;
+mod backup;
+mod create;
+mod directories;
+mod io;
+pub(super) mod listing;
+mod locking;
+mod lookup;
+mod maintenance;
+pub(crate) mod open;
+mod publish;
+mod release;
+pub(crate) mod rename;
+mod rename_directory;
+pub(crate) mod resolve;
+mod truncate;
+mod unlink;
+mod xattrs;

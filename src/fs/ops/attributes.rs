@@ -1,0 +1,197 @@
+//! Attributes of files: read, changed.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::cache::FOREVER;
+use crate::fs::core::Fs;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::nodes::{Body, Content, Inode, Overrides};
+use crate::fs::state::tables::State;
+use crate::fs::types::{Attr, Changes, Fh, Found, Ino, ROOT};
+use crate::store::Meta;
+
+impl Fs {
+    /// Attributes of an inode; through a handle, of what that handle reads or writes.
+    pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
+        let state = self.state.lock();
+        let attr = self.attr_in(&state, ino, fh)?;
+        // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
+        // makes its attributes last.
+        // So does what a handle shows of another version, which is not for those who read the inode by its pages.
+        let handle = fh.and_then(|fh| state.handles.get(&fh));
+        let lasting = ino == ROOT
+            || state.inode(ino).is_ok_and(|inode| match handle {
+                Some(handle) => handle.shows(inode),
+                None => inode.handles > 0 || state.is_current(ino, inode),
+            });
+        let ttl = if attr.directory { self.listing_ttl() } else { FOREVER };
+        Ok(Found { attr: Some(attr), ttl: if lasting { ttl } else { Duration::ZERO } })
+    }
+
+    /// Changes attributes; the answer shows what they are now.
+    pub async fn setattr(self: Arc<Self>, ino: Ino, fh: Option<Fh>, changes: Changes) -> FsResult<Found> {
+        self.writable()?;
+        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
+            inode.pinned = true;
+        }
+        if let Some(size) = changes.size {
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            match fh {
+                Some(fh) => {
+                    let mut state = self.state.lock();
+                    let (id, _) = state.draft_of(fh)?;
+                    state.resize(id, size, &self.cache.limits())?;
+                }
+                None => self.truncate(ino, size).await?,
+            }
+        }
+        if changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some() || has_times(&changes) {
+            override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
+        }
+        self.getattr(ino, fh)
+    }
+
+    /// Attributes change with the inode only, except those of directories, which age with the listing.
+    pub(crate) fn listing_ttl(&self) -> Duration {
+        if self.cache.is_pushed() { FOREVER } else { Duration::ZERO }
+    }
+
+    pub(crate) fn attr_in(&self, state: &State, ino: Ino, fh: Option<Fh>) -> FsResult<Attr> {
+        if ino == ROOT {
+            return Ok(self.directory_attr(state, ino, ""));
+        }
+        let inode = state.inode(ino)?;
+        if matches!(inode.body, Body::Directory) {
+            return Ok(self.directory_attr(state, ino, &inode.name));
+        }
+        let handle = fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content);
+        let (size, modified, created) = match (handle, &inode.body) {
+            (Some(Content::Snapshot(text, Some(meta))), Body::Key(_)) => {
+                (text.len() as u64, meta.modified, meta.created)
+            }
+            (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => {
+                let draft = state.drafts.get(id).ok_or(FsError::NotFound)?;
+                let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
+                (draft.text.len() as u64, draft.modified, created)
+            }
+            (_, Body::Directory) => return Err(FsError::IsDirectory),
+            (_, Body::Key(meta)) => {
+                let meta = self.followed(state, ino, inode).unwrap_or_else(|| meta.clone());
+                (meta.size, meta.modified, meta.created)
+            }
+        };
+        Ok(self.file_attr(state, ino, inode, size, modified, created))
+    }
+
+    /// The current version of a key, for an inode that has been replaced and is held by nobody: a file that is
+    /// bind-mounted alone goes on with the key.
+    fn followed(&self, state: &State, ino: Ino, inode: &Inode) -> Option<Meta> {
+        if inode.handles > 0 || inode.unlinked || state.is_current(ino, inode) {
+            return None;
+        }
+        let current = state.named(&inode.name).and_then(|(_, current)| match &current.body {
+            Body::Key(meta) => Some(meta.clone()),
+            Body::Local(_) | Body::Draft(_) | Body::Directory => None,
+        });
+        current.or_else(|| self.peek_meta(&inode.key)?.value)
+    }
+
+    fn file_attr(
+        &self,
+        state: &State,
+        ino: Ino,
+        inode: &Inode,
+        size: u64,
+        modified: SystemTime,
+        created: SystemTime,
+    ) -> Attr {
+        let set =
+            if inode.unlinked { None } else { state.overrides.get(&inode.name) }.copied().unwrap_or_default();
+        let is_key = matches!(inode.body, Body::Key(_));
+        let mtime = set.modified.filter(|_| is_key).unwrap_or(modified);
+        Attr {
+            ino,
+            number: inode.number.unwrap_or(ino),
+            directory: false,
+            size,
+            mode: set.mode.unwrap_or(0o666 & !self.settings.umask),
+            links: u32::from(!inode.unlinked),
+            uid: set.uid.unwrap_or(self.settings.uid),
+            gid: set.gid.unwrap_or(self.settings.gid),
+            accessed: set.accessed.unwrap_or(mtime),
+            modified: mtime,
+            changed: match (set.changed, set.modified) {
+                (Some(changed), Some(_)) if is_key => changed,
+                (changed, _) => changed.map_or(modified, |changed| changed.max(modified)),
+            },
+            created,
+        }
+    }
+
+    pub(crate) fn directory_attr(&self, state: &State, ino: Ino, path: &str) -> Attr {
+        let (set, own) = if ino == ROOT {
+            (state.root, state.root_modified)
+        } else {
+            let directory = state.directories.get(path);
+            let own = directory.map_or(self.started, |directory| directory.modified);
+            (state.overrides.get(&(path.to_owned() + "/")).copied().unwrap_or_default(), own)
+        };
+        // Who watches a directory without links would be told of its end before that of what was in it.
+        let gone = !self.relay().is_on() && state.inodes.get(&ino).is_some_and(|inode| inode.unlinked);
+        let modified = set.modified.unwrap_or(own);
+        Attr {
+            ino,
+            number: ino,
+            directory: true,
+            size: 0,
+            mode: set.mode.unwrap_or(0o777 & !self.settings.umask),
+            links: if gone { 0 } else { 2 },
+            uid: set.uid.unwrap_or(self.settings.uid),
+            gid: set.gid.unwrap_or(self.settings.gid),
+            accessed: set.accessed.unwrap_or(modified),
+            modified,
+            changed: set.changed.map_or(own, |changed| changed.max(own)),
+            created: self.started,
+        }
+    }
+}
+
+fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
+    if ino == ROOT {
+        merge(&mut state.root, changes);
+        return Ok(());
+    }
+    let inode = state.inode(ino)?;
+    let (mut name, unlinked) = (inode.name.clone(), inode.unlinked);
+    if matches!(inode.body, Body::Directory) {
+        name.push('/');
+    }
+    let draft = match (fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content), &inode.body) {
+        (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
+        _ => None,
+    };
+    if let Some(modified) = changes.modified
+        && let Some(draft) = draft.and_then(|draft| state.drafts.get_mut(&draft))
+    {
+        draft.modified = modified;
+        draft.time_set = true;
+    }
+    if !unlinked {
+        merge(state.overrides.entry(name).or_default(), changes);
+    }
+    Ok(())
+}
+
+fn has_times(changes: &Changes) -> bool {
+    changes.accessed.is_some() || changes.modified.is_some()
+}
+
+fn merge(set: &mut Overrides, changes: &Changes) {
+    set.mode = changes.mode.map(|mode| mode & 0o7777).or(set.mode);
+    set.uid = changes.uid.or(set.uid);
+    set.gid = changes.gid.or(set.gid);
+    set.accessed = changes.accessed.or(set.accessed);
+    set.modified = changes.modified.or(set.modified);
+    set.changed = Some(SystemTime::now());
+}

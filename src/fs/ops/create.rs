@@ -1,0 +1,161 @@
+//! New files. Creating one never asks the store: the kernel holds the whole directory while it waits.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::MutexGuard;
+
+use crate::fs::core::Fs;
+use crate::fs::ops::open::{draft_of, handle};
+use crate::fs::ops::resolve::Resolved;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{Decoded, base, parent};
+use crate::fs::rules::scratch::Class;
+use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::nodes::{Body, Content, Overrides};
+use crate::fs::state::tables::State;
+use crate::fs::state::unlinked::unlinked;
+use crate::fs::types::{Access, Caller, Found, Ino, Opened};
+use crate::store::{Expect, Key};
+
+/// What becomes of a new file of this class, whose name a key can have or not.
+const fn purpose_of_new(class: Class, fit_for_key: bool) -> Publish {
+    match class {
+        Class::Key if fit_for_key => Publish::OnClose,
+        Class::Soft if fit_for_key => Publish::OnRename,
+        Class::Key | Class::Soft | Class::Hard => Publish::Never,
+    }
+}
+
+impl Fs {
+    /// Creates `name` in the directory `within` and opens it. The file is local until its first complete document is
+    /// published.
+    pub fn create(
+        &self,
+        caller: Caller,
+        (within, name): (Ino, &str),
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+    ) -> FsResult<(Found, Opened)> {
+        if let Some(created) = self.relay_create(caller, &self.path_of(within, name)) {
+            return created;
+        }
+        self.writable()?;
+        let (name, mut state) = self.place_of_new(within, name)?;
+        if exclusive && state.names.contains_key(&name) {
+            return Err(FsError::Exists);
+        }
+        let class = self.settings.scratch.class(base(&name), exclusive);
+        let key = self.key_for_new(&name)?;
+        // The kernel found no such file, but another process may have set the key since.
+        let entry = key.as_ref().and_then(|key| self.cache.peek(key)?.value);
+        let deferred = state.deferred_renames.contains_key(&name);
+        if exclusive && entry.is_some() && !deferred {
+            return Err(FsError::Exists);
+        }
+        // The successor of a key that was renamed to a backup is a new file for who writes it.
+        let entry = entry.filter(|_| !deferred);
+        let there = entry.is_some();
+        let purpose = if there { Publish::OnClose } else { purpose_of_new(class, key.is_some()) };
+        let key = key.unwrap_or_else(|| Key::from(name.as_str()));
+        if let Some(error) = self.cache.outage().filter(|_| purpose == Publish::OnClose && !deferred) {
+            return Err(error.into());
+        }
+        // Who asks for no truncation means to go on from what is there: nothing, as far as it knows.
+        let expect =
+            if access.truncate && !exclusive || deferred { Expect::Anything } else { Expect::Absent };
+        let mut draft = match entry {
+            Some(entry) => draft_of(entry, access),
+            None => Draft::new(Vec::new(), purpose, expect),
+        };
+        draft.exclusive = exclusive;
+        let draft = state.add_draft(draft);
+        let ino = if there {
+            state.add_inode(&name, &key, Body::Draft(draft))
+        } else {
+            state.remove_name(&name);
+            let ino = state.add_inode(&name, &key, Body::Local(draft));
+            state.names.insert(name.clone(), ino);
+            state.keep_directory(parent(&name));
+            state.touch(&name);
+            state.overrides.insert(name, self.attributes_of_new(caller, mode, 0o666));
+            ino
+        };
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        if let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+        let attr = self.attr_in(&state, ino, None)?;
+        Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))
+    }
+
+    /// mknod(2) of a regular file: creates and closes it, which sets the empty value where any bytes are one.
+    pub async fn make_file(
+        self: Arc<Self>,
+        caller: Caller,
+        (within, name): (Ino, &str),
+        mode: u32,
+    ) -> FsResult<Found> {
+        let access = Access { write: true, append: false, truncate: false };
+        let (found, Opened { fh, .. }) = self.create(caller, (within, name), mode, access, true)?;
+        let closed = self.close(caller, fh).await;
+        self.clone().release(fh).await;
+        if let (Err(_), Some(attr)) = (&closed, found.attr) {
+            let mut state = self.state.lock();
+            let name = state.inode(attr.ino)?.name.clone();
+            if state.names.get(&name) == Some(&attr.ino) {
+                unlinked(&mut state, &name);
+            }
+            state.forget(attr.ino, 1);
+        }
+        closed.map(|()| found)
+    }
+
+    /// The path of a new file, and the tables, in which its directory is where it was.
+    fn place_of_new(&self, within: Ino, name: &str) -> FsResult<(String, MutexGuard<'_, State>)> {
+        loop {
+            let path = match self.known_place(within, name)? {
+                Resolved::File(path) => path,
+                Resolved::Directory(..) => return Err(FsError::IsDirectory),
+                Resolved::Nothing(_) => return Err(FsError::BadName),
+            };
+            let state = self.state.lock();
+            if state.directory_path(within)? == parent(&path) {
+                return Ok((path, state));
+            }
+        }
+    }
+
+    /// The attributes of what `caller` makes with `mode`, where the mode of all others is `usual` less the umask.
+    pub(crate) fn attributes_of_new(&self, caller: Caller, mode: u32, usual: u32) -> Overrides {
+        let own = |set: u32, default: u32| (set != default).then_some(set);
+        Overrides {
+            mode: own(mode & 0o7777, usual & !self.settings.umask),
+            uid: own(caller.uid, self.settings.uid),
+            gid: own(caller.gid, self.settings.gid),
+            changed: Some(SystemTime::now()),
+            ..Overrides::default()
+        }
+    }
+
+    /// The key for a new file called `name`; `None` for a name that no key can have and a scratch file may.
+    pub(crate) fn key_for_new(&self, name: &str) -> FsResult<Option<Key>> {
+        let refused = match self.settings.names.decode(name.as_ref()) {
+            Decoded::Key(key) => match self.cache.limits().check(&key, &[]) {
+                Ok(()) => return Ok(Some(key)),
+                Err(error) => error.into(),
+            },
+            Decoded::Foreign if self.settings.names.decode_directory(name) == Decoded::Foreign => {
+                FsError::BadName
+            }
+            Decoded::Foreign => FsError::NoExtension(self.settings.names.extension().to_owned()),
+            Decoded::Alias | Decoded::Impossible => return Err(FsError::BadName),
+        };
+        // Whether it is created exclusively matters no more: it can be nothing but a scratch file.
+        match self.settings.scratch.class(base(name), true) {
+            Class::Hard | Class::Soft => Ok(None),
+            Class::Key => Err(refused),
+        }
+    }
+}

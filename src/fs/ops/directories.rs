@@ -1,0 +1,101 @@
+//! mkdir(2) and rmdir(2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fs::core::Fs;
+use crate::fs::ops::resolve::Resolved;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{Decoded, base, parent};
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::types::{Caller, Found, Ino};
+
+impl Fs {
+    /// mkdir(2). The directory is in no store until a key is below it.
+    pub async fn make_directory(
+        self: Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: String,
+        mode: u32,
+    ) -> FsResult<Found> {
+        if !self.settings.names.has_directories() {
+            return Err(FsError::Flat);
+        }
+        let _staying = self.moving.read().await;
+        let path = match self.place(caller, within, &name).await? {
+            Resolved::Directory(path, _) if self.is_new_to_relay(caller, &path) => {
+                return Ok(self.found_directory(&mut self.state.lock(), &path, Duration::ZERO));
+            }
+            Resolved::File(path) if self.relay_directory(caller, &path).is_some() => {
+                return Err(FsError::NotFound);
+            }
+            Resolved::File(path) if base(&path) == name => path,
+            Resolved::File(_) | Resolved::Directory(..) => return Err(FsError::Exists),
+            Resolved::Nothing(_) => return Err(FsError::BadName),
+        };
+        self.writable()?;
+        self.check_directory(&path)?;
+        let keys = self.keys().await?;
+        let key = self.key_of(&path).await?;
+        let mut state = self.state.lock();
+        let there = key.is_some_and(|key| {
+            keys.value.meta(&key).is_some() && !state.deferred_renames.contains_key(&path)
+        });
+        if there || state.names.contains_key(&path) {
+            return Err(FsError::Exists);
+        }
+        state.keep_directory(&path);
+        state.overrides.insert(path.clone() + "/", self.attributes_of_new(caller, mode, 0o777));
+        state.note_change(&path);
+        state.touch(&path);
+        let ttl = self.listing_ttl();
+        Ok(self.found_directory(&mut state, &path, ttl))
+    }
+
+    /// Whether keys can be in a directory at `path`.
+    pub(crate) fn check_directory(&self, path: &str) -> FsResult<()> {
+        let Decoded::Key(prefix) = self.settings.names.decode_directory(path) else {
+            return Err(FsError::BadName);
+        };
+        Ok(self.cache.limits().check_key(&prefix)?)
+    }
+
+    /// rmdir(2): of a directory without keys, files and directories.
+    pub async fn remove_directory(
+        self: Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: String,
+    ) -> FsResult<()> {
+        let _staying = self.moving.read().await;
+        let path = match self.place(caller, within, &name).await? {
+            Resolved::Directory(path, _) if self.relay_directory(caller, &path).is_some() => {
+                return Err(FsError::NotEmpty);
+            }
+            Resolved::Directory(path, _) => path,
+            Resolved::File(path) => {
+                if let Some(done) = self.relay_directory(caller, &path) {
+                    return done;
+                }
+                let there = self.state.lock().names.contains_key(&path);
+                return Err(if there { FsError::NotDirectory } else { FsError::NotFound });
+            }
+            Resolved::Nothing(_) => return Err(FsError::NotFound),
+        };
+        self.writable()?;
+        self.finish_renames(caller, &path).await?;
+        let keys = self.keys().await?.value;
+        let has_keys = self.has_keys(&path, &keys);
+        let mut state = self.state.lock();
+        if has_keys || state.is_inhabited(&path) {
+            return Err(FsError::NotEmpty);
+        }
+        state.remove_directory(&path);
+        state.keep_directory(parent(&path));
+        state.touch(&path);
+        drop(state);
+        self.invalidate_later(PathInvalidation::of_name(&path));
+        Ok(())
+    }
+}

@@ -1,0 +1,340 @@
+//! Directories as lists. An open directory is a snapshot of the names; offsets are positions in it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cache::{Answer, FOREVER, Keys};
+use crate::fs::core::Fs;
+use crate::fs::rules::error::FsResult;
+use crate::fs::rules::names::{Names, base, join, parent, value_name};
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{Attr, Caller, Ino, ROOT};
+use crate::store::{Key, Meta};
+
+/// The names at the moment the directory was opened, or was last read from the start.
+pub struct OpenDirectory {
+    /// Count of changes when the snapshot was asked for, and the mark of an open directory.
+    since: u64,
+    _open: Arc<()>,
+    ino: Ino,
+    /// The directory that it is in.
+    within: Ino,
+    path: String,
+    keys: Keys,
+    /// What is in it because of the keys at these positions; if there is no separator, the files of all keys.
+    children: Option<Vec<(Kind, usize)>>,
+    ttl: Duration,
+    /// Local files and directories that were made here.
+    locals: Vec<(String, Ino, Kind)>,
+    /// Keys being replaced that the opener no longer sees.
+    hidden: Vec<Key>,
+    /// Somebody has read from its start.
+    begun: AtomicBool,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    File,
+    /// A file whose name a directory has taken.
+    Value,
+    Directory,
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// File name.
+    pub name: String,
+    /// Inode number; for what has no inode yet, a stand-in.
+    pub ino: Ino,
+    /// True for directories, `.` and `..` among them.
+    pub directory: bool,
+    /// Position of the next line.
+    pub next: u64,
+}
+
+/// Stand-ins for inode numbers count down from here.
+const STAND_IN: u64 = u64::MAX >> 1;
+
+impl Fs {
+    /// Takes a snapshot of the names in a directory.
+    pub async fn open_directory(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<OpenDirectory> {
+        let path = self.state.lock().directory_path(ino)?;
+        // Before the snapshot, so that no change falls between the two.
+        let (since, open) = self.state.lock().open_directory();
+        let listing = self.cache.list_keys().await?;
+        let keys = listing.value;
+        let children = self.settings.names.has_directories().then(|| self.children(&path, &keys));
+        let state = self.state.lock();
+        let hidden = state.deferred_renames.values().filter(|hidden| hidden.invisible_to(caller.thread));
+        let hidden: Vec<Key> = hidden.map(|hidden| hidden.key.clone()).collect();
+        let local = |(name, ino): (&str, Ino)| {
+            let key = &state.inodes.get(&ino)?.key;
+            // A key of the same name, set by somebody else, is listed as such.
+            let listed = !hidden.contains(key) && keys.meta(key).is_some();
+            let clashes =
+                self.settings.names.has_directories() && (state.keeps(name) || self.has_keys(name, &keys));
+            let kind = if clashes { Kind::Value } else { Kind::File };
+            let shown = parent(name) == path && !(listed && self.settings.names.encode(key) == name);
+            shown.then(|| (name.to_owned(), ino, kind))
+        };
+        let mut locals: Vec<_> = state.locals().filter_map(local).collect();
+        let made =
+            state.directories.iter().filter(|(other, directory)| directory.kept && parent(other) == path);
+        for (other, directory) in made.filter(|(other, _)| !self.has_keys(other, &keys)) {
+            locals.push((other.clone(), directory.ino.unwrap_or(Ino(STAND_IN)), Kind::Directory));
+        }
+        locals.sort();
+        let within = state.directory_ino(parent(&path)).unwrap_or(ROOT);
+        let begun = AtomicBool::new(false);
+        let ttl = listing.ttl;
+        Ok(OpenDirectory {
+            since,
+            _open: open,
+            ino,
+            within,
+            path,
+            keys,
+            children,
+            ttl,
+            locals,
+            hidden,
+            begun,
+        })
+    }
+
+    /// What is in the directory at `path` because of keys, in their order.
+    fn children(&self, path: &str, keys: &Keys) -> Vec<(Kind, usize)> {
+        let (separator, mut children) = (self.settings.names.separator(), Vec::new());
+        let Some(prefix) = self.prefix(path, keys) else { return children };
+        let range = keys.below(&prefix);
+        let (mut position, mut directories) = (range.start, HashSet::new());
+        while let Some((key, _)) = keys.at(position).filter(|_| position < range.end) {
+            let rest = &key.as_str()[prefix.len()..];
+            if let Some(end) = rest.find(separator) {
+                children.push((Kind::Directory, position));
+                directories.insert(self.settings.names.directory(&rest[..end]));
+                let inside = &key.as_str()[..prefix.len() + end + separator.len()];
+                position = keys.first(position, |key| !key.starts_with(inside));
+            } else {
+                children.push((Kind::File, position));
+                position += 1;
+            }
+        }
+        {
+            let state = self.state.lock();
+            let made =
+                state.directories.iter().filter(|(other, directory)| directory.kept && parent(other) == path);
+            directories.extend(made.map(|(other, _)| base(other).to_owned()));
+        }
+        if !directories.is_empty() {
+            let taken = |key: &Key| directories.contains(base(&self.settings.names.encode(key)));
+            for (kind, position) in children.iter_mut().filter(|(kind, _)| *kind == Kind::File) {
+                if keys.at(*position).is_some_and(|(key, _)| taken(key)) {
+                    *kind = Kind::Value;
+                }
+            }
+        }
+        children
+    }
+
+    /// The snapshot for a read of `directory` from `offset` on: who starts over, as rewinddir(3) does, reads a new
+    /// one; positions are those of the present one.
+    pub async fn directory_at(
+        self: Arc<Self>,
+        caller: Caller,
+        directory: Arc<OpenDirectory>,
+        offset: u64,
+    ) -> FsResult<Arc<OpenDirectory>> {
+        let begins = directory.begun.swap(true, Ordering::Relaxed) && offset == 0;
+        // In a directory that was renamed the same names are in the same order.
+        let moved = self.state.lock().directory_path(directory.ino).is_ok_and(|path| path != directory.path);
+        if !begins && !moved {
+            return Ok(directory);
+        }
+        let directory = self.open_directory(caller, directory.ino).await?;
+        directory.begun.store(true, Ordering::Relaxed);
+        Ok(Arc::new(directory))
+    }
+
+    /// The lines of `directory` from position `offset` on, until `take` has had enough (it returns true).
+    pub fn read_directory(
+        &self,
+        directory: &OpenDirectory,
+        offset: u64,
+        mut take: impl FnMut(&Item) -> bool,
+    ) {
+        let state = self.state.lock();
+        for position in offset.. {
+            match directory.item(&state, position, &self.settings.names) {
+                Line::Item(item) if take(&item) => return,
+                Line::Item(_) | Line::Skip => {}
+                Line::End => return,
+            }
+        }
+    }
+
+    /// As [`Fs::read_directory`], with attributes; each line taken counts one reference to its inode, except
+    /// `.` and `..`.
+    pub fn read_directory_plus(
+        self: &Arc<Self>,
+        directory: &OpenDirectory,
+        offset: u64,
+        mut take: impl FnMut(&Item, &Attr, Duration) -> bool,
+    ) {
+        let mut invalidations = Vec::new();
+        let mut state = self.state.lock();
+        for position in offset.. {
+            let mut item = match directory.item(&state, position, &self.settings.names) {
+                Line::Item(item) => item,
+                Line::Skip => continue,
+                Line::End => break,
+            };
+            let mut ttl = Duration::ZERO;
+            let counted = position >= 2;
+            if counted {
+                let entered = self.enter(&mut state, directory, position, &item, &mut invalidations);
+                let Some((ino, lasting)) = entered else { continue };
+                (item.ino, ttl) = (ino, lasting);
+                if let Some(inode) = state.inodes.get_mut(&ino) {
+                    inode.lookups += 1;
+                }
+            }
+            let full = match self.attr_in(&state, item.ino, None) {
+                Ok(attr) => take(&item, &attr, ttl),
+                Err(_) => false,
+            };
+            if full {
+                if counted {
+                    state.forget(item.ino, 1);
+                }
+                break;
+            }
+        }
+        drop(state);
+        self.invalidate_later(invalidations);
+    }
+
+    /// The inode of a line, and for how long the name leads to it; `None` if it is gone since the directory was opened.
+    fn enter(
+        &self,
+        state: &mut State,
+        directory: &OpenDirectory,
+        position: u64,
+        item: &Item,
+        invalidations: &mut Vec<PathInvalidation>,
+    ) -> Option<(Ino, Duration)> {
+        let lasting = match self.moving.try_read() {
+            Ok(_) if self.cache.is_pushed() => FOREVER,
+            Ok(_) => directory.ttl,
+            // While a directory is renamed it is not certain for long where things are.
+            Err(_) => Duration::ZERO,
+        };
+        let shown = join(&directory.path, &item.name);
+        if item.directory {
+            let changed = state.changed_since(&shown, directory.since);
+            let keys = self.cache.peek_keys().filter(|_| changed && !state.keeps(&shown));
+            let gone = keys.as_ref().is_some_and(|keys| !self.has_keys(&shown, &keys.value));
+            let ttl = if changed { Duration::ZERO } else { lasting };
+            return (!gone).then(|| (state.directory_inode(&shown, self.started), ttl));
+        }
+        let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
+        let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
+        let path = &if clashes { self.settings.names.encode(key) } else { shown };
+        let changed = state.changed_since(path, directory.since);
+        match self.peek_meta(key).filter(|_| changed) {
+            Some(Answer { value: None, .. }) => None,
+            Some(Answer { value: Some(meta), ttl, .. }) => {
+                Some((state.instantiate(path, key, &meta), ttl.min(lasting)))
+            }
+            // Changed or gone: the name is listed, and looked up by who wants more of it.
+            None if changed => Some((state.add_inode(path, key, Body::Key(meta.clone())), Duration::ZERO)),
+            None => {
+                invalidations.extend(state.install_version(path, meta, Origin::Read));
+                Some((state.instantiate(path, key, meta), lasting))
+            }
+        }
+    }
+}
+
+enum Line {
+    Item(Item),
+    Skip,
+    End,
+}
+
+impl OpenDirectory {
+    /// How many lines there are because of keys.
+    fn len(&self) -> usize {
+        self.children.as_ref().map_or(self.keys.len(), Vec::len)
+    }
+
+    fn child(&self, position: u64) -> Option<(Kind, usize)> {
+        let index = usize::try_from(position.checked_sub(2)?).ok()?;
+        match &self.children {
+            Some(children) => children.get(index).copied(),
+            None => (index < self.keys.len()).then_some((Kind::File, index)),
+        }
+    }
+
+    /// The key of the file at a position.
+    fn key(&self, position: u64) -> Option<&(Key, Meta)> {
+        let (kind, index) = self.child(position)?;
+        self.keys.at(index).filter(|_| kind != Kind::Directory)
+    }
+
+    fn item(&self, state: &State, position: u64, names: &Names) -> Line {
+        let line = |name: &str, ino: Option<Ino>, kind: Kind| {
+            let name = if kind == Kind::Value { value_name(name) } else { name.to_owned() };
+            let ino = ino.unwrap_or(Ino(STAND_IN - position));
+            Line::Item(Item { name, ino, directory: kind == Kind::Directory, next: position + 1 })
+        };
+        if position < 2 {
+            let (name, ino) = if position == 0 { (".", self.ino) } else { ("..", self.within) };
+            return line(name, Some(ino), Kind::Directory);
+        }
+        if let Some((kind, index)) = self.child(position) {
+            let Some((key, _)) = self.keys.at(index) else { return Line::End };
+            let path = names.encode(key);
+            if kind == Kind::Directory {
+                let depth = self.path.len() + usize::from(!self.path.is_empty());
+                let end = path[depth..].find('/').map_or(path.len(), |end| depth + end);
+                return line(&path[depth..end], state.directory_ino(&path[..end]), kind);
+            }
+            if self.hidden.contains(key) {
+                return Line::Skip;
+            }
+            return line(base(&path), state.names.get(&path).copied(), kind);
+        }
+        let index = position.saturating_sub(2 + self.len() as u64);
+        match usize::try_from(index).ok().and_then(|index| self.locals.get(index)) {
+            Some((path, _, Kind::Directory)) if state.keeps(path) => {
+                line(base(path), state.directory_ino(path), Kind::Directory)
+            }
+            Some((path, ino, kind)) if state.names.get(path) == Some(ino) => {
+                line(base(path), Some(*ino), *kind)
+            }
+            // Renamed or removed since the directory was opened.
+            Some(_) => Line::Skip,
+            None => Line::End,
+        }
+    }
+}
+
+impl State {
+    /// The inode of a key that a listing shows.
+    fn instantiate(&mut self, name: &str, key: &Key, meta: &Meta) -> Ino {
+        if let Some(ino) = self.names.get(name) {
+            return *ino;
+        }
+        let ino = self.add_inode(name, key, Body::Key(meta.clone()));
+        self.names.insert(name.to_owned(), ino);
+        ino
+    }
+}

@@ -1,0 +1,142 @@
+//! Taking and waiting for locks. A lock that is granted is also a point of refresh, as on NFS: who waited for it
+//! reads what the holder before published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fs::core::Fs;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::locks::{Kind, Lock, Owner, Range};
+use crate::fs::state::nodes::{Body, Content};
+use crate::fs::state::tables::State;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{Caller, Fh, Ino};
+use crate::store::{Entry, Expect};
+use crate::sys;
+
+/// How often a waiter looks whether its process was sent a signal, which the kernel cannot tell it.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Fs {
+    /// A lock that would keep `wanted` from being granted.
+    pub fn test_lock(&self, ino: Ino, wanted: &Lock) -> FsResult<Option<Lock>> {
+        let state = self.state.lock();
+        Ok(state.locks.conflict(&state.inode(ino)?.name, wanted))
+    }
+
+    /// Takes a lock; waits for it if `wait`.
+    pub async fn lock(self: Arc<Self>, caller: Caller, ino: Ino, lock: Lock, wait: bool) -> FsResult<()> {
+        loop {
+            let released = self.unlocked.notified();
+            {
+                let mut state = self.state.lock();
+                let name = state.inode(ino)?.name.clone();
+                if state.locks.acquire(&name, lock) {
+                    break;
+                }
+            }
+            if !wait {
+                return Err(FsError::WouldBlock);
+            }
+            if sys::has_pending_signal(caller.thread) {
+                return Err(FsError::Interrupted);
+            }
+            _ = tokio::time::timeout(LOOK, released).await;
+        }
+        // A downgrade may let others in.
+        if lock.kind == Kind::Shared {
+            self.unlocked.notify_waiters();
+        }
+        self.refresh(ino, Fh(lock.handle)).await;
+        Ok(())
+    }
+
+    /// Drops what `owner` holds within `range`.
+    pub fn unlock(&self, ino: Ino, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
+        let mut state = self.state.lock();
+        let name = state.inode(ino)?.name.clone();
+        state.locks.release(&name, fh.0, owner, range);
+        self.unlocked.notify_waiters();
+        Ok(())
+    }
+
+    /// close(2) by a process drops all its fcntl(2) locks of the file (POSIX).
+    pub(crate) fn unlock_owner(&self, fh: Fh, owner: Owner) {
+        let mut state = self.state.lock();
+        let name = state
+            .handles
+            .get(&fh)
+            .and_then(|handle| state.inodes.get(&handle.ino))
+            .map(|inode| inode.name.clone());
+        if let Some(name) = name {
+            state.locks.release(&name, fh.0, owner, Range { start: 0, end: u64::MAX });
+            self.unlocked.notify_waiters();
+        }
+    }
+
+    /// Brings a handle that has changed nothing, and shares its inode with nobody, to the current version.
+    async fn refresh(self: &Arc<Self>, ino: Ino, fh: Fh) {
+        let Some((name, key)) = self.outdated(ino, fh) else { return };
+        let Ok(answer) = self.cache.get_key_value(&key).await else { return };
+        let Some(entry) = answer.value else { return };
+        let invalidations = {
+            let mut state = self.state.lock();
+            let mut invalidations = state.install_version(&name, &entry.meta, Origin::Read);
+            if state.renew(ino, fh, &entry) {
+                invalidations.extend(state.stale(ino));
+            }
+            invalidations
+        };
+        self.invalidate_and_wait(invalidations).await;
+    }
+
+    /// The name and key of a handle that may show an older version than the current one.
+    fn outdated(&self, ino: Ino, fh: Fh) -> Option<(String, crate::store::Key)> {
+        let state = self.state.lock();
+        let (inode, handle) = (state.inodes.get(&ino)?, state.handles.get(&fh)?);
+        let seen = match &handle.content {
+            Content::Snapshot(_, meta) if inode.readers == 1 && !state.is_current(ino, inode) => {
+                meta.as_ref()?
+            }
+            Content::Draft(id) => {
+                let draft = state.drafts.get(id)?;
+                let alone = draft.handles == 1 && draft.purpose == Publish::OnClose && !draft.orphan;
+                let clean = !draft.changed && matches!(draft.expect, Expect::At(_));
+                draft.published.as_ref().filter(|_| alone && clean)?
+            }
+            Content::Snapshot(..) => return None,
+        };
+        let current = self.cache.peek(&inode.key).and_then(|answer| answer.value);
+        let same = current.is_some_and(|entry| entry.meta.revision == seen.revision);
+        (!same).then(|| (inode.name.clone(), inode.key.clone()))
+    }
+}
+
+impl State {
+    /// Gives a handle that changed nothing the current version. False if it changed something meanwhile.
+    fn renew(&mut self, ino: Ino, fh: Fh, entry: &Entry) -> bool {
+        let Some(handle) = self.handles.get_mut(&fh) else { return false };
+        match &mut handle.content {
+            Content::Snapshot(text, meta) => {
+                *text = entry.text.clone();
+                *meta = Some(entry.meta.clone());
+                if let Some(inode) = self.inodes.get_mut(&ino) {
+                    inode.body = Body::Key(entry.meta.clone());
+                }
+                true
+            }
+            Content::Draft(id) => {
+                let id = *id;
+                let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.changed) else {
+                    return false;
+                };
+                draft.reset(&entry.text);
+                draft.expect = Expect::At(entry.meta.revision);
+                draft.modified = entry.meta.modified;
+                draft.published = Some(entry.meta.clone());
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Names to inodes, and attributes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Answer, FOREVER};
+use crate::fs::core::Fs;
+use crate::fs::ops::resolve::Resolved;
+use crate::fs::rules::error::FsResult;
+use crate::fs::rules::names::Decoded;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{Caller, Found, Ino};
+use crate::store::{Error, Key, Meta};
+
+/// What a name means once the store has been asked, if it had to be.
+type Told = Answer<Option<Meta>>;
+
+impl Fs {
+    /// Finds `name` in the directory `within` and counts one reference to its inode.
+    pub async fn lookup(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
+        // While a directory is renamed it is not certain for long where things are.
+        let staying = self.moving.try_read().ok();
+        let found = self.clone().lookup_now(caller, within, name).await?;
+        if found.attr.is_none() {
+            // Who was sent to look again does not come back: it creates the file, or gives up.
+            self.state.lock().end_redirect(caller.thread);
+        }
+        Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
+    }
+
+    async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
+        match self.place(caller, within, &name).await? {
+            Resolved::Directory(path, _) if self.is_new_to_relay(caller, &path) => {
+                Ok(Found { attr: None, ttl: Duration::ZERO })
+            }
+            Resolved::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
+            Resolved::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
+            Resolved::File(path) => {
+                self.forget_removed(&path);
+                self.lookup_file(caller, path).await
+            }
+        }
+    }
+
+    async fn lookup_file(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
+        if let Some(found) = self.relay_lookup(caller, &name) {
+            return Ok(found);
+        }
+        if let Some(found) = self.lookup_known(caller, &name, None) {
+            return Ok(found);
+        }
+        let Some(key) = self.key_of(&name).await? else {
+            return Ok(Found {
+                attr: None,
+                ttl: self.absence(if self.cache.is_pushed() { FOREVER } else { Duration::ZERO }),
+            });
+        };
+        let mut told = self.ask(&name, &key).await?;
+        if let Some(found) = self.lookup_known(caller, &name, Some((key.clone(), told))) {
+            return Ok(found);
+        }
+        // The key changed between the answer and its use; should it do so again, the kernel may not rely on it.
+        told = self.ask(&name, &key).await?;
+        told.ttl = Duration::ZERO;
+        let found = self.lookup_known(caller, &name, Some((key, told)));
+        Ok(found.unwrap_or(Found { attr: None, ttl: Duration::ZERO }))
+    }
+
+    /// What the store says of `key`.
+    async fn ask(self: &Arc<Self>, name: &str, key: &Key) -> FsResult<Told> {
+        let told = match self.cache.get_key_value(key).await {
+            Ok(told) => Answer { value: told.value.map(|entry| entry.meta), ttl: told.ttl, age: told.age },
+            // The file is there, to be replaced or removed.
+            Err(Error::Damaged(meta)) => {
+                Answer { value: Some(meta), ttl: Duration::ZERO, age: Duration::ZERO }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // Without a change feed this is how a change of the key is noticed.
+        let invalidations = match &told.value {
+            Some(meta) => self.state.lock().install_version(name, meta, Origin::Read),
+            None if !self.cache.is_pushed() => {
+                self.state.lock().gone(name);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        self.invalidate_later(invalidations);
+        Ok(told)
+    }
+
+    /// Whether a change came in since the store told this of `key`. Asked under the lock of the tables: what comes in
+    /// later finds what is made of the answer.
+    fn is_overtaken(&self, key: &Key, told: &Told) -> bool {
+        let now = self.cache.peek(key).map(|answer| answer.value.map(|entry| entry.meta));
+        told.ttl == FOREVER && now.as_ref() != Some(&told.value)
+    }
+
+    /// The key that `name` stands for; `None` if no key can have it.
+    pub(crate) async fn key_of(&self, name: &str) -> FsResult<Option<Key>> {
+        match self.settings.names.decode(name.as_ref()) {
+            Decoded::Key(key) => Ok(Some(key)),
+            Decoded::Foreign | Decoded::Impossible => Ok(None),
+            Decoded::Alias => {
+                let known = self.state.lock().named(name).map(|(_, inode)| inode.key.clone());
+                if known.is_some() {
+                    return Ok(known);
+                }
+                let listing = self.cache.list_keys().await?.value;
+                let named = |(key, _): &&(Key, Meta)| self.settings.names.encode(key) == name;
+                Ok(listing.iter().find(named).map(|(key, _)| key.clone()))
+            }
+        }
+    }
+
+    /// The answer, if it can be given from memory (or from what the store just `told`).
+    fn lookup_known(&self, caller: Caller, name: &str, told: Option<(Key, Told)>) -> Option<Found> {
+        let mut state = self.state.lock();
+        if let Some(ino) = redirected(&state, caller, name) {
+            return self.found(&mut state, ino, Duration::ZERO);
+        }
+        let mut most = FOREVER;
+        if let Some(deferred) = state.deferred_renames.get(name) {
+            // Its successor is being written: gone for who renamed it, still there for everybody else.
+            most = Duration::ZERO;
+            if !deferred.invisible_to(caller.thread) {
+                let ino = state.inode_for_others(name)?;
+                return self.found(&mut state, ino, most);
+            }
+            if !state.names.contains_key(name) {
+                return Some(Found { attr: None, ttl: most });
+            }
+        }
+        if let Some((ino, inode)) = state.named(name) {
+            let ttl = match &inode.body {
+                Body::Key(_) if self.cache.is_pushed() => FOREVER,
+                Body::Key(meta) => self.lasting(&inode.key, meta, told.map(|(_, told)| told))?,
+                Body::Local(_) if told.is_none() && self.may_be_set_by_now(&state, ino) => return None,
+                // Once it is published the name leads elsewhere, and nobody needs to be told.
+                Body::Local(_) | Body::Draft(_) | Body::Directory => Duration::ZERO,
+            };
+            return self.found(&mut state, ino, ttl.min(most));
+        }
+        let (key, told) = match told {
+            Some((key, told)) if self.is_overtaken(&key, &told) => return None,
+            Some(told) => told,
+            None => match self.settings.names.decode(name.as_ref()) {
+                Decoded::Key(key) => {
+                    let told = self.peek_meta(&key)?;
+                    (key, told)
+                }
+                Decoded::Alias | Decoded::Foreign | Decoded::Impossible => return None,
+            },
+        };
+        let Some(meta) = told.value else {
+            return Some(Found { attr: None, ttl: self.absence(told.ttl.min(most)) });
+        };
+        let ino = state.add_inode(name, &key, Body::Key(meta));
+        state.names.insert(name.to_owned(), ino);
+        self.found(&mut state, ino, told.ttl.min(most))
+    }
+
+    /// For how long `key` is at this version, by what the store just `told` or what is remembered.
+    fn lasting(&self, key: &Key, meta: &Meta, told: Option<Told>) -> Option<Duration> {
+        let asked = told.is_some();
+        let told = told.or_else(|| self.peek_meta(key))?;
+        match told.value {
+            Some(known) if known == *meta => Some(told.ttl),
+            // A listing told of a newer version than the value that is remembered. While the store is down that is all
+            // there is to be had.
+            Some(known) if known.revision < meta.revision => {
+                self.cache.outdate(key, meta.revision);
+                (asked && told.ttl.is_zero()).then_some(Duration::ZERO)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// Whether the key of a new file that is still empty may have been set by somebody else, for all that is known.
+    fn may_be_set_by_now(&self, state: &State, ino: Ino) -> bool {
+        state
+            .empty_file(ino)
+            .is_some_and(|(_, key)| self.peek_meta(&key).is_none_or(|told| told.value.is_some()))
+    }
+
+    /// For how long a name may be remembered as absent.
+    fn absence(&self, ttl: Duration) -> Duration {
+        if self.can_invalidate_all() { ttl } else { ttl.min(self.cache.max_age()) }
+    }
+
+    /// What is remembered of a key, from its value or from the listing.
+    pub(crate) fn peek_meta(&self, key: &Key) -> Option<Told> {
+        let known = self.cache.peek(key);
+        let known = known.map(|answer| Answer {
+            value: answer.value.map(|entry| entry.meta),
+            ttl: answer.ttl,
+            age: answer.age,
+        });
+        known.or_else(|| self.cache.peek_listing(key))
+    }
+
+    fn found(&self, state: &mut State, ino: Ino, ttl: Duration) -> Option<Found> {
+        let inode = state.inodes.get_mut(&ino)?;
+        inode.lookups += 1;
+        let attr = self.attr_in(state, ino, None).ok()?;
+        Some(Found { attr: Some(attr), ttl })
+    }
+
+    /// Drops `lookups` references of the kernel.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.state.lock().forget(ino, lookups);
+    }
+}
+
+/// The inode that an open by this thread was sent to look for.
+fn redirected(state: &State, caller: Caller, name: &str) -> Option<Ino> {
+    state.redirects.get(&caller.thread).filter(|_| state.is_retry(caller.thread, name))?.to
+}

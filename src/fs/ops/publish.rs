@@ -1,0 +1,186 @@
+//! When and how a draft becomes the value of its key.
+//!
+//! FLUSH is not close: shells flush an empty file before they write, and children flush what they inherited in
+//! mid-document. So every flush of a complete document publishes, and an incomplete one is an error only for the
+//! process that opened the file.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::fs::core::Fs;
+use crate::fs::rules::document::{Fault, Validate};
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Content;
+use crate::fs::state::tables::State;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{Caller, DraftId, Fh, Ino};
+use crate::store::{Meta, Revision, Text};
+use crate::{store, sys};
+
+/// What a flush or fsync of a draft comes to before the store is asked.
+enum Verdict {
+    /// There is nothing to publish.
+    Nothing,
+    /// The draft is complete.
+    Publish,
+    /// The draft cannot be published as it is.
+    Unfit(FsError),
+}
+
+impl Fs {
+    /// close(2) of a descriptor: publishes a complete draft.
+    pub async fn flush(self: Arc<Self>, caller: Caller, fh: Fh, owner: u64) -> FsResult<()> {
+        let result = self.close(caller, fh).await;
+        // Only now: who waits for the lock shall find what was published under it.
+        self.unlock_owner(fh, owner);
+        result
+    }
+
+    pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
+        let Some((ino, id, opener)) = self.writer(fh)? else { return Ok(()) };
+        match self.judge(id, false) {
+            Verdict::Publish => self.publish(ino, id).await,
+            // Whether the opener is alive decides nothing about its own close.
+            Verdict::Unfit(error) if sys::same_process(caller.thread, opener) || !sys::is_alive(opener) => {
+                Err(error)
+            }
+            Verdict::Nothing | Verdict::Unfit(_) => Ok(()),
+        }
+    }
+
+    /// fsync(2): publishes a complete draft, and a soft scratch file too; says so if it cannot. Through a reader's
+    /// descriptor (`sync FILE`) it says whether the last text written to the file was published.
+    pub async fn fsync(self: Arc<Self>, fh: Fh) -> FsResult<()> {
+        let Some((ino, id, _)) = self.writer(fh)? else { return self.last_outcome(fh) };
+        match self.judge(id, true) {
+            Verdict::Nothing => Ok(()),
+            Verdict::Publish => self.publish(ino, id).await,
+            Verdict::Unfit(error) => Err(error),
+        }
+    }
+
+    /// The draft behind a writing handle; `None` for a reader.
+    fn writer(&self, fh: Fh) -> FsResult<Option<(Ino, DraftId, u32)>> {
+        let state = self.state.lock();
+        let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
+        if let Some(error) = &handle.failed {
+            return Err(error.clone());
+        }
+        Ok(match handle.content {
+            Content::Draft(id) if handle.writable => Some((handle.ino, id, handle.opener)),
+            _ => None,
+        })
+    }
+
+    fn last_outcome(&self, fh: Fh) -> FsResult<()> {
+        let state = self.state.lock();
+        let inode = state.handles.get(&fh).and_then(|handle| state.inodes.get(&handle.ino));
+        let failed = inode.and_then(|inode| state.unpublished.get(&inode.name));
+        failed.map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn judge(&self, id: DraftId, fsync: bool) -> Verdict {
+        let state = self.state.lock();
+        let Some(draft) = state.drafts.get(&id).filter(|draft| !draft.orphan) else {
+            return Verdict::Nothing;
+        };
+        let raw = self.settings.validate == Validate::None;
+        match draft.purpose {
+            Publish::Never => return Verdict::Nothing,
+            Publish::OnRename if !fsync || draft.text.is_empty() => return Verdict::Nothing,
+            Publish::OnRename | Publish::OnClose => {}
+        }
+        let dirty = draft.changed || raw && draft.published.is_none();
+        if !dirty {
+            return Verdict::Nothing;
+        }
+        if draft.text.is_empty() && !raw {
+            // A new file without content is no key yet; a key without content keeps its value, and that is said.
+            return match draft.published {
+                None => Verdict::Nothing,
+                Some(_) => Verdict::Unfit(Fault::Empty.into()),
+            };
+        }
+        match draft.check(&self.cache.limits(), self.settings.validate) {
+            Ok(()) => Verdict::Publish,
+            Err(error) => Verdict::Unfit(error),
+        }
+    }
+
+    /// Sets the key to the draft. Returns once the store has it durably and the kernel shows it.
+    pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId) -> FsResult<()> {
+        let staying = self.moving.read().await;
+        let gate = self.state.lock().drafts.get(&id).ok_or(FsError::BadHandle)?.gate.clone();
+        let one_at_a_time = gate.lock().await;
+        let (name, key, text, expect, generation) = {
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            let draft = state.drafts.get(&id).ok_or(FsError::BadHandle)?;
+            // Renamed to a scratch name meanwhile, it is no value.
+            let over = draft.orphan || draft.purpose == Publish::Never;
+            if over || !draft.changed && draft.published.is_some() {
+                return Ok(());
+            }
+            draft.check(&self.cache.limits(), self.settings.validate)?;
+            let text = Text::from(&draft.text[..]);
+            (inode.name.clone(), inode.key.clone(), text, draft.expect, draft.generation)
+        };
+        self.begin_change(&name);
+        let result = self.cache.set_key_value(&key, text, expect).await;
+        match result {
+            Ok(meta) => {
+                let invalidations =
+                    Self::committed(&mut self.state.lock(), ino, id, &name, &meta, generation);
+                self.end_change(&name, meta.revision);
+                // Who waits for the gate may hold the directory's lock, for which a notice waits.
+                drop(one_at_a_time);
+                drop(staying);
+                self.invalidate_and_wait(invalidations).await;
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.not_published(id, error);
+                self.end_change(&name, Revision::default());
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes in that the store did not take the draft.
+    fn not_published(&self, id: DraftId, error: store::Error) -> FsError {
+        let mut state = self.state.lock();
+        let Some(draft) = state.drafts.get_mut(&id) else { return error.into() };
+        let error = match error {
+            // Nobody asked for the file to be new; it was when it was opened.
+            store::Error::Exists if !draft.exclusive => store::Error::Changed.into(),
+            error => FsError::from(error),
+        };
+        if draft.purpose == Publish::OnRename && error.is_outage() {
+            // A temporary file that came of age was promised nothing: it is tried again by itself.
+            draft.touched = Instant::now();
+        } else {
+            draft.refused = Some(error.clone());
+        }
+        error
+    }
+
+    /// Takes in that the store has the draft as `meta`.
+    fn committed(
+        state: &mut State,
+        ino: Ino,
+        id: DraftId,
+        name: &str,
+        meta: &Meta,
+        generation: u64,
+    ) -> Vec<PathInvalidation> {
+        state.deferred_renames.remove(name);
+        state.published_draft(ino, id, name, meta, generation);
+        let mut invalidations = state.install_version(name, meta, Origin::LocalWrite);
+        // Others may have emptied the directory that the file is in.
+        invalidations.extend(state.appeared(name));
+        invalidations
+    }
+}

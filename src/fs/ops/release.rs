@@ -1,0 +1,255 @@
+//! The end of a handle: the last chance to publish, and where what cannot be published is kept.
+
+use std::sync::Arc;
+
+use crate::fs::core::Fs;
+use crate::fs::refusals::Kept;
+use crate::fs::rules::document::{Fault, Place};
+use crate::fs::rules::error::FsError;
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::{Body, Content, Handle};
+use crate::fs::state::tables::State;
+use crate::fs::state::unlinked::unlinked;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{DraftId, Fh, Ino};
+use crate::store::Key;
+
+/// What the end of a handle leaves to do.
+#[derive(Default)]
+struct End {
+    invalidations: Vec<PathInvalidation>,
+    /// Name and text that could not be published, and why.
+    unpublished: Option<(String, Vec<u8>, FsError)>,
+    /// A local file without content: its key may have been set by somebody else.
+    emptied: Option<(String, Key)>,
+}
+
+impl Fs {
+    /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
+    pub async fn release(self: Arc<Self>, fh: Fh) {
+        let late = self.late_draft(fh);
+        if let Some((ino, id)) = late {
+            // A mapping may have written after the last close.
+            _ = self.publish(ino, id).await;
+        }
+        let End { mut invalidations, unpublished, emptied } = self.let_go(&mut self.state.lock(), fh);
+        self.unlocked.notify_waiters();
+        if let Some((name, text, why)) = unpublished {
+            let fs = self.clone();
+            _ = tokio::task::spawn_blocking(move || {
+                fs.keep_rejected_text(&name, &text, &why.to_string(), Some(why))
+            })
+            .await;
+        }
+        if let Some((name, key)) = emptied
+            && let Ok(answer) = self.cache.get_key_value(&key).await
+            && let Some(entry) = answer.value
+        {
+            // Somebody else set the key while the file was local.
+            invalidations.extend(self.state.lock().install_version(&name, &entry.meta, Origin::Remote));
+        }
+        self.invalidate_and_wait(invalidations).await;
+    }
+
+    /// The draft of the last writer, if it changed and nobody was told yet that it cannot be published.
+    fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId)> {
+        let state = self.state.lock();
+        let handle = state.handles.get(&fh).filter(|handle| handle.writable && handle.failed.is_none())?;
+        let Content::Draft(id) = handle.content else { return None };
+        let draft = state.drafts.get(&id)?;
+        let due = draft.handles == 1
+            && draft.purpose == Publish::OnClose
+            && draft.changed
+            && draft.refused.is_none()
+            && !draft.orphan
+            && draft.check(&self.cache.limits(), self.settings.validate).is_ok();
+        due.then_some((handle.ino, id))
+    }
+
+    fn let_go(&self, state: &mut State, fh: Fh) -> End {
+        let mut end = End::default();
+        let Some((handle, last)) = state.remove_handle(fh) else { return end };
+        if let Content::Draft(id) = handle.content
+            && last
+        {
+            self.end_draft(state, &handle, id, &mut end);
+            end.emptied = state.empty_file(handle.ino);
+            if !state.inodes.get(&handle.ino).is_some_and(|inode| inode.holds(id)) {
+                state.remove_draft(id, None);
+            }
+        }
+        if let Content::Snapshot(..) = handle.content {
+            end.invalidations = state.follow_again(handle.ino);
+        }
+        state.collect(handle.ino);
+        end
+    }
+
+    /// Nobody writes to the draft any more.
+    fn end_draft(&self, state: &mut State, handle: &Handle, id: DraftId, end: &mut End) {
+        let ino = handle.ino;
+        let (Some(draft), Some(inode)) = (state.drafts.get_mut(&id), state.inodes.get(&ino)) else { return };
+        if draft.orphan || draft.purpose != Publish::OnClose {
+            return;
+        }
+        let (name, key) = (inode.name.clone(), inode.key.clone());
+        let unpublished = draft.changed || handle.failed.is_some();
+        if unpublished {
+            let text = [&draft.text[..], &handle.refused].concat();
+            let why = handle.failed.clone().or_else(|| draft.refused.clone());
+            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
+            let why = why.unwrap_or_else(|| Fault::Incomplete(Place::after(&text)).into());
+            end.unpublished = Some((name.clone(), text, why.clone()));
+            state.unpublished.insert(name.clone(), why);
+        }
+        // Nothing but a text that was refused: there was no such file before.
+        let refused = !draft.empty && (handle.failed.is_some() || !draft.text.is_empty());
+        match inode.body {
+            Body::Local(_) if !unpublished => draft.empty = true,
+            Body::Local(_) if refused && !state.deferred_renames.contains_key(&name) => {
+                unlinked(state, &name);
+                end.invalidations = PathInvalidation::of_name(&name);
+            }
+            // The file stays, as empty as it was before it was written.
+            Body::Local(_) => {
+                draft.reset(&[]);
+                draft.empty = true;
+                end.invalidations = state.stale(ino);
+            }
+            // Written past the page cache, through an inode without a name: the kernel's idea of its size is that
+            // of the draft.
+            Body::Key(_) => end.invalidations = state.stale(ino),
+            Body::Directory => {}
+            Body::Draft(_) => {
+                let published = draft.published.clone().filter(|_| !unpublished);
+                let known = self.cache.peek(&key).and_then(|answer| answer.value);
+                if let Some(meta) = published
+                    && !state.names.contains_key(&name)
+                    && !state.deferred_renames.contains_key(&name)
+                    && known.is_some_and(|entry| entry.meta == meta)
+                {
+                    state.remove_draft(id, Some(&meta));
+                    state.become_key(ino, &name, &key, meta);
+                }
+            }
+        }
+    }
+
+    /// Keeps content that could not be published (rule 9).
+    fn keep_rejected_text(&self, name: &str, text: &[u8], why: &str, error: Option<FsError>) -> bool {
+        if text.is_empty() {
+            self.note_text(name, error, why, None);
+            return false;
+        }
+        let kept = match self.rejected.keep_rejected(name, text, why) {
+            Ok(path) => {
+                let shown = path.display();
+                tracing::warn!("{name:?} was not published ({why}); the text is kept in {shown}");
+                Kept::In(path)
+            }
+            Err(error) => {
+                tracing::error!(
+                    "{name:?} was not published ({why}), and its text could not be kept: {error}"
+                );
+                Kept::Lost(error.to_string())
+            }
+        };
+        self.note_text(name, error, why, Some(kept));
+        true
+    }
+
+    /// Publishes what can be published, while files may still be written to.
+    pub async fn publish_all(self: Arc<Self>) {
+        self.publish_pending().await;
+    }
+
+    /// Publishes what can be published. Returns what is left.
+    async fn publish_pending(self: &Arc<Self>) -> Vec<DraftId> {
+        let (complete, mut rest) = {
+            let state = self.state.lock();
+            let open = state.drafts.iter().filter(|(_, draft)| !draft.orphan);
+            let pending = open.filter(|(_, draft)| match draft.purpose {
+                Publish::OnClose => draft.changed,
+                Publish::OnRename => !draft.text.is_empty(),
+                Publish::Never => draft.was_key,
+            });
+            let fit = |id: &DraftId| {
+                let draft = &state.drafts[id];
+                draft.purpose != Publish::Never
+                    && draft.refused.as_ref().is_none_or(FsError::is_outage)
+                    && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
+            };
+            pending.map(|(id, _)| *id).partition::<Vec<_>, _>(|id| fit(id))
+        };
+        for id in complete {
+            let ino = self.state.lock().drafts.get(&id).map(|draft| draft.ino);
+            if let Some(ino) = ino
+                && self.publish(ino, id).await.is_err()
+            {
+                rest.push(id);
+            }
+        }
+        rest
+    }
+
+    /// Before the daemon ends, when nobody writes any more: publishes what can be published and sets aside the rest.
+    /// Returns how many files were kept as rejected.
+    pub async fn finish(self: Arc<Self>) -> usize {
+        self.rejected.write_deleted(usize::MAX);
+        self.publish_pending().await.into_iter().filter(|id| self.keep_rejected_draft(*id)).count()
+    }
+
+    fn keep_rejected_draft(&self, id: DraftId) -> bool {
+        let (name, text, why) = {
+            let state = self.state.lock();
+            let Some(draft) = state.drafts.get(&id) else { return false };
+            let Some(inode) = state.inodes.get(&draft.ino) else { return false };
+            // The key of a backup that still is in the store needs no copy.
+            if draft.purpose == Publish::Never
+                && state.deferred_renames.values().any(|deferred| deferred.backup == inode.name)
+            {
+                return false;
+            }
+            let why = draft.refused.clone();
+            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
+            let why = match why {
+                Some(why) if draft.purpose != Publish::Never => why.to_string(),
+                _ => "it is a scratch file, which ends with the mount, and holds what was the value of a key"
+                    .into(),
+            };
+            (inode.name.clone(), draft.text.clone(), why)
+        };
+        if let Some(draft) = self.state.lock().drafts.get_mut(&id) {
+            draft.orphan = true;
+        }
+        self.keep_rejected_text(&name, &text, &why, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::fs::types::{Access, Caller, ROOT};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_to_a_file_that_goes_with_its_last_close_does_not_go_with_it() {
+        let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+        for thread in [0, 1] {
+            let caller = Caller { thread, uid: 0, gid: 0 };
+            let access = Access { write: true, append: false, truncate: true };
+            let (_, refused) = fs.create(caller, (ROOT, "k"), 0o644, access, false).unwrap();
+            let refusal = fs.write(refused.fh, 0, &[b'1'; 10_001]);
+            assert!(matches!(refusal, Err(FsError::TooLarge { .. })));
+            assert!(fs.clone().flush(caller, refused.fh, 0).await.is_err());
+            // The kernel tells of the end of the handle while the next one opens the file.
+            let found = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
+            fs.clone().release(refused.fh).await;
+            assert_eq!(fs.clone().open(caller, found.ino, access).await, Err(FsError::Superseded));
+            assert_eq!(fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr, None);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Renaming: of keys, of scratch files onto keys (which publishes once), and of keys to backup names (which
+//! deletes nothing until the successor is published or the renaming process is gone).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::fs::core::Fs;
+use crate::fs::ops::resolve::Resolved;
+use crate::fs::rules::document::{Fault, Validate};
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{Decoded, base, parent};
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
+use crate::fs::state::unlinked::unlinked;
+use crate::fs::types::{Caller, DraftId, Ino};
+use crate::store;
+use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
+
+/// How often a key that somebody else keeps setting is tried to be renamed.
+pub(crate) const RENAME_TRIES: u32 = 10;
+
+/// The file to rename, as the tables know it.
+enum Source {
+    Local(Ino, DraftId),
+    Key(Key),
+}
+
+impl Fs {
+    /// rename(2). The kernel holds the directory's lock meanwhile, so notices are sent and not waited for.
+    pub async fn rename(
+        self: Arc<Self>,
+        caller: Caller,
+        (from_within, from): (Ino, String),
+        (to_within, to): (Ino, String),
+        no_replace: bool,
+    ) -> FsResult<()> {
+        let from = match self.place(caller, from_within, &from).await? {
+            Resolved::File(path) => path,
+            Resolved::Directory(path, _) => {
+                self.writable()?;
+                return self.rename_directory(caller, path, (to_within, &to), no_replace).await;
+            }
+            Resolved::Nothing(_) => return Err(FsError::NotFound),
+        };
+        let to = match self.place(caller, to_within, &to).await? {
+            Resolved::File(path) => path,
+            Resolved::Directory(..) => return Err(FsError::IsDirectory),
+            Resolved::Nothing(_) => return Err(FsError::BadName),
+        };
+        if let Some(done) = self.relay_rename(caller, &to) {
+            return done;
+        }
+        self.writable()?;
+        let _staying = self.moving.read().await;
+        let parents = [parent(&from).to_owned(), parent(&to).to_owned()];
+        self.clone().rename_file(caller, from, to, no_replace).await?;
+        let mut state = self.state.lock();
+        for path in &parents {
+            state.keep_directory(path);
+        }
+        Ok(())
+    }
+
+    async fn rename_file(
+        self: Arc<Self>,
+        caller: Caller,
+        from: String,
+        to: String,
+        no_replace: bool,
+    ) -> FsResult<()> {
+        self.state.lock().pin(&to);
+        let _no_publish = self.local_gate(&from).await;
+        let source = self.source(caller, &from).await?;
+        let target = self.target(&to).await?;
+        let there = match &target {
+            Some(key) => self.cache.get_to_replace(key).await?,
+            None => None,
+        };
+        let foreign = target.is_none();
+        let target = target.unwrap_or_else(|| Key::from(to.as_str()));
+        let deferred = self.state.lock().deferred_renames.contains_key(&to);
+        let local =
+            self.state.lock().named(&to).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)));
+        if no_replace && (local || there.is_some() && !deferred) {
+            return Err(FsError::Exists);
+        }
+        // A key that was renamed to a backup name gives way.
+        let expect = if no_replace && !deferred { Expect::Absent } else { Expect::Anything };
+        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(base(&to));
+        match source {
+            Source::Local(ino, draft) if backup => {
+                self.move_local(ino, draft, &from, &to, &target, Publish::Never);
+                Ok(())
+            }
+            Source::Local(ino, draft) => {
+                self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
+            }
+            // A temporary file never takes the place of a key that would be gone with it.
+            Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
+            Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
+            Source::Key(key) => {
+                self.begin_change(&from);
+                self.begin_change(&to);
+                let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;
+                let own = renamed.as_ref().map(|meta| meta.revision).unwrap_or_default();
+                self.end_change(&from, own);
+                self.end_change(&to, own);
+                renamed.map(drop)
+            }
+        }
+    }
+
+    /// Renames a key in the store, at the version that is known.
+    async fn rename_key(
+        self: &Arc<Self>,
+        (from, key): (&str, &Key),
+        (to, target): (&str, &Key),
+        expect: Expect,
+    ) -> FsResult<Meta> {
+        let mut tries = 0;
+        loop {
+            let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
+            let before = entry.meta.revision;
+            match self.cache.rename_key(key, target, Expect::At(before), expect).await {
+                Ok(meta) => {
+                    let invalidations = self.state.lock().renamed_key(from, to, target, before, &meta);
+                    self.invalidate_later(invalidations);
+                    return Ok(meta);
+                }
+                // Set by somebody else since; the new value is renamed then.
+                Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Keeps a local file from being published meanwhile, and waits for a publish that is under way.
+    pub(crate) async fn local_gate(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        let gate = {
+            let state = self.state.lock();
+            let (_, inode) = state.named(name)?;
+            let Body::Local(id) = inode.body else { return None };
+            state.drafts.get(&id)?.gate.clone()
+        };
+        Some(gate.lock_owned().await)
+    }
+
+    async fn source(&self, caller: Caller, from: &str) -> FsResult<Source> {
+        {
+            let state = self.state.lock();
+            if state.deferred_renames.get(from).is_some_and(|deferred| deferred.invisible_to(caller.thread)) {
+                return Err(FsError::NotFound);
+            }
+            if let Some((ino, inode)) = state.named(from)
+                && let Body::Local(draft) = inode.body
+            {
+                return Ok(Source::Local(ino, draft));
+            }
+        }
+        Ok(Source::Key(self.key_of(from).await?.ok_or(FsError::NotFound)?))
+    }
+
+    /// The key that a file renamed to `to` is; `None` for a name that only a scratch file may have.
+    async fn target(&self, to: &str) -> FsResult<Option<Key>> {
+        match self.settings.names.decode(to.as_ref()) {
+            Decoded::Alias => Ok(Some(self.key_of(to).await?.ok_or(FsError::BadName)?)),
+            Decoded::Key(_) | Decoded::Foreign | Decoded::Impossible => self.key_for_new(to),
+        }
+    }
+
+    /// A local file under another local name.
+    fn move_local(&self, ino: Ino, id: DraftId, from: &str, to: &str, target: &Key, purpose: Publish) {
+        let mut state = self.state.lock();
+        if state.names.contains_key(to) {
+            unlinked(&mut state, to);
+        }
+        state.move_name(ino, from, to, target);
+        if let Some(draft) = state.drafts.get_mut(&id) {
+            draft.purpose = purpose;
+        }
+    }
+
+    /// A local file becomes the value of a key: one set, or none if the key has this value.
+    async fn rename_onto_key(
+        self: &Arc<Self>,
+        (ino, id): (Ino, DraftId),
+        from: &str,
+        to: &str,
+        (target, there): (&Key, Option<Entry>),
+        expect: Expect,
+    ) -> FsResult<()> {
+        let (text, generation) = {
+            let state = self.state.lock();
+            let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
+            if draft.text.is_empty() && self.settings.validate == Validate::Json {
+                drop(state);
+                if there.is_some() {
+                    return Err(Fault::Empty.into());
+                }
+                self.move_local(ino, id, from, to, target, Publish::OnClose);
+                return Ok(());
+            }
+            self.cache.limits().check(target, &draft.text)?;
+            self.settings.validate.check(&draft.text)?;
+            (Text::from(&draft.text[..]), draft.generation)
+        };
+        self.begin_change(to);
+        let same = there.is_some_and(|entry| entry.text == text);
+        // A key that is being deleted, as one that was renamed to a backup name, is set anew.
+        let kept = same && self.state.lock().pin_deferred(to);
+        // It may have another value by now.
+        let now = if kept { self.cache.ask_store(target).await.ok().flatten() } else { None };
+        let same = now.filter(|entry| entry.text == text);
+        let set = match same {
+            Some(entry) => Ok(entry.meta),
+            None => self.cache.set_key_value(target, text, expect).await,
+        };
+        if let Ok(meta) = &set {
+            let mut state = self.state.lock();
+            state.deferred_renames.remove(to);
+            state.replace(to);
+            state.move_name(ino, from, to, target);
+            state.published_draft(ino, id, to, meta, generation);
+        } else if kept {
+            self.state.lock().unpin_deferred(to);
+        }
+        self.end_change(to, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
+        set.map(drop).map_err(FsError::from)
+    }
+}
+
+impl State {
+    /// Moves inode, attributes and locks of a file to another name.
+    pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+        self.names.remove(from);
+        self.names.insert(to.to_owned(), ino);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            to.clone_into(&mut inode.name);
+            inode.key = key.clone();
+        }
+        let mut set = self.overrides.remove(from).unwrap_or_default();
+        set.changed = Some(SystemTime::now());
+        self.overrides.insert(to.to_owned(), set);
+        self.locks.rename(from, to);
+        self.note_change(from);
+        self.note_change(to);
+        self.unpublished.remove(from);
+        self.unpublished.remove(to);
+        self.touch(from);
+        self.touch(to);
+    }
+
+    /// The store renamed a key as it was at `before`. Writers of the old name go on under the new one.
+    pub(crate) fn renamed_key(
+        &mut self,
+        from: &str,
+        to: &str,
+        key: &Key,
+        before: Revision,
+        meta: &Meta,
+    ) -> Vec<PathInvalidation> {
+        self.deferred_renames.remove(to);
+        self.replace(to);
+        self.note_change(from);
+        self.note_change(to);
+        let Self { inodes, drafts, .. } = self;
+        for draft in drafts.values_mut().filter(|draft| !draft.orphan) {
+            if let Some(inode) = inodes.get_mut(&draft.ino).filter(|inode| inode.name == from) {
+                to.clone_into(&mut inode.name);
+                inode.key = key.clone();
+                // A draft that was stale before stays so.
+                if draft.expect == Expect::At(before) {
+                    draft.expect = Expect::At(meta.revision);
+                }
+            }
+        }
+        self.touch(from);
+        self.touch(to);
+        let Some(ino) = self.names.get(from).copied() else {
+            if let Some(set) = self.overrides.remove(from) {
+                self.overrides.insert(to.to_owned(), set);
+            }
+            // What the kernel took along is an older version.
+            return vec![PathInvalidation::Entry(to.to_owned())];
+        };
+        self.move_name(ino, from, to, key);
+        let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0 || inode.pinned, &inode.body));
+        let mut invalidations = match inode {
+            Some((_, Body::Key(known))) if known.revision == before => {
+                self.become_key(ino, to, key, meta.clone());
+                Vec::new()
+            }
+            // Readers keep the older version that they have open.
+            Some((true, _)) => {
+                self.remove_name(to);
+                self.follow_again(ino)
+            }
+            _ => {
+                self.become_key(ino, to, key, meta.clone());
+                self.stale(ino)
+            }
+        };
+        // What the kernel took along may be another inode, of an older version.
+        if self.named(to).is_none_or(|(_, inode)| inode.lookups == 0) {
+            invalidations.push(PathInvalidation::Entry(to.to_owned()));
+        }
+        invalidations
+    }
+}

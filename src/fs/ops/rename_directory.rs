@@ -1,0 +1,202 @@
+//! Renaming a directory: all keys in it at once, or none. Where the store cannot, the answer is EXDEV, and mv(1) copies.
+
+use crate::fs::ops::resolve::Resolved;
+use crate::fs::rules::names::Decoded;
+use crate::fs::rules::names::is_inside;
+use crate::fs::rules::names::parent;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
+use crate::store::Meta;
+use crate::store::Rename;
+use std::sync::Arc;
+
+use crate::cache::Keys;
+use crate::fs::core::Fs;
+use crate::fs::ops::rename::RENAME_TRIES;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::types::{Caller, Ino};
+use crate::store;
+use crate::store::Key;
+
+impl Fs {
+    /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
+    pub(crate) async fn rename_directory(
+        self: &Arc<Self>,
+        caller: Caller,
+        from: String,
+        (within, name): (Ino, &str),
+        no_replace: bool,
+    ) -> FsResult<()> {
+        let to = self.directory_target(caller, &from, (within, name), no_replace).await?;
+        if to == from {
+            return Ok(());
+        }
+        self.check_directory(&to)?;
+        // Nothing in it is published, removed or renamed meanwhile.
+        let _moving = self.moving.write().await;
+        let mut tries = 0;
+        loop {
+            let keys = self.keys().await?.value;
+            let renames = self.renames(&from, &to, &keys)?;
+            self.check_none_stays(&from, &keys).await?;
+            match self.rename_all(&from, &to, &renames).await {
+                Ok(()) => return Ok(()),
+                // Set by somebody else since; the new value is renamed then.
+                Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
+                // Somebody else has set a key in the directory that was not there.
+                Err(store::Error::Exists) => return Err(FsError::NotEmpty),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether all that is in the directory can be renamed: what no file shows would stay behind unnoticed.
+    async fn check_none_stays(&self, from: &str, keys: &Keys) -> FsResult<()> {
+        let Some(start) = self.prefix(from, keys) else { return Ok(()) };
+        match self.cache.count_left_out(&Key::from(start)).await? {
+            0 => Ok(()),
+            count => Err(store::Error::Invalid(format!(
+                "keys whose names are not UTF-8, which no file shows, would stay behind in the directory: {count}; rename or \
+                 delete them first"
+            ))
+            .into()),
+        }
+    }
+
+    /// The path that `name` in the directory `within` is, if a directory can be renamed to it.
+    async fn directory_target(
+        self: &Arc<Self>,
+        caller: Caller,
+        from: &str,
+        (within, name): (Ino, &str),
+        no_replace: bool,
+    ) -> FsResult<String> {
+        let _staying = self.moving.read().await;
+        let place = self.place(caller, within, name).await?;
+        if let Resolved::Directory(path, _) = &place
+            && path != from
+            && !no_replace
+        {
+            self.finish_renames(caller, path).await?;
+        }
+        let keys = self.keys().await?.value;
+        match place {
+            Resolved::Directory(path, _) if path == from => Ok(path),
+            Resolved::Directory(..) if no_replace => Err(FsError::Exists),
+            Resolved::Directory(path, _) if self.has_keys(&path, &keys) => Err(FsError::NotEmpty),
+            Resolved::Directory(path, _) if self.state.lock().is_inhabited(&path) => Err(FsError::NotEmpty),
+            Resolved::Directory(path, _) => Ok(path),
+            Resolved::File(path) => {
+                let key = self.key_of(&path).await?;
+                let state = self.state.lock();
+                let there = key.is_some_and(|key| {
+                    keys.meta(&key).is_some() && !state.deferred_renames.contains_key(&path)
+                });
+                match there || state.names.contains_key(&path) {
+                    true if no_replace => Err(FsError::Exists),
+                    true => Err(FsError::NotDirectory),
+                    false => Ok(path),
+                }
+            }
+            Resolved::Nothing(_) => Err(FsError::BadName),
+        }
+    }
+
+    /// What becomes of each key in the directory.
+    fn renames(&self, from: &str, to: &str, keys: &Keys) -> FsResult<Vec<Rename>> {
+        let Some(old) = self.prefix(from, keys) else { return Ok(Vec::new()) };
+        let Decoded::Key(new) = self.settings.names.decode_directory(to) else {
+            return Err(FsError::BadName);
+        };
+        let limits = self.cache.limits();
+        let inside = keys.below(&old).filter_map(|position| keys.at(position));
+        inside
+            .map(|(key, meta)| {
+                let to = Key::from(format!("{new}{}", &key.as_str()[old.len()..], new = new.as_str()));
+                limits.check_key(&to)?;
+                Ok(Rename { from: key.clone(), to, at: meta.revision })
+            })
+            .collect()
+    }
+
+    async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
+        let names = |rename: &Rename| [&rename.from, &rename.to].map(|key| self.settings.names.encode(key));
+        for name in renames.iter().flat_map(names) {
+            self.begin_change(&name);
+        }
+        let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
+        if let Ok(metas) = &result {
+            self.moved(from, to, renames, metas);
+        }
+        let newest = result.as_ref().ok().and_then(|metas| metas.iter().map(|meta| meta.revision).max());
+        for name in renames.iter().flat_map(names) {
+            self.end_change(&name, newest.unwrap_or_default());
+        }
+        result.map(drop)
+    }
+
+    /// Takes in that all that was in `from` is in `to`.
+    fn moved(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename], metas: &[Meta]) {
+        let names = &self.settings.names;
+        let mut state = self.state.lock();
+        state.remove_directory(to);
+        state.move_directory(from, to);
+        let mut invalidations = [PathInvalidation::of_name(from), PathInvalidation::of_name(to)].concat();
+        for (rename, meta) in renames.iter().zip(metas) {
+            let (old, new) = (names.encode(&rename.from), names.encode(&rename.to));
+            let deferred = state.deferred_renames.remove(&old);
+            invalidations.extend(state.renamed_key(&old, &new, &rename.to, rename.at, meta));
+            if let Some(mut deferred) = deferred {
+                // Its backup goes along, and so does what is to become of it.
+                if is_inside(&deferred.backup, from) {
+                    deferred.backup.replace_range(..from.len(), to);
+                }
+                (deferred.key, deferred.meta, deferred.shown) = (rename.to.clone(), meta.clone(), None);
+                state.deferred_renames.insert(new, deferred);
+            }
+        }
+        let inside = |(path, ino): (&str, Ino)| is_inside(path, from).then(|| (path.to_owned(), ino));
+        let locals: Vec<_> = state.locals().filter_map(inside).collect();
+        for (path, ino) in locals {
+            let new = format!("{to}{}", &path[from.len()..]);
+            let key = match names.decode(new.as_ref()) {
+                Decoded::Key(key) => key,
+                Decoded::Alias | Decoded::Foreign | Decoded::Impossible => Key::from(new.as_str()),
+            };
+            state.move_name(ino, &path, &new, &key);
+        }
+        state.keep_directory(parent(from));
+        state.keep_directory(parent(to));
+        drop(state);
+        self.invalidate_later(invalidations);
+    }
+}
+
+impl State {
+    /// The directory at `from`, with those in it, is at `to` now.
+    fn move_directory(&mut self, from: &str, to: &str) {
+        let moved = |path: &String| path == from || is_inside(path, from);
+        let paths: Vec<String> = self.directories.keys().filter(|path| moved(path)).cloned().collect();
+        for path in paths {
+            let new = format!("{to}{}", &path[from.len()..]);
+            let Some(directory) = self.directories.remove(&path) else { continue };
+            if let Some(inode) = directory.ino.and_then(|ino| self.inodes.get_mut(&ino)) {
+                debug_assert!(matches!(inode.body, Body::Directory));
+                inode.name.clone_from(&new);
+            }
+            self.note_change(&path);
+            self.note_change(&new);
+            self.directories.insert(new, directory);
+        }
+        // Those of directories that the kernel has forgotten, too.
+        let modes: Vec<String> = self.overrides.keys().filter(|path| path.ends_with('/')).cloned().collect();
+        for path in modes.into_iter().filter(|path| is_inside(path, from)) {
+            if let Some(set) = self.overrides.remove(&path) {
+                self.overrides.insert(format!("{to}{}", &path[from.len()..]), set);
+            }
+        }
+        self.touch(from);
+        self.touch(to);
+    }
+}

@@ -1,0 +1,75 @@
+//! Writes, sizes, modes, owners and times.
+
+use std::sync::Arc;
+
+use crate::fs::core::Fs;
+use crate::fs::rules::document::Validate;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::versions::Origin;
+use crate::fs::types::Ino;
+use crate::store::{Expect, Limits, Text, counted_len};
+
+impl Fs {
+    /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
+    pub(crate) async fn truncate(self: &Arc<Self>, ino: Ino, size: usize) -> FsResult<()> {
+        let (name, key, draft) = {
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            // The name of a writer's own inode is that of the key.
+            let draft = match inode.body {
+                Body::Directory => return Err(FsError::IsDirectory),
+                Body::Key(_) | Body::Draft(_) => None,
+                Body::Local(draft) => Some(draft),
+            };
+            (inode.name.clone(), inode.key.clone(), draft)
+        };
+        let limits = self.cache.limits();
+        if let Some(id) = draft {
+            let mut state = self.state.lock();
+            let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
+            if draft.handles == 0 && draft.purpose == Publish::OnClose && size != draft.text.len() {
+                resized(&draft.text, size, &limits, self.settings.validate)?;
+            }
+            return state.resize(id, size, &limits);
+        }
+        let _staying = self.moving.read().await;
+        let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;
+        if entry.text.len() == size {
+            return Ok(());
+        }
+        let text = Text::from(resized(&entry.text, size, &limits, self.settings.validate)?);
+        self.begin_change(&name);
+        let set = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await;
+        let invalidations = match &set {
+            Ok(meta) => {
+                let mut state = self.state.lock();
+                state.unpublished.remove(&name);
+                state.install_version(&name, meta, Origin::Read)
+            }
+            Err(_) => Vec::new(),
+        };
+        self.end_change(&name, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
+        set?;
+        self.invalidate_and_wait(invalidations).await;
+        Ok(())
+    }
+}
+
+/// `text` with another size, if that is a value.
+fn resized(text: &[u8], size: usize, limits: &Limits, validate: Validate) -> FsResult<Vec<u8>> {
+    let too_large = |size| FsError::TooLarge { size, limit: limits.value };
+    // One more for a final newline.
+    if size > limits.value.saturating_add(1) {
+        return Err(too_large(size));
+    }
+    let mut text = text.to_vec();
+    text.resize(size, 0);
+    let counted = counted_len(&text);
+    if counted > limits.value {
+        return Err(too_large(counted));
+    }
+    validate.check(&text)?;
+    Ok(text)
+}

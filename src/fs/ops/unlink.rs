@@ -1,0 +1,61 @@
+//! Removing a file.
+
+use std::sync::Arc;
+
+use crate::fs::core::Fs;
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::parent;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::unlinked::unlinked;
+use crate::fs::types::{Caller, Ino};
+use crate::store::Expect;
+
+impl Fs {
+    /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
+    pub async fn unlink(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<()> {
+        let name = self.file(caller, within, &name).await?;
+        if let Some(done) = self.relay_unlink(caller, &name) {
+            return done;
+        }
+        self.writable()?;
+        self.state.lock().pin(&name);
+        let _staying = self.moving.read().await;
+        let _no_publish = self.local_gate(&name).await;
+        let key = {
+            let mut state = self.state.lock();
+            if state.deferred_renames.get(&name).is_some_and(|deferred| deferred.invisible_to(caller.thread))
+            {
+                return Err(FsError::NotFound);
+            }
+            match state.named(&name) {
+                Some((_, inode)) if matches!(inode.body, Body::Local(_)) => {
+                    unlinked(&mut state, &name);
+                    state.keep_directory(parent(&name));
+                    return Ok(());
+                }
+                Some((_, inode)) => Some(inode.key.clone()),
+                None => None,
+            }
+        };
+        let key = match key {
+            Some(key) => key,
+            None => self.key_of(&name).await?.ok_or(FsError::NotFound)?,
+        };
+        let entry = self.cache.get_to_replace(&key).await?.ok_or(FsError::NotFound)?;
+        self.begin_change(&name);
+        let deleted = self.cache.delete_key(&key, Expect::Anything).await;
+        if deleted.is_ok() {
+            // `mv` from another filesystem deletes first and may then fail.
+            if !entry.text.is_empty() {
+                self.rejected.keep_deleted(&name, entry.text);
+            }
+            let mut state = self.state.lock();
+            state.deferred_renames.remove(&name);
+            unlinked(&mut state, &name);
+            // What it is in stays, so that it can be removed by who empties it.
+            state.keep_directory(parent(&name));
+        }
+        self.end_change(&name, deleted.clone().unwrap_or_default());
+        deleted.map(drop).map_err(FsError::from)
+    }
+}

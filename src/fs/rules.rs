@@ -1,0 +1,6 @@
+//! Pure rules: nothing here knows of tables.
+
+pub mod document;
+pub(super) mod error;
+pub mod names;
+pub mod scratch;

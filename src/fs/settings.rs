@@ -1,0 +1,43 @@
+//! Settings of a mount that concern files.
+
+use crate::fs::rules::document::Validate;
+use crate::fs::rules::names::Names;
+use crate::fs::rules::scratch::Patterns;
+
+/// Settings of a mount that concern files.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Refuse every change with `EROFS`.
+    pub read_only: bool,
+    /// Owner of files nobody chowned.
+    pub uid: u32,
+    /// Group of files nobody chowned.
+    pub gid: u32,
+    /// Permission bits taken away from 0666 and 0777.
+    pub umask: u32,
+    /// Which bytes are a value.
+    pub validate: Validate,
+    /// How keys are called.
+    pub names: Names,
+    /// Which names are scratch files.
+    pub scratch: Patterns,
+    /// Where rejected content is kept.
+    pub rejected: std::path::PathBuf,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Those of a mount without options, as root has it.
+    pub(crate) fn plain() -> Self {
+        Self {
+            read_only: false,
+            uid: 0,
+            gid: 0,
+            umask: 0,
+            validate: Validate::Json,
+            names: Names::default(),
+            scratch: Patterns::new(&[]).unwrap_or_else(|why| panic!("{why}")),
+            rejected: std::path::PathBuf::new(),
+        }
+    }
+}

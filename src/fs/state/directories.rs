@@ -1,0 +1,170 @@
+//! The directories below the root that the kernel may know, or that were made here.
+
+use std::time::{Duration, SystemTime};
+
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{ancestors, base, is_inside, parent, value_name};
+use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
+use crate::fs::state::nodes::{Body, Directory};
+use crate::fs::state::tables::State;
+use crate::fs::types::{Ino, ROOT};
+use crate::store::Key;
+
+impl State {
+    /// The path of a directory that is still there; empty for the root.
+    pub(crate) fn directory_path(&self, ino: Ino) -> FsResult<String> {
+        if ino == ROOT {
+            return Ok(String::new());
+        }
+        let inode = self.inode(ino)?;
+        match inode.body {
+            Body::Directory if inode.unlinked => Err(FsError::NotFound),
+            Body::Directory => Ok(inode.name.clone()),
+            Body::Key(_) | Body::Local(_) | Body::Draft(_) => Err(FsError::NotDirectory),
+        }
+    }
+
+    /// The inode of the directory at `path`, if the kernel may know it.
+    pub(crate) fn directory_ino(&self, path: &str) -> Option<Ino> {
+        if path.is_empty() { Some(ROOT) } else { self.directories.get(path)?.ino }
+    }
+
+    /// A notice in the kernel's terms, as far as the kernel may know what it is about.
+    pub(crate) fn addressed(
+        &self,
+        invalidation: PathInvalidation,
+        has_directories: bool,
+    ) -> Vec<Invalidation> {
+        match invalidation {
+            PathInvalidation::Inode(ino) => vec![Invalidation::Inode(ino, self.dentry_of(ino))],
+            PathInvalidation::Entry(path) => {
+                let directories = [
+                    self.directory_ino(parent(&path)),
+                    self.unlinked_directories.get(parent(&path)).copied(),
+                ];
+                // Which of its two names a file has now, or had when the kernel heard of it, is not known.
+                let value = has_directories.then(|| value_name(base(&path)));
+                let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
+                let within = |ino: Ino| names.iter().map(move |name| Invalidation::Entry(ino, name.clone()));
+                directories.into_iter().flatten().flat_map(within).collect()
+            }
+            PathInvalidation::Listing(path) => self
+                .directory_ino(&path)
+                .map(|ino| Invalidation::Inode(ino, self.dentry_of(ino)))
+                .into_iter()
+                .collect(),
+            PathInvalidation::Everything => vec![Invalidation::Everything],
+        }
+    }
+
+    /// The name by which the kernel comes to an inode.
+    fn dentry_of(&self, ino: Ino) -> Option<(Ino, String)> {
+        let inode = self.inodes.get(&ino).filter(|inode| inode.lookups > 0)?;
+        Some((self.directory_ino(parent(&inode.name))?, base(&inode.name).to_owned()))
+    }
+
+    /// The inode of the directory at `path`, which is there.
+    pub(crate) fn directory_inode(&mut self, path: &str, modified: SystemTime) -> Ino {
+        if let Some(ino) = self.directory_ino(path) {
+            return ino;
+        }
+        let ino = self.add_inode(path, &Key::from(""), Body::Directory);
+        let directory = Directory { ino: None, kept: false, modified };
+        self.directories.entry(path.to_owned()).or_insert(directory).ino = Some(ino);
+        ino
+    }
+
+    /// Whether the directory at `path` is there while no key is below it.
+    pub(crate) fn keeps(&self, path: &str) -> bool {
+        self.directories.get(path).is_some_and(|directory| directory.kept)
+    }
+
+    /// The directory at `path` stays, and with it those that it is in.
+    pub(crate) fn keep_directory(&mut self, path: &str) {
+        let mut path = path;
+        while !path.is_empty() {
+            let modified = SystemTime::now();
+            let directory = self.directories.entry(path.to_owned()).or_insert(Directory {
+                ino: None,
+                kept: false,
+                modified,
+            });
+            if std::mem::replace(&mut directory.kept, true) {
+                return;
+            }
+            path = parent(path);
+        }
+    }
+
+    /// Whether a local file or a directory that was made here is in the directory at `path`.
+    pub(crate) fn is_inhabited(&self, path: &str) -> bool {
+        let local = self.locals().any(|(name, _)| is_inside(name, path));
+        local || self.directories.iter().any(|(other, directory)| directory.kept && is_inside(other, path))
+    }
+
+    /// Files that are not keys, by their paths.
+    pub(crate) fn locals(&self) -> impl Iterator<Item = (&str, Ino)> {
+        let inodes = self.drafts.values().filter_map(|draft| Some((draft.ino, self.inodes.get(&draft.ino)?)));
+        let local = inodes
+            .filter(|(ino, inode)| matches!(inode.body, Body::Local(_)) && self.is_current(*ino, inode));
+        local.map(|(ino, inode)| (inode.name.as_str(), ino))
+    }
+
+    /// There is no directory at `path` any more. Who is in it finds nothing there.
+    pub(crate) fn remove_directory(&mut self, path: &str) {
+        let Some(directory) = self.directories.remove(path) else { return };
+        self.overrides.remove(&(path.to_owned() + "/"));
+        self.note_change(path);
+        if let Some(ino) = directory.ino {
+            if let Some(inode) = self.inodes.get_mut(&ino) {
+                inode.unlinked = true;
+                self.unlinked_directories.insert(path.to_owned(), ino);
+            }
+            self.collect(ino);
+        }
+    }
+
+    /// The kernel knows the directory at `path` no more.
+    pub(crate) fn forget_directory(&mut self, path: &str) {
+        if let Some(directory) = self.directories.get_mut(path) {
+            directory.ino = None;
+            if !directory.kept {
+                self.directories.remove(path);
+            }
+        }
+    }
+
+    /// A key is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
+    /// its name to it.
+    pub(crate) fn appeared(&mut self, path: &str) -> Vec<PathInvalidation> {
+        let Some(unknown) = ancestors(path).find(|path| self.directory_ino(path).is_none()) else {
+            return Vec::new();
+        };
+        self.note_change(unknown);
+        self.touch(unknown);
+        PathInvalidation::of_name(unknown)
+    }
+
+    /// The last key in the directory at `path` was deleted, `by_others` if that is certain.
+    pub(crate) fn emptied(&mut self, path: &str, by_others: bool) -> Vec<PathInvalidation> {
+        if self.keeps(path) && (!by_others || self.is_inhabited(path)) {
+            return Vec::new();
+        }
+        self.remove_directory(path);
+        self.note_change(path);
+        self.touch(path);
+        PathInvalidation::of_name(path)
+    }
+
+    /// The names in the directory of `path` have changed.
+    pub(crate) fn touch(&mut self, path: &str) {
+        let own = match parent(path) {
+            "" => &mut self.root_modified,
+            parent => match self.directories.get_mut(parent) {
+                Some(directory) => &mut directory.modified,
+                None => return,
+            },
+        };
+        *own = SystemTime::now().max(*own + Duration::from_micros(1));
+    }
+}

@@ -1,0 +1,285 @@
+//! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::fs::rules::document::{Prefix, Validate};
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::scratch;
+use crate::fs::state::nodes::Content;
+use crate::fs::state::tables::State;
+use crate::fs::types::{DraftId, Ino, ROOT};
+use crate::store::{Expect, Limits, Meta, Text, counted_len};
+
+/// Where a draft's bytes may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// To the store, at close and fsync.
+    OnClose,
+    /// To the store when it is renamed onto a key, or promoted.
+    OnRename,
+    /// Nowhere, unless renamed onto a key.
+    Never,
+}
+
+/// The unsaved bytes of one file.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about the bytes")]
+pub(crate) struct Draft {
+    /// What a reader of the draft sees.
+    pub(crate) text: Vec<u8>,
+    /// Where the bytes may go.
+    pub(crate) purpose: Publish,
+    /// What must hold in the store when the draft is published.
+    pub(crate) expect: Expect,
+    /// Created with `O_EXCL`.
+    pub(crate) exclusive: bool,
+    /// Made as an empty file, by who closed it so: that it is again where a text is refused.
+    pub(crate) empty: bool,
+    /// Bytes were written, or the size changed, since the draft was last published.
+    pub(crate) changed: bool,
+    /// Counts changes: a publish that ends at another count than it began does not make the draft clean.
+    pub(crate) generation: u64,
+    /// What the store knows since the last publish.
+    pub(crate) published: Option<Meta>,
+    /// When the bytes last changed, or what utimes(2) said since.
+    pub(crate) modified: SystemTime,
+    /// utimes(2) was called after the last write; the time outlives the publish.
+    pub(crate) time_set: bool,
+    /// How many handles write to this draft.
+    pub(crate) handles: u32,
+    /// The key was deleted while the draft was open: it goes nowhere.
+    pub(crate) orphan: bool,
+    /// The last publish failed and its caller was told so: only an explicit close or fsync tries again.
+    pub(crate) refused: Option<FsError>,
+    /// The bytes were a key's value once (a backup made by rename).
+    pub(crate) was_key: bool,
+    /// The inode it belongs to.
+    pub(crate) ino: Ino,
+    /// When the bytes last changed, for promotion.
+    pub(crate) touched: Instant,
+    /// One publish at a time.
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+    /// The document so far, as long as it is written from the start to the end.
+    prefix: Option<Prefix>,
+}
+
+impl Draft {
+    /// A draft that starts with `text`.
+    pub(crate) fn new(text: Vec<u8>, purpose: Publish, expect: Expect) -> Self {
+        Self {
+            text,
+            purpose,
+            expect,
+            exclusive: false,
+            empty: false,
+            changed: false,
+            generation: 0,
+            published: None,
+            modified: SystemTime::now(),
+            time_set: false,
+            handles: 0,
+            orphan: false,
+            refused: None,
+            was_key: false,
+            ino: ROOT,
+            touched: Instant::now(),
+            gate: Arc::default(),
+            prefix: Some(Prefix::new()),
+        }
+    }
+
+    /// Starts over with nothing, as `O_TRUNC` does.
+    pub(crate) fn clear(&mut self) {
+        self.text.clear();
+        self.prefix = Some(Prefix::new());
+        self.touch();
+    }
+
+    /// Replaces the bytes by what the store has; nothing is left to publish.
+    pub(crate) fn reset(&mut self, text: &[u8]) {
+        self.text = text.to_vec();
+        self.prefix = Some(Prefix::new());
+        self.touch();
+        self.changed = false;
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.generation += 1;
+        self.modified = SystemTime::now();
+        self.time_set = false;
+        self.touched = Instant::now();
+        self.refused = None;
+    }
+
+    /// What the store has is this draft, published at `generation`.
+    pub(crate) fn published(&mut self, meta: &Meta, generation: u64) {
+        self.expect = Expect::At(meta.revision);
+        self.published = Some(meta.clone());
+        self.purpose = Publish::OnClose;
+        self.refused = None;
+        if self.generation == generation {
+            self.changed = false;
+        }
+    }
+
+    /// Writes `data` at `offset`, or nothing of it.
+    pub(crate) fn write(
+        &mut self,
+        offset: usize,
+        data: &[u8],
+        limits: &Limits,
+        validate: Validate,
+    ) -> FsResult<()> {
+        let end = offset.checked_add(data.len()).ok_or(FsError::Argument)?;
+        if end > self.text.len() {
+            let last = data.last().copied();
+            self.check_size(end, last, limits)?;
+        }
+        self.check_prefix(offset, data, validate)?;
+        if end > self.text.len() {
+            self.text.resize(end, 0);
+        }
+        self.text[offset..end].copy_from_slice(data);
+        self.touch();
+        Ok(())
+    }
+
+    /// Sets the size; new bytes are zero.
+    pub(crate) fn truncate(&mut self, size: usize, limits: &Limits) -> FsResult<()> {
+        if size == self.text.len() {
+            return Ok(());
+        }
+        if size == 0 {
+            self.clear();
+            return Ok(());
+        }
+        if size > self.text.len() {
+            self.check_size(size, Some(0), limits)?;
+        }
+        self.text.resize(size, 0);
+        self.prefix = None;
+        self.touch();
+        Ok(())
+    }
+
+    /// Whether `size` bytes, of which the last is `last`, are within the limits.
+    pub(crate) fn check_size(&self, size: usize, last: Option<u8>, limits: &Limits) -> FsResult<()> {
+        match self.purpose {
+            Publish::OnClose => {
+                let counted = size - counted_len_of_tail(last);
+                if counted > limits.value {
+                    return Err(FsError::TooLarge { size: counted, limit: limits.value });
+                }
+            }
+            Publish::OnRename | Publish::Never if size > scratch::FILE_LIMIT => {
+                return Err(FsError::ScratchFull);
+            }
+            Publish::OnRename | Publish::Never => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses bytes after which no continuation is a document, as long as the draft is written in order.
+    fn check_prefix(&mut self, offset: usize, data: &[u8], validate: Validate) -> FsResult<()> {
+        if self.purpose != Publish::OnClose || validate == Validate::None {
+            return Ok(());
+        }
+        let Some(prefix) = self.prefix.as_mut().filter(|_| offset == self.text.len()) else {
+            self.prefix = None;
+            return Ok(());
+        };
+        let mut next = prefix.clone();
+        let seen = next.seen();
+        next.feed(&self.text[seen..]).and_then(|()| next.feed(data))?;
+        self.prefix = Some(next);
+        Ok(())
+    }
+
+    /// Whether the draft can be published as it is.
+    pub(crate) fn check(&self, limits: &Limits, validate: Validate) -> FsResult<()> {
+        let size = counted_len(&self.text);
+        if size > limits.value {
+            return Err(FsError::TooLarge { size, limit: limits.value });
+        }
+        Ok(validate.check(&self.text)?)
+    }
+}
+
+fn counted_len_of_tail(last: Option<u8>) -> usize {
+    last.map_or(0, |last| 1 - counted_len(&[last]))
+}
+
+impl State {
+    /// Removes a draft that nobody writes any more. Who reads it goes on with its last text, which is the version
+    /// `published`, if that is one.
+    pub(crate) fn remove_draft(&mut self, id: DraftId, published: Option<&Meta>) {
+        let Some(draft) = self.drafts.remove(&id) else { return };
+        if self.inodes.get(&draft.ino).is_none_or(|inode| inode.handles == 0) {
+            return;
+        }
+        let text = Text::from(&draft.text[..]);
+        for handle in self.handles.values_mut() {
+            if matches!(handle.content, Content::Draft(read) if read == id) {
+                handle.content = Content::Snapshot(text.clone(), published.cloned());
+                if let Some(inode) = self.inodes.get_mut(&handle.ino) {
+                    inode.readers += 1;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits::bytes(10_000, 100);
+
+    fn draft() -> Draft {
+        Draft::new(Vec::new(), Publish::OnClose, Expect::Anything)
+    }
+
+    #[test]
+    fn the_limit_is_the_same_for_every_way_to_grow() {
+        let mut a = draft();
+        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json), Ok(()));
+        assert!(a.write(10_000, b"1", &LIMITS, Validate::None).is_err());
+        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json), Ok(()));
+        assert!(a.write(10_001, b"\n", &LIMITS, Validate::Json).is_err());
+        assert!(draft().write(0, &[b' '; 10_001], &LIMITS, Validate::Json).is_err());
+        assert!(draft().write(10_000, b"1", &LIMITS, Validate::None).is_err());
+        assert!(draft().truncate(10_001, &LIMITS).is_err());
+        assert_eq!(draft().truncate(10_000, &LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn a_refused_write_leaves_the_draft_as_it_was() {
+        let mut draft = draft();
+        draft.write(0, b"{\"a\":", &LIMITS, Validate::Json).unwrap();
+        assert!(draft.write(5, b"}", &LIMITS, Validate::Json).is_err());
+        draft.write(5, b"1}", &LIMITS, Validate::Json).unwrap();
+        assert_eq!(draft.text, b"{\"a\":1}");
+        assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
+    }
+
+    #[test]
+    fn an_append_goes_on_from_the_old_text() {
+        let mut draft = Draft::new(b"{\"a\":1}\n".to_vec(), Publish::OnClose, Expect::Anything);
+        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json), Ok(()));
+        assert!(draft.write(10, b"x", &LIMITS, Validate::Json).is_err());
+    }
+
+    #[test]
+    fn a_truncation_is_judged_by_what_it_leaves() {
+        let mut draft = Draft::new(b"[1] [2".to_vec(), Publish::OnClose, Expect::Anything);
+        draft.truncate(5, &LIMITS).unwrap();
+        assert!(draft.check(&LIMITS, Validate::Json).is_err());
+        assert_eq!(draft.check(&LIMITS, Validate::None), Ok(()));
+        draft.truncate(3, &LIMITS).unwrap();
+        assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
+    }
+}

@@ -1,0 +1,126 @@
+//! Inodes and open files as the kernel knows them.
+
+use std::time::SystemTime;
+
+use crate::fs::rules::error::FsError;
+use crate::fs::state::ledger::KernelCache;
+use crate::fs::types::{DraftId, Ino};
+use crate::store::{Key, Meta, Text};
+
+/// What an inode is.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// One version of a key. The kernel may keep its pages and attributes.
+    Key(Meta),
+    /// A file that is not a key (yet): a scratch file or a new file. All who open it share its draft.
+    Local(DraftId),
+    /// A writer's own inode for a key that exists, so that readers never see its bytes or size.
+    Draft(DraftId),
+    /// A directory.
+    Directory,
+}
+
+/// One inode as the kernel knows it.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    /// The path it was last seen under.
+    pub(crate) name: String,
+    /// The key of that name.
+    pub(crate) key: Key,
+    /// What it is.
+    pub(crate) body: Body,
+    /// References the kernel holds.
+    pub(crate) lookups: u64,
+    /// Open handles.
+    pub(crate) handles: u32,
+    /// Those of them that read a snapshot through the page cache.
+    pub(crate) readers: u32,
+    /// What the kernel knows of older versions.
+    pub(crate) cached: KernelCache,
+    /// It does not go on as a newer version, for it was or is being removed, replaced, or given other attributes: upon the
+    /// answer to that the kernel ignores a newer size, or takes an older one for the newest.
+    pub(crate) pinned: bool,
+    /// The inode number to show, if not its own.
+    pub(crate) number: Option<Ino>,
+    /// The name was removed.
+    pub(crate) unlinked: bool,
+}
+
+impl Inode {
+    /// Whether the draft is this inode's own.
+    pub(crate) fn holds(&self, id: DraftId) -> bool {
+        matches!(self.body, Body::Local(draft) | Body::Draft(draft) if draft == id)
+    }
+}
+
+/// What a handle reads and writes.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// One version of a value, for as long as the handle is open.
+    Snapshot(Text, Option<Meta>),
+    /// A draft.
+    Draft(DraftId),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Of which inode.
+    pub(crate) ino: Ino,
+    /// What it reads and writes.
+    pub(crate) content: Content,
+    /// Opened for writing.
+    pub(crate) writable: bool,
+    /// Opened with `O_APPEND`.
+    pub(crate) append: bool,
+    /// Thread that opened it; only its process is told of an incomplete document.
+    pub(crate) opener: u32,
+    /// A write failed: nothing of this handle is published any more.
+    pub(crate) failed: Option<FsError>,
+    /// The bytes of the write that failed, kept to be kept as rejected.
+    pub(crate) refused: Vec<u8>,
+}
+
+impl Handle {
+    /// Whether its attributes are those that the inode has for all.
+    pub(crate) fn shows(&self, inode: &Inode) -> bool {
+        match (&self.content, &inode.body) {
+            (Content::Snapshot(_, Some(meta)), Body::Key(known)) => meta.revision == known.revision,
+            (Content::Draft(id), _) => inode.holds(*id),
+            (Content::Snapshot(..), _) => true,
+        }
+    }
+
+    /// Whether it reads a snapshot.
+    pub(crate) fn is_reader(&self) -> bool {
+        matches!(self.content, Content::Snapshot(..))
+    }
+}
+
+/// A directory below the root: one that the kernel may know, or that was made here.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// Its inode, if the kernel may know it.
+    pub(crate) ino: Option<Ino>,
+    /// It stays while no key is below it.
+    pub(crate) kept: bool,
+    /// When the names in it last changed.
+    pub(crate) modified: SystemTime,
+}
+
+/// What chmod, chown and utimes said: kept for the life of the mount.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Overrides {
+    /// Permission bits.
+    pub(crate) mode: Option<u32>,
+    /// Owner.
+    pub(crate) uid: Option<u32>,
+    /// Group.
+    pub(crate) gid: Option<u32>,
+    /// Access time.
+    pub(crate) accessed: Option<SystemTime>,
+    /// Modification time.
+    pub(crate) modified: Option<SystemTime>,
+    /// When any of these was last set.
+    pub(crate) changed: Option<SystemTime>,
+}

@@ -1,0 +1,107 @@
+//! What the kernel and a program name: inodes, handles, attributes, callers.
+
+use std::time::{Duration, SystemTime};
+
+/// An inode number; never used twice in the life of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+/// The directory of keys.
+pub const ROOT: Ino = Ino(1);
+
+/// A file handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fh(pub u64);
+
+/// Names a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DraftId(pub(crate) u64);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Thread id, 0 if unknown.
+    pub thread: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Attributes of a file or of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode by which the kernel names the file.
+    pub ino: Ino,
+    /// Inode number that programs see: a writer's own inode shows that of the key, because editors check that they
+    /// opened the file they looked at.
+    pub number: Ino,
+    /// True for the directory.
+    pub directory: bool,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Links; 0 for a removed file that is still open.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access, as utimes(2) set it.
+    pub accessed: SystemTime,
+    /// Last change of the content.
+    pub modified: SystemTime,
+    /// Last change of content or attributes.
+    pub changed: SystemTime,
+    /// When the key was first set.
+    pub created: SystemTime,
+}
+
+/// The answer to a lookup, and how long it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The file; `None` is a confirmed absence.
+    pub attr: Option<Attr>,
+    /// For how long the name leads there.
+    pub ttl: Duration,
+}
+
+/// What an open asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// `O_WRONLY` or `O_RDWR`.
+    pub write: bool,
+    /// `O_APPEND`.
+    pub append: bool,
+    /// `O_TRUNC`.
+    pub truncate: bool,
+}
+
+/// An open file, and how the kernel shall treat it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle.
+    pub fh: Fh,
+    /// Reads and writes go past the page cache.
+    pub direct: bool,
+    /// There is nothing to publish at close.
+    pub no_flush: bool,
+}
+
+/// What chmod, chown, utimes and truncate ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// New size.
+    pub size: Option<u64>,
+    /// New permission bits.
+    pub mode: Option<u32>,
+    /// New owner.
+    pub uid: Option<u32>,
+    /// New group.
+    pub gid: Option<u32>,
+    /// New access time.
+    pub accessed: Option<SystemTime>,
+    /// New modification time.
+    pub modified: Option<SystemTime>,
+}
