@@ -47,14 +47,12 @@ impl Status {
 }
 
 fn find(only: Option<&Path>) -> Result<Vec<Seen>, Failure> {
-    let mut found =
-        survey::all().map_err(|error| Failure::Other(format!("cannot read the mount table: {error}")))?;
-    let Some(only) = only else { return Ok(found) };
+    let unread = |error| Failure::Other(format!("cannot read the mount table: {error}"));
+    let Some(only) = only else { return survey::of(|_| true).map_err(unread) };
     let absolute = std::path::absolute(only).unwrap_or_else(|_| only.to_owned());
     // A dead mount cannot be resolved, but is listed under its own name.
     let resolved = absolute.canonicalize().ok();
-    let is_meant = |path: &Path| path == absolute || Some(path) == resolved.as_deref();
-    found.retain(|seen| is_meant(&seen.place.path) || seen.others.iter().any(|other| is_meant(&other.path)));
+    let found = survey::of(|path| path == absolute || Some(path) == resolved.as_deref()).map_err(unread)?;
     if found.is_empty() {
         let why =
             format!("nothing of kvfs is mounted at {}; `kvfs status` lists what is", absolute.display());

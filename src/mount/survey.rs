@@ -37,18 +37,26 @@ pub enum State {
     Unknown(io::Error),
 }
 
-/// All mounts, in the order of mounting.
-pub fn all() -> io::Result<Vec<Seen>> {
+/// The mounts of which a place is `meant`, in the order of mounting. No other is asked: it might be stuck, or busy with being
+/// unmounted.
+pub fn of(meant: impl Fn(&Path) -> bool) -> io::Result<Vec<Seen>> {
+    // One that does not answer holds up no other.
+    let asked =
+        connections(mounts::ours()?, meant).into_iter().map(|places| std::thread::spawn(|| look_at(places)));
+    Ok(asked.collect::<Vec<_>>().into_iter().filter_map(|looking| looking.join().ok()).collect())
+}
+
+/// The places of each connection, of which one is `meant`.
+fn connections(places: Vec<Place>, meant: impl Fn(&Path) -> bool) -> Vec<Vec<Place>> {
     let mut found: Vec<Vec<Place>> = Vec::new();
-    for place in mounts::ours()? {
+    for place in places {
         match found.iter_mut().find(|places| places[0].connection == place.connection) {
             Some(places) => places.push(place),
             None => found.push(vec![place]),
         }
     }
-    // One that does not answer holds up no other.
-    let asked = found.into_iter().map(|places| std::thread::spawn(|| look_at(places)));
-    Ok(asked.collect::<Vec<_>>().into_iter().filter_map(|looking| looking.join().ok()).collect())
+    found.retain(|places| places.iter().any(|place| meant(&place.path)));
+    found
 }
 
 fn look_at(mut places: Vec<Place>) -> Seen {
@@ -141,5 +149,33 @@ pub fn ask_store(path: &Path) -> Result<(), String> {
         }
         Err(error) if error.kind() == ErrorKind::TimedOut => Err("the store does not answer".into()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn only_the_mounts_that_are_meant_are_asked_each_with_all_its_places() {
+        let place = |path: &str, connection: &str| Place {
+            path: path.into(),
+            root: "/".into(),
+            source: "sqlite:/x".into(),
+            owner: Some(12),
+            connection: connection.into(),
+        };
+        let places = [place("/mnt", "1"), place("/other", "2"), place("/etc/app", "1"), place("/third", "3")];
+        let found = |meant: fn(&Path) -> bool| {
+            let found = connections(places.to_vec(), meant);
+            found.iter().map(|places| places.iter().map(|place| place.path.clone()).collect()).collect()
+        };
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<PathBuf>>();
+        let one: Vec<Vec<PathBuf>> = found(|path| path == Path::new("/etc/app"));
+        assert_eq!(one, [paths(&["/mnt", "/etc/app"])]);
+        let all: Vec<Vec<PathBuf>> = found(|_| true);
+        assert_eq!(all, [paths(&["/mnt", "/etc/app"]), paths(&["/other"]), paths(&["/third"])]);
     }
 }

@@ -73,7 +73,8 @@ fn holds(fault: &Fault, expected: i32, requests: usize) {
         let result = bench.errno(operation);
         let known_down = expected == ETIMEDOUT && result == EHOSTUNREACH;
         assert!(result == expected || known_down, "{operation:?}: {result} {}", bench.mount.last_error());
-        let (calls, cost) = (bench.calls() - before.0, bench.proxy.requests() - before.1);
+        // A call is counted before its requests.
+        let (cost, calls) = (bench.proxy.requests() - before.1, bench.calls() - before.0);
         assert!(calls <= 4 && cost <= requests * calls, "{operation:?}: {cost} requests for {calls} calls");
     };
     check(Operation::Get);
