@@ -14,6 +14,7 @@ mod location;
 mod memory;
 mod prefect;
 mod prefect_cloud;
+mod renewed;
 mod seen;
 mod settings;
 mod sqlite;

@@ -79,6 +79,7 @@ fn on_prefect_cloud() -> Option<Mounted> {
             url: format!("http://{}", server.address),
             key: Some(server::KEY.to_owned()),
             key_from: "the test",
+            key_source: None,
             tenant: None,
         };
         let store: Arc<dyn Store> = Arc::new(PrefectCloudStore::open(&settings, PATIENCE).unwrap());

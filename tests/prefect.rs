@@ -8,6 +8,7 @@ mod files;
 mod load;
 mod paging;
 mod postgres;
+mod renewed;
 mod secured;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod directories;
+mod renewed;
 mod tls;
 
 use std::fs;
@@ -24,6 +25,7 @@ fn store(server: &Server) -> Arc<dyn Store> {
         url: format!("http://{}", server.address),
         key: Some(KEY.to_owned()),
         key_from: "the test",
+        key_source: None,
         tenant: None,
     };
     Arc::new(PrefectCloudStore::open(&settings, PATIENCE).unwrap())

@@ -72,7 +72,7 @@ fn each_outside_crate_is_named_in_its_room_only() {
     }
     only_in(
         "toml",
-        &["src/store/settings.rs", "src/store/prefect/settings.rs", "src/store/prefect_cloud/settings.rs"],
+        &["src/store/settings.rs", "src/store/prefect/settings", "src/store/prefect_cloud/settings.rs"],
     );
     only_in("async_graphql", &["src/serve/"]);
     only_in("hyper_util", &["src/serve/listener.rs"]);

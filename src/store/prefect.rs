@@ -235,6 +235,10 @@ impl Store for PrefectStore {
         if set { Ok(()) } else { Err(Error::NotFound) }
     }
 
+    async fn renew_credentials(&self) {
+        self.view.api.login.read_again().await;
+    }
+
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         let (feed, changes) = mpsc::unbounded_channel();
         tokio::spawn(Follower::new(self.view.clone(), feed).run());

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
 use super::json::{lenient, python_len, unique};
+use super::renewed::{Read, Renewed};
 use super::seen::{Row, Seen};
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
@@ -35,6 +36,7 @@ const ANOTHER: &str =
 pub struct PrefectCloudStore {
     name: String,
     settings: Settings,
+    key: Renewed<Option<String>>,
     http: Http,
     seen: Mutex<Seen>,
     /// Held from the reading of what a change expects to its end.
@@ -44,9 +46,14 @@ pub struct PrefectCloudStore {
 impl PrefectCloudStore {
     /// The API at `settings`, whose calls end within `timeout`. Nothing is asked yet.
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        let read = settings
+            .key_source
+            .clone()
+            .map(|source| Arc::new(move || source.read().map(Some)) as Arc<Read<Option<String>>>);
         Ok(Self {
             name: format!("prefect-cloud:{}", settings.url),
             settings: settings.clone(),
+            key: Renewed::new(settings.key.clone(), read),
             http: Http::new(&settings.url, None, timeout)?,
             seen: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -54,14 +61,24 @@ impl PrefectCloudStore {
     }
 
     /// The `data` of the answer to one GraphQL request, of at most `limit` bytes, and whether an earlier request may have
-    /// been carried out; `variables` is JSON text.
+    /// been carried out; `variables` is JSON text. Sent again if the key that is refused was replaced.
     async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
+        let used = self.key.get();
+        match self.ask_once(query, variables, limit).await {
+            Err(Error::Denied(_)) if self.key.renew(&used).await => {
+                self.ask_once(query, variables, limit).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask_once(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
         // The 1.x client sends its variables as a string.
         let body = json!({"query": query, "variables": variables}).to_string();
         let mut request = self.http.client().post(&self.settings.url).body(body);
         request =
             request.header("content-type", "application/json").header("x-prefect-core-version", "1.4.1");
-        if let Some(key) = &self.settings.key {
+        if let Some(key) = self.key.get() {
             request = request.bearer_auth(key);
         }
         if let Some(tenant) = &self.settings.tenant {
@@ -211,6 +228,10 @@ impl Store for PrefectCloudStore {
             },
             done => done,
         }
+    }
+
+    async fn renew_credentials(&self) {
+        self.key.read_again().await;
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

@@ -8,6 +8,7 @@ pub mod port;
 pub mod postgres;
 pub mod prefect;
 pub mod proxy;
+pub mod renewed;
 pub mod serve;
 pub mod shared;
 
@@ -156,6 +157,17 @@ impl Mount {
     /// Runs `script` with `sh -c` inside the mount.
     pub fn sh(&self, script: &str) -> Output {
         Command::new("sh").arg("-c").arg(script).current_dir(&self.dir).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.pid.to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("state/kvfs/kvfs.log")).unwrap_or_default()
     }
 
     /// Unmounts and waits for the daemon to end; returns the home with its store file.

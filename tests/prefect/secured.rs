@@ -8,7 +8,7 @@ use super::PATIENCE;
 use super::common::{Mount, can_mount, wait_for};
 use super::server::{PATIENT, Process};
 
-const SETTINGS: &[(&str, &str)] = &[
+pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("PREFECT_SERVER_API_AUTH_STRING", "admin:secret-password"),
     ("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true"),
     ("PREFECT_SERVER_API_DEFAULT_LIMIT", "50"),

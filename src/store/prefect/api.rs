@@ -1,6 +1,7 @@
 //! The Variables API of Prefect 3, request by request.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use super::{LIMITS, SIZE_LIMIT};
 use crate::store::http::{
     Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode,
 };
+use crate::store::renewed::{Read, Renewed};
 use crate::store::seen::Row;
 use crate::store::{Error, Key, Result, json as json_text};
 
@@ -28,6 +30,7 @@ const ANOTHER: &str = "; what answers there is no API of Prefect 3, whose addres
 pub(super) struct Api {
     http: Http,
     settings: Settings,
+    pub(super) login: Renewed<Option<Login>>,
     /// Names this process to the server's CSRF protection.
     client: String,
     csrf: Mutex<Option<String>>,
@@ -68,9 +71,13 @@ struct Token {
 
 impl Api {
     pub(super) fn new(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
+        let read = settings.login.clone().zip(settings.login_source.clone()).map(|(login, source)| {
+            Arc::new(move || login.replaced(&source).map(Some)) as Arc<Read<Option<Login>>>
+        });
         Ok(Self {
             http: Http::new(&settings.url, settings.certificates.as_deref(), timeout)?,
             settings: settings.clone(),
+            login: Renewed::new(settings.login.clone(), read),
             client: Uuid::new_v4().to_string(),
             csrf: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
@@ -83,7 +90,7 @@ impl Api {
 
     /// Adds what proves who asks.
     fn equip(&self, request: RequestBuilder, body: Option<&str>) -> RequestBuilder {
-        let mut request = match &self.settings.login {
+        let mut request = match self.login.get() {
             Some(Login::Key(key)) => request.bearer_auth(key),
             Some(Login::Basic(text)) => match text.split_once(':') {
                 Some((user, password)) => request.basic_auth(user, Some(password)),
@@ -101,20 +108,29 @@ impl Api {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&str>, limit: usize) -> Result<Answer> {
-        self.with_token(|| self.http.send(self.request(method.clone(), path, body), limit)).await
+        self.with_login(|| self.http.send(self.request(method.clone(), path, body), limit)).await
     }
 
-    /// The answer to a request that `send` makes and sends, again with a token if the server wants one, or another one.
+    /// The answer to a request that `send` makes and sends, again if the login that is refused was replaced.
+    async fn with_login<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
+        let used = self.login.get();
+        let answer = match self.with_token(&send).await {
+            Err(Error::Denied(_)) if self.login.renew(&used).await => self.with_token(&send).await,
+            answer => answer,
+        };
+        answer.map_err(|error| self.explain(error))
+    }
+
+    /// As [`Api::with_login`], again with a token if the server wants one, or another one.
     async fn with_token<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
         let used = self.csrf.lock().clone();
-        let answer = match send().await {
+        match send().await {
             Err(Error::Denied(why)) if why.contains("CSRF") => {
                 self.renew_token(used).await?;
                 send().await
             }
             answer => answer,
-        };
-        answer.map_err(|error| self.explain(error))
+        }
     }
 
     /// Fetches a token in place of the one that was `used`, unless another request has done so meanwhile.
@@ -124,8 +140,8 @@ impl Api {
             return Ok(());
         }
         let path = format!("/csrf-token?client={}", self.client);
-        let answer = self.http.send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await;
-        let token: Token = parse(&answer.map_err(|error| self.explain(error))?)?;
+        let token: Token =
+            parse(&self.http.send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await?)?;
         *self.csrf.lock() = Some(token.token);
         Ok(())
     }
@@ -151,10 +167,6 @@ impl Api {
             StatusCode::NOT_FOUND if absent(&answer) => Ok(None),
             _ => Err(refused(&answer)),
         }
-    }
-
-    pub(super) fn login(&self) -> Option<&Login> {
-        self.settings.login.as_ref()
     }
 
     /// The socket that sends events, before anything is said on it.
@@ -237,7 +249,7 @@ impl Api {
     pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
         let url = format!("{}/variables/", self.settings.url);
         let request = || self.equip(self.http.fresh().post(&url), Some(variable));
-        let answer = self.with_token(|| self.http.send_once(request(), ENTRY_LIMIT)).await?;
+        let answer = self.with_login(|| self.http.send_once(request(), ENTRY_LIMIT)).await?;
         match answer.status {
             StatusCode::CONFLICT => Err(Error::Exists),
             status if status.is_success() => parse(&answer),

@@ -325,14 +325,13 @@ impl Follower {
 /// A socket on which the server sends the events of variables from now on.
 async fn open(view: &View) -> Result<Socket> {
     let mut socket = view.api.events().await?;
-    let token = match view.api.login() {
-        Some(Login::Key(token) | Login::Basic(token)) => Value::from(token.as_str()),
-        None => Value::Null,
-    };
-    socket.send(json!({"type": "auth", "token": token}).to_string()).await?;
-    let answer = socket.receive().await?.unwrap_or_default();
-    if !answer.contains("auth_success") {
-        return Err(Error::Denied("the event socket refuses the login".into()));
+    let login = view.api.login.get();
+    if let Err(error) = greet(&mut socket, login.as_ref()).await {
+        if !view.api.login.renew(&login).await {
+            return Err(error);
+        }
+        socket = view.api.events().await?;
+        greet(&mut socket, view.api.login.get().as_ref()).await?;
     }
     let far = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365 * 10);
     let since = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(1);
@@ -342,6 +341,20 @@ async fn open(view: &View) -> Result<Socket> {
     });
     socket.send(json!({"type": "filter", "backfill": false, "filter": filter}).to_string()).await?;
     Ok(socket)
+}
+
+/// Says who asks, and hears that this one may.
+async fn greet(socket: &mut Socket, login: Option<&Login>) -> Result<()> {
+    let token = match login {
+        Some(Login::Key(token) | Login::Basic(token)) => Value::from(token.as_str()),
+        None => Value::Null,
+    };
+    socket.send(json!({"type": "auth", "token": token}).to_string()).await?;
+    let answer = socket.receive().await?.unwrap_or_default();
+    if answer.contains("auth_success") {
+        return Ok(());
+    }
+    Err(Error::Denied("the event socket refuses the login".into()))
 }
 
 #[cfg(test)]
@@ -358,7 +371,7 @@ mod tests {
     /// A follower of a server that is not there, and what it tells.
     fn follower() -> (Follower, UnboundedReceiver<Change>) {
         let url = "http://127.0.0.1:9/api".into();
-        let settings = Settings { url, login: None, login_from: "", certificates: None };
+        let settings = Settings { url, ..Settings::default() };
         let api = Api::new(&settings, PATIENCE).unwrap();
         let view = View { api, seen: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
         view.own.lock().follow(true);

@@ -1,12 +1,11 @@
 //! Where the unchanged Prefect 3 client would connect, and with which credentials.
 
-use std::collections::HashMap;
+mod sources;
+
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
-
-use super::dotenv;
-use crate::store::settings::{Environment, environment, read, table, within};
+use crate::store::settings::{Environment, environment};
+use sources::{Found, Source, Sources};
 
 /// How to reach the Variables API.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -17,6 +16,8 @@ pub struct Settings {
     pub login: Option<Login>,
     /// Where the login was found, for messages.
     pub login_from: &'static str,
+    /// The file in which it was found.
+    pub login_source: Option<Source>,
     /// Certificates to trust, in PEM.
     pub certificates: Option<PathBuf>,
 }
@@ -28,6 +29,16 @@ pub enum Login {
     Key(String),
     /// `PREFECT_API_AUTH_STRING`, `user:password` of a self-hosted server.
     Basic(String),
+}
+
+impl Login {
+    /// Of the same kind, as it is now.
+    pub(super) fn replaced(&self, source: &Source) -> Result<Self, String> {
+        Ok(match self {
+            Self::Key(_) => Self::Key(source.read("key", &environment)?),
+            Self::Basic(_) => Self::Basic(source.read("auth_string", &environment)?),
+        })
+    }
 }
 
 impl Settings {
@@ -50,12 +61,14 @@ impl Settings {
                         certificate by PREFECT_API_SSL_CERT_FILE instead"
                 .into());
         }
-        let key = || sources.text("key", environment).map(|(key, from)| (Login::Key(key), from));
         // First, as Prefect's own client has it.
-        let basic = sources.text("auth_string", environment).map(|(text, from)| (Login::Basic(text), from));
-        let (login, login_from) = basic.or_else(key).map_or((None, ""), |(login, from)| (Some(login), from));
+        let basic = sources.text("auth_string", environment).map(|(text, found)| (Login::Basic(text), found));
+        let key = || sources.text("key", environment).map(|(key, found)| (Login::Key(key), found));
+        let (login, found) = basic.or_else(key).unzip();
+        let login_from = found.map_or("", Found::from);
+        let login_source = found.and_then(|found| sources.source(found));
         let certificates = text("ssl_cert_file").map(PathBuf::from);
-        Ok(Self { url: base(&url)?, login, login_from, certificates })
+        Ok(Self { url: base(&url)?, login, login_from, login_source, certificates })
     }
 }
 
@@ -74,67 +87,6 @@ fn base(url: &str) -> Result<String, String> {
     }
     let url = url.trim_end_matches('/');
     Ok(if rest.trim_end_matches('/').contains('/') { url.to_owned() } else { format!("{url}/api") })
-}
-
-/// Prefect's settings; the first source is the strongest, after the environment.
-struct Sources {
-    /// By their names in capitals.
-    dotenv: HashMap<String, String>,
-    /// `prefect.toml` and `[tool.prefect]` of `pyproject.toml`.
-    project: [(Table, &'static str); 2],
-    profile: Table,
-}
-
-impl Sources {
-    fn read(directory: &Path, environment: Environment<'_>) -> Result<Self, String> {
-        let dotenv = dotenv::parse(&read(&directory.join(".env"))?.unwrap_or_default(), environment);
-        let dotenv: HashMap<_, _> =
-            dotenv.into_iter().map(|(name, value)| (name.to_ascii_uppercase(), value)).collect();
-        let files = [("prefect.toml", &[][..]), ("pyproject.toml", &["tool", "prefect"])];
-        let mut project = [(Table::new(), ""), (Table::new(), "")];
-        for ((name, path), found) in files.into_iter().zip(&mut project) {
-            let whole = table(&directory.join(name))?;
-            *found = (within(&whole, path).cloned().unwrap_or_default(), name);
-        }
-        let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
-        let in_home =
-            |path: String| path.strip_prefix("~/").map_or(PathBuf::from(&path), |rest| home.join(rest));
-        let place = |name: &str| environment(name).or_else(|| dotenv.get(name).cloned());
-        let named = place("PREFECT_PROFILES_PATH").filter(|path| !path.is_empty());
-        let named =
-            named.or_else(|| project.iter().find_map(|(table, _)| plain(table.get("profiles_path")?)));
-        let prefect = place("PREFECT_HOME").map_or_else(|| home.join(".prefect"), in_home);
-        let profiles = named.map_or_else(|| prefect.join("profiles.toml"), in_home);
-        let profiles = table(&profiles)?;
-        let active = environment("PREFECT_PROFILE");
-        let active = active.or_else(|| profiles.get("active")?.as_str().map(str::to_owned));
-        let profile = active.and_then(|active| within(&profiles, &["profiles", &active]).cloned());
-        Ok(Self { dotenv, project, profile: profile.unwrap_or_default() })
-    }
-
-    /// The setting `PREFECT_API_*`, and where it is from.
-    fn text(&self, setting: &str, environment: Environment<'_>) -> Option<(String, &'static str)> {
-        let variable = format!("PREFECT_API_{}", setting.to_ascii_uppercase());
-        let from_environment = || environment(&variable).map(|text| (text, "the environment"));
-        let from_dotenv = || self.dotenv.get(&variable).map(|text| (text.clone(), ".env"));
-        let from_project = || {
-            self.project
-                .iter()
-                .find_map(|(table, from)| Some((plain(within(table, &["api"])?.get(setting)?)?, *from)))
-        };
-        let from_profile =
-            || Some((plain(self.profile.get(&variable)?)?, "the active profile in profiles.toml"));
-        let found = from_environment().or_else(from_dotenv).or_else(from_project).or_else(from_profile);
-        found.filter(|(text, _)| !text.is_empty())
-    }
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Boolean(yes) => Some(yes.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -204,6 +156,32 @@ mod tests {
         let dotenv = (".env", "SECRET=s\nprefect_api_auth_string=u:${SECRET}\t# of the server\n");
         assert_eq!(login(&[PYPROJECT, dotenv], &[key]), ("u:s".into(), ".env"));
         assert_eq!(login(&[PYPROJECT], &[]), (String::new(), ""));
+    }
+
+    #[test]
+    fn a_login_is_read_again_where_it_was_found_while_no_other_address_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".prefect")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+        let environment = |name: &str| (name == "HOME").then(|| home.path().display().to_string());
+        write(PROFILE.0, PROFILE.1);
+        let source = Settings::find_in(None, home.path(), &environment).unwrap().login_source.unwrap();
+        let new = PROFILE.1.replace("of-profile", "new");
+        let read = |text: &str| {
+            write(PROFILE.0, text);
+            source.read("key", &environment)
+        };
+        assert_eq!(read(&new), Ok("new".into()));
+        assert_eq!(read(&new.replace("active = \"a\"", "active = \"b\"")), Ok("new".into()));
+        let other = read(&new.replace("http://profile/", "http://other/"));
+        assert!(other.is_err_and(|why| why.contains("profiles.toml names another address")));
+        let none = read("[profiles.a]\nPREFECT_API_URL = \"http://profile/api\"\n");
+        assert!(none.is_err_and(|why| why.contains("has none")));
+        assert!(read("[profiles.a").is_err_and(|why| why.contains("is not TOML")));
+        write(DOTENV.0, DOTENV.1);
+        assert!(read(&new).is_err_and(|why| why.contains(".env names another address")));
+        let key = find(&[PROFILE], &[("PREFECT_API_KEY", "k")]).unwrap();
+        assert!(key.login.is_some() && key.login_source.is_none(), "an environment stays as it is");
     }
 
     #[test]

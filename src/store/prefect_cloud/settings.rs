@@ -1,8 +1,8 @@
 //! Where the unchanged Prefect 1.x client would connect, and with which key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::store::settings::{Environment, environment, table, within};
 
@@ -15,6 +15,8 @@ pub struct Settings {
     pub key: Option<String>,
     /// Where the key was found, for messages.
     pub key_from: &'static str,
+    /// The file in which it was found.
+    pub key_source: Option<Source>,
     /// The tenant, if one is chosen.
     pub tenant: Option<String>,
 }
@@ -53,24 +55,96 @@ impl Settings {
                     .into(),
             );
         }
-        let host = files.auth.get(&slug(&url)).and_then(Value::as_table);
-        let login = |name: &str| Some(host?.get(name)?.as_str()?.to_owned());
-        let configured = text(&["cloud", "api_key"]);
-        let from = match environment("PREFECT__CLOUD__API_KEY") {
-            Some(_) => "PREFECT__CLOUD__API_KEY",
-            None => "config.toml",
+        let host = slug(&url);
+        let login = |name: &str| written(&files.auth, &[&host, name]);
+        let configured = text(KEY);
+        let (from, source) = match environment("PREFECT__CLOUD__API_KEY") {
+            // It stays as it is.
+            Some(_) => ("PREFECT__CLOUD__API_KEY", None),
+            None => ("config.toml", files.key_source()),
         };
-        let found = [(configured, from), (login("api_key"), "auth.toml (prefect auth login)")];
-        let (key, key_from) = found.into_iter().find(|(key, _)| key.is_some()).unwrap_or((None, "no file"));
-        let tenant = text(&["cloud", "tenant_id"]);
-        Ok(Self { url, key, key_from, tenant: tenant.or_else(|| login("tenant_id")) })
+        let by_login = Source::Login { auth: files.auth_path.clone(), host: host.clone() };
+        let found = [
+            (configured, from, source),
+            (login("api_key"), "auth.toml (prefect auth login)", Some(by_login)),
+        ];
+        let found = found.into_iter().find(|(key, ..)| key.is_some());
+        let (key, key_from, key_source) = found.unwrap_or((None, "no file", None));
+        let tenant = text(&["cloud", "tenant_id"]).or_else(|| login("tenant_id"));
+        Ok(Self { url, key, key_from, key_source, tenant })
     }
 }
 
+/// Where a key was found, to be read again.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// What `prefect auth login` has kept for the host.
+    Login {
+        /// `auth.toml`.
+        auth: PathBuf,
+        /// The name of the host's table.
+        host: String,
+    },
+    /// A setting in one of two files.
+    Config {
+        /// `backend.toml` and `config.toml`.
+        paths: [PathBuf; 2],
+        /// The one that had it.
+        at: usize,
+        /// What they named for addresses: with others the key may be another server's.
+        addresses: Vec<Option<String>>,
+    },
+}
+
+impl Source {
+    /// The key that is there now.
+    pub(super) fn read(&self) -> Result<String, String> {
+        self.read_in(&environment)
+    }
+
+    fn read_in(&self, environment: Environment<'_>) -> Result<String, String> {
+        let none = |file: &Path| format!("{} has none any more", file.display());
+        match self {
+            Self::Login { auth, host } => {
+                written(&table(auth)?, &[host, "api_key"]).ok_or_else(|| none(auth))
+            }
+            Self::Config { paths, at, addresses } => {
+                let config = [table(&paths[0])?, table(&paths[1])?];
+                if named(&config) != *addresses {
+                    let [backend, config] = paths.each_ref().map(|path| path.display());
+                    return Err(format!(
+                        "{config} (or {backend}) names another address than it did, whose key it may be; to use that \
+                         one, mount again"
+                    ));
+                }
+                let files = Files { config, paths: paths.clone(), ..Files::none(environment) };
+                let key = files.text(KEY, environment).filter(|_| files.key_at() == Some(*at));
+                key.ok_or_else(|| none(&paths[*at]))
+            }
+        }
+    }
+}
+
+const KEY: &[&str] = &["cloud", "api_key"];
+
+/// The addresses that files name, as they are written there.
+fn named(config: &[Table; 2]) -> Vec<Option<String>> {
+    config.iter().flat_map(|table| ["api", "endpoint"].map(|name| written(table, &["cloud", name]))).collect()
+}
+
+/// The text at a path in a file.
+fn written(table: &Table, path: &[&str]) -> Option<String> {
+    let (last, sections) = path.split_last()?;
+    within(table, sections)?.get(*last)?.as_str().map(str::to_owned)
+}
+
 /// Prefect's configuration files; the first is the strongest.
+#[derive(Default)]
 struct Files {
     config: [Table; 2],
+    paths: [PathBuf; 2],
     auth: Table,
+    auth_path: PathBuf,
     home: PathBuf,
 }
 
@@ -79,20 +153,39 @@ const ROUNDS: usize = 10;
 
 impl Files {
     fn read(environment: Environment<'_>) -> Result<Self, String> {
-        let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
-        let mut files = Self { config: [Table::new(), Table::new()], auth: Table::new(), home };
+        // Read again from another directory, perhaps.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let mut files = Self::none(environment);
         let prefect = files.home.join(".prefect");
         let place = |variable: &str, default: &str| {
             environment(variable)
                 .map_or_else(|| prefect.join(default), |path| files.expanded(path, environment).into())
         };
-        files.config = [
-            table(&place("PREFECT__BACKEND_CONFIG_PATH", "backend.toml"))?,
-            table(&place("PREFECT__USER_CONFIG_PATH", "config.toml"))?,
+        files.paths = [
+            absolute(place("PREFECT__BACKEND_CONFIG_PATH", "backend.toml")),
+            absolute(place("PREFECT__USER_CONFIG_PATH", "config.toml")),
         ];
+        files.config = [table(&files.paths[0])?, table(&files.paths[1])?];
         let prefect = files.text(&["home_dir"], environment).map_or(prefect, PathBuf::from);
-        files.auth = table(&prefect.join("auth.toml"))?;
+        files.auth_path = absolute(prefect.join("auth.toml"));
+        files.auth = table(&files.auth_path)?;
         Ok(files)
+    }
+
+    /// No files yet.
+    fn none(environment: Environment<'_>) -> Self {
+        let home = PathBuf::from(environment("HOME").unwrap_or_else(|| "/".into()));
+        Self { home, ..Self::default() }
+    }
+
+    /// Which of the two files has the key.
+    fn key_at(&self) -> Option<usize> {
+        self.config.iter().position(|table| written(table, KEY).is_some())
+    }
+
+    fn key_source(&self) -> Option<Source> {
+        let addresses = named(&self.config);
+        self.key_at().map(|at| Source::Config { paths: self.paths.clone(), at, addresses })
     }
 
     /// A setting, from `PREFECT__*` or a file, with what it refers to in its place; an empty one counts as absent.
@@ -115,11 +208,8 @@ impl Files {
 
     fn raw(&self, path: &[&str], environment: Environment<'_>) -> Option<String> {
         let variable = format!("PREFECT__{}", path.join("__").to_ascii_uppercase());
-        let find = |table: &Table| {
-            let (last, sections) = path.split_last()?;
-            within(table, sections)?.get(*last)?.as_str().map(str::to_owned)
-        };
-        let found = environment(&variable).or_else(|| self.config.iter().find_map(find))?;
+        let found = || self.config.iter().find_map(|table| written(table, path));
+        let found = environment(&variable).or_else(found)?;
         Some(self.expanded(found, environment))
     }
 
@@ -214,12 +304,15 @@ mod tests {
             given.map(|(_, value)| (*value).to_owned())
         };
         let home = home.path().to_str().unwrap().to_owned();
-        Settings::find_in(url, &|name| set(name).or_else(|| (name == "HOME").then(|| home.clone())))
+        let found =
+            Settings::find_in(url, &|name| set(name).or_else(|| (name == "HOME").then(|| home.clone())));
+        found.map(|found| Settings { key_source: None, ..found })
     }
 
     fn settings(url: &str, key: Option<&str>, key_from: &'static str, tenant: Option<&str>) -> Settings {
         let owned = |text: &str| text.to_owned();
-        Settings { url: url.to_owned(), key: key.map(owned), key_from, tenant: tenant.map(owned) }
+        let (key, tenant) = (key.map(owned), tenant.map(owned));
+        Settings { url: url.to_owned(), key, key_from, key_source: None, tenant }
     }
 
     const AUTH: (&str, &str) = ("auth.toml", "[\"h-1\"]\napi_key = \"login\"\ntenant_id = \"t-login\"\n");
@@ -263,6 +356,40 @@ mod tests {
         let moved = ("config.toml", "home_dir = \"~/elsewhere\"\n[cloud]\napi = \"http://h:1\"\n");
         let expected = settings("http://h:1", Some("login"), LOGIN, Some("t-login"));
         assert_eq!(find(None, &[("../elsewhere/auth.toml", AUTH.1), moved], &[]), Ok(expected));
+    }
+
+    #[test]
+    fn a_key_is_read_again_where_it_was_found_while_no_other_address_is_named() {
+        let home = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(home.path().join(".prefect")).unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(home.path().join(".prefect").join(name), text).unwrap();
+        };
+        let environment = |name: &str| match name {
+            "HOME" => Some(home.path().display().to_string()),
+            "MY_KEY" => Some("of-environment".to_owned()),
+            _ => None,
+        };
+        let source = || Settings::find_in(None, &environment).unwrap().key_source.unwrap();
+        let config = "[cloud]\napi = \"http://h:1\"\napi_key = \"$MY_KEY\"\n";
+        write("config.toml", config);
+        let configured = source();
+        assert_eq!(configured.read_in(&environment), Ok("of-environment".into()));
+        write("config.toml", &config.replace("$MY_KEY", "new"));
+        assert_eq!(configured.read_in(&environment), Ok("new".into()));
+        write("config.toml", &config.replace("h:1", "h:2"));
+        assert!(configured.read_in(&environment).is_err_and(|why| why.contains("another address")));
+        write("config.toml", config);
+        write("backend.toml", "[cloud]\napi_key = \"stronger\"\n");
+        assert!(configured.read_in(&environment).is_err_and(|why| why.contains("config.toml has none")));
+        write("backend.toml", "");
+        write("config.toml", "[cloud]\napi = \"http://h:1\"\n");
+        write(AUTH.0, AUTH.1);
+        let login = source();
+        write(AUTH.0, &AUTH.1.replace("\"login\"", "\"new\""));
+        assert_eq!(login.read_in(&environment), Ok("new".into()));
+        write(AUTH.0, "[\"h-2\"]\napi_key = \"of-another\"\n");
+        assert!(login.read_in(&environment).is_err_and(|why| why.contains("auth.toml has none")));
     }
 
     #[test]
