@@ -30,6 +30,9 @@ pub const KVFS: &str = env!("CARGO_BIN_EXE_kvfs");
 /// Upper bound for whatever is waited for: far beyond what a loaded machine takes, because nothing here measures time.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// The process of a mount that has not told it yet.
+const UNKNOWN: i32 = -1;
+
 /// True when the machine can mount. With `KVFS_REQUIRE_FUSE=1` a machine that cannot is a failure.
 pub fn can_mount() -> bool {
     let there = Path::new("/dev/fuse").exists();
@@ -60,17 +63,23 @@ impl Mount {
     }
 
     pub fn start_in(home: TempDir, store: &str, args: &[&str]) -> Self {
+        let mut command = Self::command(&home);
+        command.args(args).arg(store);
+        let (mount, out) = Self::made_by(command, home);
+        mount.unwrap_or_else(|| panic!("kvfs {args:?} {store}: {}", serve::both(&out)))
+    }
+
+    /// What `command` mounts below `home`, if it does, and what it says.
+    pub fn made_by(mut command: Command, home: TempDir) -> (Option<Self>, Output) {
         let dir = home.path().join("mnt");
-        let out = Self::command(&home).args(args).arg(store).arg(&dir).output().unwrap();
-        assert!(
-            out.status.success(),
-            "kvfs {args:?} {store}: {}{}",
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        );
-        let mut mount = Self { home, dir, pid: 0 };
+        let out = command.arg(&dir).output().unwrap();
+        if !out.status.success() {
+            return (None, out);
+        }
+        // From here on it is unmounted, whatever fails.
+        let mut mount = Self { home, dir, pid: UNKNOWN };
         mount.pid = i32::try_from(mount.status()["pid"].as_i64().unwrap()).unwrap();
-        mount
+        (Some(mount), out)
     }
 
     /// Mounts what a server of the Prefect 1.x KV API serves at `address`, logged in by `key` as its client is.

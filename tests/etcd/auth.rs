@@ -1,13 +1,13 @@
 //! Clusters that want a login.
 
 use std::fs;
-use std::process::Output;
 use std::time::Duration;
 
 use kvfs::store::{Change, Error, EtcdSettings, EtcdStore, Expect, Location};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
+use super::common::serve::both;
 use super::common::{Mount, can_mount, wait_for};
 use super::pipe::Pipe;
 use super::server::{Cluster, base64};
@@ -162,14 +162,15 @@ fn a_login_that_nobody_asks_for_does_no_harm() {
 #[test]
 fn a_mount_says_why_it_is_refused_and_shows_no_secret() {
     let Some(cluster) = can_mount().then(|| secured(&[])).flatten() else { return };
-    let home = TempDir::new().unwrap();
-    let mount = |variables: &[(&str, &str)], prefix: &str| -> Output {
+    let mount = |variables: &[(&str, &str)], prefix: &str| {
+        let home = TempDir::new().unwrap();
         let store = format!("etcd:{}/{prefix}", cluster.members[0].address);
         let mut command = Mount::command(&home);
-        command.envs(variables.iter().copied()).arg(store).arg(home.path().join("mnt"));
-        command.output().unwrap()
+        command.envs(variables.iter().copied()).arg(store);
+        Mount::made_by(command, home)
     };
-    let file = home.path().join("password");
+    let secrets = TempDir::new().unwrap();
+    let file = secrets.path().join("password");
     fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     let file = file.to_str().unwrap();
     for (variables, prefix, why) in [
@@ -180,21 +181,17 @@ fn a_mount_says_why_it_is_refused_and_shows_no_secret() {
         (&[("ETCDCTL_USER", "app"), ("KVFS_ETCD_PASSWORD_FILE", "/nowhere")], "app", "/nowhere"),
         (&[("ETCDCTL_CERT", "c.pem")], "app", "ETCDCTL_KEY"),
     ] {
-        let out = mount(variables, prefix);
+        let (_mount, out) = mount(variables, prefix);
         let said = String::from_utf8(out.stderr).unwrap();
         assert!(out.status.code() == Some(4) && said.contains(why), "{variables:?}: {:?} {said}", out.status);
         assert!(said.lines().count() == 1 && !said.contains("-password"), "{said}");
     }
-    let out = mount(&[("ETCDCTL_USER", "app"), ("KVFS_ETCD_PASSWORD_FILE", file)], "app");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let dir = home.path().join("mnt");
-    let status: Value = super::common::status_of(&dir);
-    let pid = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
-    let mount = Mount { home, dir, pid };
+    let (mount, out) = mount(&[("ETCDCTL_USER", "app"), ("KVFS_ETCD_PASSWORD_FILE", file)], "app");
+    let mount = mount.unwrap_or_else(|| panic!("{}", both(&out)));
     fs::write(mount.path("k"), "1").unwrap();
     wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
     let log = fs::read_to_string(mount.home.path().join("state/kvfs/kvfs.log")).unwrap_or_default();
-    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", mount.pid)).unwrap();
     let shown =
         fs::read_to_string("/proc/self/mountinfo").unwrap() + &log + &line + &mount.status().to_string();
     assert!(!shown.contains(PASSWORD), "{shown}");

@@ -64,11 +64,12 @@ pub(super) fn cluster(authority: &Authority) -> Option<Cluster> {
 }
 
 /// Mounts with these files; the exit code and what was said.
-fn mount(home: &TempDir, store: &str, files: &[(&str, &Path)]) -> (Option<i32>, String) {
-    let mut command = Mount::command(home);
-    command.envs(files.iter().copied()).args(["-q", store]).arg(home.path().join("mnt"));
-    let out = command.output().unwrap();
-    (out.status.code(), String::from_utf8(out.stderr).unwrap())
+fn mount(store: &str, files: &[(&str, &Path)]) -> (Option<Mount>, Option<i32>, String) {
+    let home = TempDir::new().unwrap();
+    let mut command = Mount::command(&home);
+    command.envs(files.iter().copied()).args(["-q", store]);
+    let (mount, out) = Mount::made_by(command, home);
+    (mount, out.status.code(), String::from_utf8(out.stderr).unwrap())
 }
 
 #[test]
@@ -100,18 +101,15 @@ fn a_client_with_a_certificate_is_served_and_no_other() {
         (&format!("etcd:{address}/app"), vec![], "write etcds: in place"),
         (&format!("etcds:{}", plain.members[0].address), with(trusted.clone(), None), "write etcd: in place"),
     ] {
-        let home = TempDir::new().unwrap();
         let files: Vec<(&str, &Path)> = files.iter().map(|(name, file)| (*name, file.as_path())).collect();
-        let (code, said) = mount(&home, store, &files);
+        let (_, code, said) = mount(store, &files);
         assert!(code == Some(4) && said.contains(why), "{files:?}: {code:?} {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    let home = TempDir::new().unwrap();
     let files = [("ETCDCTL_CACERT", &*trusted), ("ETCDCTL_CERT", &*known.0), ("ETCDCTL_KEY", &*known.1)];
-    assert_eq!(mount(&home, &store, &files), (Some(0), String::new()));
-    let dir = home.path().join("mnt");
-    let pid = i32::try_from(super::common::status_of(&dir)["pid"].as_i64().unwrap()).unwrap();
-    let mount = Mount { home, dir, pid };
+    let (mount, _, said) = mount(&store, &files);
+    assert_eq!(said, "");
+    let mount = mount.unwrap();
     fs::write(mount.path("k"), "{\"over\": \"tls\"}").unwrap();
     super::common::wait_for(super::PATIENCE, || mount.status()["freshness"] == "pushed");
     assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "{\"over\": \"tls\"}");

@@ -101,15 +101,17 @@ impl Drop for Terminator {
     }
 }
 
-/// Mounts `store` with the authorities in `trusted`; returns the exit code and what was said.
-fn mount(home: &TempDir, store: &str, trusted: Option<&Path>) -> (Option<i32>, String) {
-    let mut command = Mount::command(home);
+/// Mounts `store` with the authorities in `trusted`; the exit code and what was said.
+fn mount(store: &str, trusted: Option<&Path>) -> (Option<Mount>, Option<i32>, String) {
+    let home = TempDir::new().unwrap();
+    let mut command = Mount::command(&home);
     command.env("PREFECT__CLOUD__API_KEY", KEY).env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     if let Some(trusted) = trusted {
         command.env("SSL_CERT_FILE", trusted);
     }
-    let out = command.args(["-q", store]).arg(home.path().join("mnt")).output().unwrap();
-    (out.status.code(), both(&out))
+    command.args(["-q", store]);
+    let (mount, out) = Mount::made_by(command, home);
+    (mount, out.status.code(), both(&out))
 }
 
 #[test]
@@ -117,13 +119,11 @@ fn a_server_whose_certificate_holds_is_mounted_end_to_end() {
     if !can_mount() {
         return;
     }
-    let (server, authority, home) = (Server::memory(), Authority::new(), TempDir::new().unwrap());
+    let (server, authority) = (Server::memory(), Authority::new());
     let terminator = Terminator::start(&server, &authority.certify("localhost", 2));
-    let (code, said) = mount(&home, &terminator.store("localhost"), Some(&authority.path("ca.pem")));
-    assert_eq!((code, said.as_str()), (Some(0), ""));
-    let dir = home.path().join("mnt");
-    let pid = super::common::status_of(&dir)["pid"].as_i64().unwrap();
-    let mount = Mount { home, dir, pid: i32::try_from(pid).unwrap() };
+    let (mount, _, said) = mount(&terminator.store("localhost"), Some(&authority.path("ca.pem")));
+    assert_eq!(said, "");
+    let mount = mount.unwrap();
     fs::write(mount.path("k"), "{\"over\": \"tls\"}\n").unwrap();
     assert_eq!(server.get("k"), Some(json!({"over": "tls"})));
     server.set("other", json!([1]));
@@ -149,8 +149,7 @@ fn a_server_whose_certificate_does_not_hold_is_refused_at_mount_and_never_asked(
         (old.store("localhost"), Some(ours.clone()), "has expired"),
         (plain, Some(ours), "does not speak TLS"),
     ] {
-        let home = TempDir::new().unwrap();
-        let (code, said) = mount(&home, &store, trusted.as_deref());
+        let (_, code, said) = mount(&store, trusted.as_deref());
         assert!(code == Some(4) && said.contains(why), "{store}: {code:?} {said}");
         assert!(said.lines().count() == 1 && said.contains(&store) && !said.contains(KEY), "{said}");
     }
@@ -162,21 +161,20 @@ fn a_server_without_tls_needs_no_authorities() {
     if !can_mount() {
         return;
     }
-    let (server, home) = (Server::memory(), TempDir::new().unwrap());
+    let server = Server::memory();
     let store = format!("://{}", server.address);
     let mount = |scheme: &str| {
+        let home = TempDir::new().unwrap();
         let mut command = Mount::command(&home);
         command
             .env("SSL_CERT_FILE", "/dev/null")
             .env("SSL_CERT_DIR", "/nowhere")
             .env("PREFECT__CLOUD__API_KEY", KEY);
-        command.arg(format!("prefect-cloud:{scheme}{store}")).arg(home.path().join("mnt")).output().unwrap()
+        command.arg(format!("prefect-cloud:{scheme}{store}"));
+        Mount::made_by(command, home)
     };
-    let out = mount("https");
+    let (_, out) = mount("https");
     assert!(out.status.code() == Some(4) && both(&out).contains("ca-certificates"), "{}", both(&out));
-    let out = mount("http");
-    assert!(out.status.success(), "{}", both(&out));
-    let dir = home.path().join("mnt");
-    let pid = super::common::status_of(&dir)["pid"].as_i64().unwrap();
-    drop(Mount { home, dir, pid: i32::try_from(pid).unwrap() });
+    let (mount, out) = mount("http");
+    assert!(mount.is_some(), "{}", both(&out));
 }

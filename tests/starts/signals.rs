@@ -165,7 +165,7 @@ fn mount_8_takes_the_type_kvfs() {
     let home = TempDir::new().unwrap();
     fs::create_dir(home.path().join("mnt")).unwrap();
     // mount(8) looks for the helper of a type in /sbin.
-    let script = "set -e; T=$(mktemp -d); mount -t tmpfs tmpfs $T; mkdir $T/sbin; ln -s \"$KVFS\" $T/sbin/mount.kvfs
+    let script = "set -e; T=$PWD/sbin; mkdir $T; mount -t tmpfs tmpfs $T; mkdir $T/sbin; ln -s \"$KVFS\" $T/sbin/mount.kvfs
         ln -s \"$KVFS\" $T/sbin/mount.fuse.kvfs; mount -t overlay overlay -o lowerdir=$T/sbin:/usr/sbin /usr/sbin
         for type in kvfs fuse.kvfs; do
             mount -t $type -o ro,nofail,max_age=5s memory: mnt

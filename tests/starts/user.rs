@@ -9,7 +9,7 @@ use crate::common::KVFS;
 /// As root: what a machine would have had before.
 const SETUP: &str = r#"
 set -e
-T=$(mktemp -d); mount -t tmpfs -o dev,mode=755 tmpfs "$T"
+mount -t tmpfs -o dev,mode=755 tmpfs "$T"
 mknod "$T/fuse" c 10 229; chmod 666 "$T/fuse"; mount --bind "$T/fuse" /dev/fuse
 cp /etc/passwd "$T/passwd"; echo "someone:x:$ID:$ID::/:/bin/sh" >> "$T/passwd"; mount --bind "$T/passwd" /etc/passwd
 touch "$T/kvfs"; mount --bind "$KVFS" "$T/kvfs"
@@ -24,9 +24,11 @@ pub(super) fn run(before: &str, script: &str) -> Output {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     // A limit on processes counts all of a user.
     let id = 1_000_000 + std::process::id() * 8 + COUNT.fetch_add(1, Ordering::Relaxed);
+    let place = tempfile::TempDir::new().unwrap();
     Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"])
         .arg(format!("{SETUP}\n{before}\nas_user sh -c \"$SCRIPT\""))
+        .env("T", place.path())
         .env("KVFS", KVFS)
         .env("ID", id.to_string())
         .env("SCRIPT", script)
