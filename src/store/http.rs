@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::RETRY_AFTER;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, Response};
 pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
@@ -195,17 +195,16 @@ impl Http {
                 let said = self.read(response, limit).await.map(|body| excerpt(&body)).unwrap_or_default();
                 Err(Trouble::last(Error::Denied(format!("{why}{said}"))))
             }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                let (busy, again) = (Error::Busy(why), Again::Later(retry_after(response.headers())));
-                // A proxy may say so of a server that has carried it out.
-                let unsure = status == StatusCode::SERVICE_UNAVAILABLE;
-                Err(Trouble { error: if unsure { busy.unsure() } else { busy }, again })
-            }
+            StatusCode::TOO_MANY_REQUESTS => Err(Trouble::busy(Error::Busy(why), &response)),
+            // A proxy may say so of a server that has carried it out.
+            StatusCode::SERVICE_UNAVAILABLE => Err(Trouble::busy(Error::Busy(why).unsure(), &response)),
             _ if status.is_redirection() => {
                 let why = format!("{why}: the address leads elsewhere; use the one it leads to");
                 Err(Trouble::last(Error::Other(why)))
             }
-            _ if status.is_server_error() => Err(Trouble::last(Error::Other(why))),
+            _ if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
+                Err(Trouble::last(Error::Other(why)))
+            }
             _ => Ok(Answer { status, body: self.read(response, limit).await?, repeated: false }),
         }
     }
@@ -404,6 +403,13 @@ impl Trouble {
     fn last(error: Error) -> Self {
         Self { error, again: Again::Never }
     }
+
+    /// Another request may be sent when the server wants it, at once unless it says so in seconds.
+    fn busy(error: Error, response: &Response) -> Self {
+        let wanted = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let seconds = wanted.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0);
+        Self { error, again: Again::Later(Duration::from_secs(seconds)) }
+    }
 }
 
 /// What a server says beside a status, as far as it is meant for people.
@@ -411,10 +417,4 @@ fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text: String = text.trim().chars().filter(|char| !char.is_control()).take(120).collect();
     if text.is_empty() || text.starts_with('<') { String::new() } else { format!(": {text}") }
-}
-
-/// How long the server wants the next request to wait; zero unless it says so in seconds.
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    Duration::from_secs(seconds.unwrap_or(0))
 }

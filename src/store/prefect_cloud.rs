@@ -107,7 +107,6 @@ impl PrefectCloudStore {
             Error::Denied(why) => {
                 Error::Denied(format!("{why}; the API key is from {}", self.settings.key_from))
             }
-            Error::Other(why) if why.starts_with("HTTP 501") => Error::Other(format!("{why}{ANOTHER}")),
             error => error,
         }
     }

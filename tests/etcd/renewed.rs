@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use kvfs::store::{Change, Error, EtcdSettings, EtcdStore, Expect, Location};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::PATIENCE;
@@ -116,25 +117,35 @@ fn command(member: &Member, path: &str, body: &Value) {
     ask(path, &format!("\r\nAuthorization: {}", login["token"].as_str().unwrap()), body);
 }
 
-/// The cluster, for the user whose password is in `file`.
-fn with_password_in(cluster: &Cluster, file: &Path) -> Bench {
-    fs::write(file, PASSWORD).unwrap();
-    let argument = format!("etcd:{}/app", cluster.members[0].address);
-    let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), file) else { panic!() };
-    let settings = EtcdSettings {
-        login: Some(("app".to_owned(), PASSWORD.to_owned())),
-        password_file: Some(file.to_owned()),
-        ..EtcdSettings::plain(address)
-    };
-    Bench(Arc::new(EtcdStore::open(&settings, PATIENCE).unwrap()))
+/// A cluster, and what a user sees of it whose password is in a file.
+struct Filed {
+    cluster: Cluster,
+    app: Bench,
+    file: PathBuf,
+    _dir: TempDir,
+}
+
+impl Filed {
+    fn start() -> Option<Self> {
+        let cluster = secured(&[])?;
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("password");
+        fs::write(&file, PASSWORD).unwrap();
+        let argument = format!("etcd:{}/app", cluster.members[0].address);
+        let Ok(Location::Etcd(address)) = Location::parse(Some(&argument), &file) else { panic!() };
+        let settings = EtcdSettings {
+            login: Some(("app".to_owned(), PASSWORD.to_owned())),
+            password_file: Some(file.clone()),
+            ..EtcdSettings::plain(address)
+        };
+        let app = Bench(Arc::new(EtcdStore::open(&settings, PATIENCE).unwrap()));
+        Some(Self { cluster, app, file, _dir: dir })
+    }
 }
 
 #[test]
 fn a_password_that_was_replaced_in_its_file_is_read_again() {
-    let Some(cluster) = secured(&[]) else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("password");
-    let app = with_password_in(&cluster, &file);
+    let Some(Filed { cluster, app, file, _dir }) = Filed::start() else { return };
     block_on(async {
         app.set("k", "1").await;
         let mut feed = app.0.changes().unwrap();
@@ -151,10 +162,7 @@ fn a_password_that_was_replaced_in_its_file_is_read_again() {
 
 #[test]
 fn the_password_is_read_again_when_that_is_asked_for() {
-    let Some(cluster) = secured(&[]) else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("password");
-    let app = with_password_in(&cluster, &file);
+    let Some(Filed { cluster: _cluster, app, file, _dir }) = Filed::start() else { return };
     block_on(async {
         app.set("k", "1").await;
         fs::write(&file, "another").unwrap();

@@ -2,8 +2,9 @@
 //! not shown, and what was made in its place is.
 
 use std::fs;
+use std::sync::Arc;
 
-use kvfs::store::{Change, Expect};
+use kvfs::store::{Change, Expect, Store};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -16,6 +17,16 @@ use super::watching::{Feed, follow, key, next};
 /// Waits until the feed has told of the key at this revision.
 async fn told(feed: &mut Feed, name: &str, revision: u64) {
     while key(feed).await != (name.to_owned(), revision) {}
+}
+
+/// A store whose feed has told of all that is in the backup, and goes on since.
+async fn backed_up(member: &Member, pipe: &Pipe) -> (Arc<dyn Store>, Feed) {
+    let (store, mut feed) = follow(std::slice::from_ref(&pipe.address), "app").await;
+    let kept = member.put("app/k", "1");
+    told(&mut feed, "k", kept).await;
+    member.back_up();
+    while next(&mut feed).await != Change::Resumed {}
+    (store, feed)
 }
 
 /// Cuts the way, restores the member, has `anew` done, and then something else until the cluster is past `last`.
@@ -102,11 +113,7 @@ fn what_others_did_where_nothing_of_ours_was_lost_is_noticed() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let (member, pipe) = (&cluster.members[0], Pipe::before(&cluster.members[0].address));
     block_on(async {
-        let (store, mut feed) = follow(std::slice::from_ref(&pipe.address), "app").await;
-        let kept = member.put("app/k", "1");
-        told(&mut feed, "k", kept).await;
-        member.back_up();
-        while next(&mut feed).await != Change::Resumed {}
+        let (store, mut feed) = backed_up(member, &pipe).await;
         assert!(store.get_key_value(&"made".into()).await.is_err());
         let mut last = 0;
         for _ in 0..5 {
@@ -136,11 +143,7 @@ fn a_set_of_this_process_that_was_lost_is_noticed_though_the_watch_had_not_told_
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let (member, pipe) = (&cluster.members[0], Pipe::before(&cluster.members[0].address));
     block_on(async {
-        let (store, mut feed) = follow(std::slice::from_ref(&pipe.address), "app").await;
-        let kept = member.put("app/k", "1");
-        told(&mut feed, "k", kept).await;
-        member.back_up();
-        while next(&mut feed).await != Change::Resumed {}
+        let (store, mut feed) = backed_up(member, &pipe).await;
         // The answer is what goes through last.
         pipe.hold_after("\"succeeded\":true");
         let set = store.set_key_value(&"own".into(), b"1".as_slice().into(), Expect::Absent).await.unwrap();

@@ -155,7 +155,6 @@ impl Api {
             Error::Denied(why) => {
                 Error::Denied(format!("{why}; the login is from {}", self.settings.login_from))
             }
-            Error::Other(why) if why.starts_with("HTTP 501") => Error::Other(format!("{why}{ANOTHER}")),
             error => error,
         }
     }
@@ -303,7 +302,7 @@ fn refused(answer: &Answer) -> Error {
         StatusCode::UNPROCESSABLE_ENTITY if about.contains("\"value\"") || about.contains("\"name\"") => {
             Error::Invalid(format!("Prefect refuses it: {why}"))
         }
-        status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => {
+        status @ (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) => {
             Error::Other(format!("HTTP {status}{ANOTHER}"))
         }
         status => Error::Other(format!("HTTP {status}: {why}")),
