@@ -18,6 +18,8 @@ pub enum Failure {
     Fuse(String),
     /// Unmounted, but so many files were set aside: 6.
     SetAside(usize, PathBuf),
+    /// Unmounted, but so many files were neither published nor set aside, for this reason: 6.
+    Lost(u64, String),
     /// The background process has said why, and ended with this code.
     Said(u8),
 }
@@ -31,7 +33,7 @@ impl Failure {
             Self::Mountpoint(_) => 3,
             Self::Store(_) => 4,
             Self::Fuse(_) => 5,
-            Self::SetAside(..) => 6,
+            Self::SetAside(..) | Self::Lost(..) => 6,
             Self::Said(code) => *code,
         }
     }
@@ -60,6 +62,10 @@ impl fmt::Display for Failure {
             Self::SetAside(count, directory) => {
                 let files = if *count == 1 { "file was" } else { "files were" };
                 write!(f, "{count} unpublished {files} set aside in {}", directory.display())
+            }
+            Self::Lost(count, why) => {
+                let files = if *count == 1 { "file is" } else { "files are" };
+                write!(f, "{count} unpublished {files} lost, for it could not be kept in {why}")
             }
             Self::Said(code) => write!(f, "the mount failed (exit code {code})"),
         }

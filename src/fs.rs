@@ -22,6 +22,7 @@ pub use self::inotify::{queue, relay};
 pub use invalidate::Kernel;
 pub use ops::listing::{Item, OpenDirectory};
 pub use refusals::{Kept, Refusal};
+pub use rejected::Lost;
 pub use rules::error::{FsError, FsResult};
 pub use rules::{document, names, scratch};
 pub use settings::Settings;

@@ -6,6 +6,7 @@ pub mod daemon;
 mod end;
 mod explain;
 pub mod guard;
+mod keeping;
 pub mod mounts;
 mod owner;
 mod point;
@@ -16,7 +17,7 @@ mod threads;
 mod turn;
 pub mod umount;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +70,10 @@ pub struct Settings {
     pub fs: fs::Settings,
     /// For the mount table.
     pub fuse: fuse::Settings,
-    /// Where a mount in the background logs to.
-    pub log_file: PathBuf,
+    /// Where texts that were refused are kept, and the log of a mount in the background.
+    pub state: PathBuf,
+    /// Where else, if that cannot be written: the first that can be.
+    pub state_else: Vec<PathBuf>,
     /// What to log.
     pub log_level: &'static str,
 }
@@ -104,7 +107,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     let announce = || announcement.iter().for_each(Announcement::make);
     if settings.foreground {
         logging::to_stderr(settings.log_level, &about(settings));
-        return run(settings, || {
+        return run(settings, |_| {
             announce();
             Ok(())
         });
@@ -113,13 +116,13 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
         Role::Parent => background::spawn().inspect(|()| announce()),
         Role::Child => {
             logging::to_stderr(settings.log_level, &about(settings));
-            run(settings, || background::ready(&settings.log_file))
+            run(settings, |settings| background::ready(&settings.state.join(keeping::LOG)))
         }
     }
 }
 
 /// Mounts and serves until the mount ends.
-fn run(settings: &Settings, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+fn run(settings: &Settings, ready: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = threads::runtime(STARTED_FIRST + started_last(settings))?;
     let ended = mount(&runtime, settings, ready);
     // A call that the store never answers keeps its thread.
@@ -130,14 +133,14 @@ fn run(settings: &Settings, ready: impl FnOnce() -> Result<(), Failure>) -> Resu
 fn mount(
     runtime: &Runtime,
     settings: &Settings,
-    ready: impl FnOnce() -> Result<(), Failure>,
+    ready: impl FnOnce(&Settings) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let _entered = runtime.enter();
     owner::check(settings.fs.uid, settings.fs.gid)?;
     let mountpoint = point::examine(&settings.mountpoint, settings.nonempty, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
     probe(runtime, &store)?;
-    let (settings, why) = &within_rights(settings, store.read_only());
+    let (settings, notes) = &within_rights(settings, store.read_only());
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
     // Before the first lookup, so that no change falls between the two.
@@ -149,7 +152,7 @@ fn mount(
     let turn = Turn::wait(&mountpoint)?;
     point::take(&mountpoint, settings.nonempty)?;
     let messages = Arc::new(Messages::default());
-    let status = status(&fs, &messages, &counters, settings.fs.rejected.clone());
+    let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes);
     let make_room = || spare.give_up();
     let ended = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status, make_room);
     let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
@@ -161,10 +164,8 @@ fn mount(
     }
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
-    if let Some(why) = why {
-        logging::tell(&format!("{why}: mounted read-only"));
-    }
-    ready().inspect_err(|_| _ = mounted.unmount())?;
+    notes.told().for_each(logging::tell);
+    ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();
     mounted.start_guard(root, settings.auto_unmount);
     if settings.notify {
@@ -180,16 +181,34 @@ const fn started_last(settings: &Settings) -> usize {
     fuse::THREADS + 1 + if settings.notify { 2 } else { 0 }
 }
 
-/// The settings for a store that can only be read, and why, if it is news.
-fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, Option<String>) {
+/// What a person has to know who mounts.
+struct Notes {
+    /// The store can only be read, and that was not asked for.
+    read_only: Option<String>,
+    /// Texts that are refused are kept elsewhere, or nowhere.
+    kept: Option<String>,
+}
+
+impl Notes {
+    fn told(&self) -> impl Iterator<Item = &str> {
+        [&self.read_only, &self.kept].into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// The settings for a store that may only be read, and for a place to keep things in that can be written.
+fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, Notes) {
     let mut settings = settings.clone();
-    let why = read_only.filter(|_| !settings.fs.read_only);
-    if why.is_some() {
+    let read_only = read_only.filter(|_| !settings.fs.read_only);
+    if read_only.is_some() {
         settings.fs.read_only = true;
         // The kernel would not let the relay in.
         settings.fuse.read_only = !settings.notify;
     }
-    (settings, why)
+    let (state, kept) = keeping::choose(&settings.state, &settings.state_else);
+    settings.fs.rejected = state.join(keeping::REJECTED);
+    settings.state = state;
+    let read_only = read_only.map(|why| format!("{why}: mounted read-only"));
+    (settings, Notes { read_only, kept })
 }
 
 /// Whether the store answers, before anything is mounted on it.
@@ -201,9 +220,16 @@ fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
 }
 
 /// The document that `kvfs status` reads.
-fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, aside: PathBuf) -> fuse::Status {
+fn status(
+    fs: &Arc<Fs>,
+    messages: &Arc<Messages>,
+    counters: &Arc<Counters>,
+    aside: &Path,
+    notes: &Notes,
+) -> fuse::Status {
     // Weak, because the document is kept by what it describes.
     let (fs, messages, counters) = (Arc::downgrade(fs), messages.clone(), counters.clone());
+    let (aside, kept) = (aside.to_string_lossy().into_owned(), notes.kept.clone());
     let started = std::time::Instant::now();
     Box::new(move || {
         let Some(fs) = fs.upgrade() else { return String::new() };
@@ -225,7 +251,9 @@ fn status(fs: &Arc<Fs>, messages: &Arc<Messages>, counters: &Arc<Counters>, asid
             "calls": counters.snapshot(),
             "rejected": fs.rejected(),
             "read_only": fs.is_read_only(),
-            "rejected_in": aside.to_string_lossy(),
+            "rejected_in": aside,
+            "lost": fs.lost().map(|lost| json!({"count": lost.count, "why": lost.why})),
+            "aside": kept,
             "last_error": last_error.map(|last| last.to_string()),
         })
         .to_string()

@@ -1,6 +1,7 @@
 //! The command line: starting, exit codes, messages, options, status.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod kept;
 mod status;
 mod umount;
 mod usage;

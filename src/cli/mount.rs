@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Level, directory, places, units};
+use super::{Level, places, units};
 use crate::failure::Failure;
 use crate::fs::document::Validate;
 use crate::fs::names::Names;
@@ -151,7 +151,7 @@ impl Mount {
             Some(place) => (Location::Memory, place.into()),
             None => places::of_mount(&self.places, self.store.as_deref())?,
         };
-        let state = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
+        let (state, state_else) = places::of_state();
         let (uid, gid) = sys::owner();
         let umask = self.umask.unwrap_or_else(sys::umask);
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
@@ -190,7 +190,8 @@ impl Mount {
                 scratch,
                 rejected: state.join("rejected"),
             },
-            log_file: state.join("kvfs.log"),
+            state,
+            state_else,
             log_level: self.log_level.name(),
         })
     }

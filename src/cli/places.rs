@@ -35,6 +35,17 @@ pub(super) fn data_home() -> PathBuf {
     directory("XDG_DATA_HOME", ".local/share")
 }
 
+/// Where the log and texts that were refused are kept, and where else if that cannot be written.
+pub(super) fn of_state() -> (PathBuf, Vec<PathBuf>) {
+    let (user, _) = sys::owner();
+    let home = std::env::home_dir().map(|home| home.join(".local/state/kvfs"));
+    let system = (user == 0).then(|| PathBuf::from("/var/lib/kvfs"));
+    let temporary = std::env::temp_dir().join(format!("kvfs-{user}"));
+    let first = directory("XDG_STATE_HOME", ".local/state").join("kvfs");
+    let others = home.into_iter().chain(system).chain([temporary]).filter(|other| *other != first);
+    (first.clone(), others.collect())
+}
+
 /// Whether there can be a database at `path`, as far as can be told without opening it.
 fn check_database(path: &Path) -> Result<(), Failure> {
     let shown = path.display();

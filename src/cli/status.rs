@@ -102,8 +102,8 @@ fn document(seen: &Seen) -> Value {
 }
 
 /// What is printed by a line of its own.
-const APART: [&str; 8] =
-    ["mountpoint", "state", "error", "down", "untold_s", "rejected", "rejected_in", "bound"];
+const APART: [&str; 9] =
+    ["mountpoint", "state", "error", "down", "untold_s", "rejected", "rejected_in", "lost", "bound"];
 
 fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
     if found.is_empty() {
@@ -132,6 +132,11 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
         if mount["rejected"].as_u64().is_some_and(|count| count > 0) {
             let kept = mount["rejected_in"].as_str().unwrap_or_default();
             line(out, "rejected", &format!("texts {}, kept in {kept}", mount["rejected"]))?;
+        }
+        let lost = &mount["lost"];
+        if !lost.is_null() {
+            let why = lost["why"].as_str().unwrap_or_default();
+            line(out, "lost", &format!("of these {}, which could not be kept: {why}", lost["count"]))?;
         }
         if !mount["last_error"].is_null() {
             line(out, "refusals", "kvfs why tells the last ones, each with its reason")?;

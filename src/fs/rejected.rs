@@ -33,6 +33,15 @@ struct Kept {
     at: SystemTime,
 }
 
+/// Texts that were neither published nor kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// How many.
+    pub count: u64,
+    /// Why the last one could not be kept, and where it was to be.
+    pub why: String,
+}
+
 /// The directory of rejected and deleted values.
 pub(super) struct Rejected {
     directory: PathBuf,
@@ -44,6 +53,7 @@ pub(super) struct Rejected {
     sequence: std::sync::atomic::AtomicU64,
     /// Texts rejected since the start.
     count: std::sync::atomic::AtomicU64,
+    lost: Mutex<Option<Lost>>,
 }
 
 impl Rejected {
@@ -61,19 +71,34 @@ impl Rejected {
             pending: Mutex::default(),
             sequence: 0.into(),
             count: 0.into(),
+            lost: Mutex::default(),
         };
         rejected.prune();
         rejected
     }
 
-    /// Keeps `text`, which could not become the value of `name`, and beside it why.
-    pub(super) fn keep_rejected(&self, name: &str, text: &[u8], why: &str) -> io::Result<PathBuf> {
+    /// Keeps `text`, which could not become the value of `name`, and beside it why; or says why it is lost, and where it was to
+    /// be.
+    pub(super) fn keep_rejected(&self, name: &str, text: &[u8], why: &str) -> Result<PathBuf, String> {
         self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = self.path(name, REJECTED_SUFFIX);
+        if let Err(error) = self.keep(&self.texts, &path, text) {
+            let why = format!("{}: {error}", self.directory.display());
+            let mut lost = self.lost.lock();
+            let count = lost.as_ref().map_or(0, |lost| lost.count) + 1;
+            *lost = Some(Lost { count, why: why.clone() });
+            return Err(why);
+        }
         let reason = format!("key: {name:?}\ntime: {}\nreason: {why}\n", seconds(SystemTime::now()));
-        self.keep(&self.texts, &path, text)?;
-        self.keep(&self.texts, &path.with_extension(REASON_SUFFIX), reason.as_bytes())?;
+        if let Err(error) = self.keep(&self.texts, &path.with_extension(REASON_SUFFIX), reason.as_bytes()) {
+            tracing::warn!("the reason could not be kept beside {}: {error}", path.display());
+        }
         Ok(path)
+    }
+
+    /// The texts that could not be kept since the start.
+    pub(super) fn lost(&self) -> Option<Lost> {
+        self.lost.lock().clone()
     }
 
     /// How many texts have been rejected since the start.
@@ -118,7 +143,11 @@ impl Rejected {
     fn keep(&self, list: &Mutex<VecDeque<Kept>>, path: &Path, text: &[u8]) -> io::Result<()> {
         crate::sys::create_private_dir_all(&self.directory)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text)?;
+        if let Err(error) = file.write_all(text) {
+            // What is cut is nobody's text.
+            _ = fs::remove_file(path);
+            return Err(error);
+        }
         list.lock().push_back(Kept {
             path: path.to_owned(),
             bytes: text.len() as u64,

@@ -101,8 +101,14 @@ impl Mounted {
         _ = runtime.block_on(ended);
         self.guard.dismiss();
         tracing::info!(target: LIFE, "unmounted");
+        let lost = || self.fs.lost().map_or(0, |lost| lost.count);
+        let before = lost();
         let count = self.finish(runtime.handle());
-        if count == 0 { Ok(()) } else { Err(Failure::SetAside(count, aside)) }
+        match self.fs.lost() {
+            Some(lost) if lost.count > before => Err(Failure::Lost(lost.count - before, lost.why)),
+            _ if count == 0 => Ok(()),
+            _ => Err(Failure::SetAside(count, aside)),
+        }
     }
 
     /// Publishes or sets aside what is left, and closes the store. How many texts were set aside.

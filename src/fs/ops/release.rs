@@ -148,11 +148,9 @@ impl Fs {
                 tracing::warn!("{name:?} was not published ({why}); the text is kept in {shown}");
                 Kept::In(path)
             }
-            Err(error) => {
-                tracing::error!(
-                    "{name:?} was not published ({why}), and its text could not be kept: {error}"
-                );
-                Kept::Lost(error.to_string())
+            Err(lost) => {
+                tracing::error!("{name:?} was not published ({why}), and its text could not be kept: {lost}");
+                Kept::Lost(lost)
             }
         };
         self.note_text(name, error, why, Some(kept));

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::fs::core::Fs;
+use crate::fs::rejected::Lost;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::join;
 use crate::fs::state::nodes::Body;
@@ -24,6 +25,11 @@ impl Fs {
     /// How many texts could not be published and were kept as rejected.
     pub fn rejected(&self) -> u64 {
         self.rejected.rejected()
+    }
+
+    /// Texts that were neither published nor set aside.
+    pub fn lost(&self) -> Option<Lost> {
+        self.rejected.lost()
     }
 
     /// The path of an inode, for messages.
