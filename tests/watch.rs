@@ -313,8 +313,20 @@ impl Watcher {
     }
 }
 
-fn bind(from: &Path, to: &Path) {
-    assert!(Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success());
+/// What is bound at a place, until it is dropped.
+struct Bound<'a>(&'a Path);
+
+impl<'a> Bound<'a> {
+    fn at(place: &'a Path, from: &Path) -> Self {
+        assert!(Command::new("mount").arg("--bind").args([from, place]).status().unwrap().success());
+        Self(place)
+    }
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
 }
 
 #[test]
@@ -332,8 +344,7 @@ fn a_file_and_a_directory_are_watched_alone_and_so_are_those_that_are_bound_else
     let (file, dir) = (mount.home.path().join("file"), mount.home.path().join("dir"));
     fs::write(&file, "").unwrap();
     fs::create_dir(&dir).unwrap();
-    bind(&key, &file);
-    bind(&mount.path("app"), &dir);
+    let _bound = [Bound::at(&file, &key), Bound::at(&dir, &mount.path("app"))];
     let places = [&key, &mount.path("app"), &file, &dir, &dir.join("db"), &mount.dir];
     let watchers = places.map(|path| Watcher::of(&mount, path, &key));
     elsewhere.set("app2", "2");
@@ -347,7 +358,7 @@ fn a_file_and_a_directory_are_watched_alone_and_so_are_those_that_are_bound_else
     fs::rename(&temporary, &key).unwrap();
     fs::remove_file(&key).unwrap();
     elsewhere.set("app/db", "5");
-    wait_for(PATIENCE, || text(&key) == "5");
+    wait_for(PATIENCE, || mount.text("app/db").as_deref() == Some("5"));
     elsewhere.delete("app/db");
     let bound = (dir.join("db"), dir.join("web"));
     let [of_file, of_dir, of_bound_file, of_bound_dir, of_file_there, of_all] = &watchers;
@@ -361,8 +372,6 @@ fn a_file_and_a_directory_are_watched_alone_and_so_are_those_that_are_bound_else
         signal(&watcher.child, "-TERM");
         assert_eq!(watcher.ended(), (Some(0), String::new()));
     }
-    unmount(&file);
-    unmount(&dir);
 }
 
 #[test]
