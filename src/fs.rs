@@ -2,13 +2,14 @@
 //!
 //! An inode is one version of a key, and immutable from outside while somebody holds it open; a writer gets an
 //! inode of its own (`docs/semantics.md`, rules 3 and 4). So readers never see a draft, and the kernel may cache
-//! whatever it was told. All tables are in [`state`] behind one mutex. Lock order: `moving`, a draft's gate, then
-//! the state, then the cache's own lock; the state is never held across an await.
+//! whatever it was told. All tables are in [`state`] behind one mutex. Lock order: `moving`, the gates of names
+//! ([`operation`]), the state, then the cache's own lock; the state is never held across an await.
 
 mod core;
 mod feed;
 mod inotify;
 mod invalidate;
+mod operation;
 mod ops;
 mod refusals;
 mod rejected;

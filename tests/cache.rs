@@ -5,6 +5,7 @@ mod double;
 mod flights;
 mod full;
 mod guarded;
+mod in_flight;
 mod listing;
 mod memory;
 mod outage;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod attributes;
+mod in_flight;
 mod naming;
 mod reading;
 mod refusals;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::fs::invalidate::Kernel;
+use crate::fs::operation::Gates;
 use crate::fs::refusals::Refusals;
 use crate::fs::rejected::Rejected;
 use crate::fs::rules::error::{FsError, FsResult};
@@ -30,6 +31,7 @@ pub struct Fs {
     /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
     /// the gates.
     pub(super) moving: tokio::sync::RwLock<()>,
+    pub(super) gates: Gates,
     pub(super) started: SystemTime,
     pub(super) relay: Relay,
     pub(super) baseline: Arc<tokio::sync::Mutex<WatchBaseline>>,
@@ -49,6 +51,7 @@ impl Fs {
             unlocked: tokio::sync::Notify::new(),
             dropped: tokio::sync::Notify::new(),
             moving: tokio::sync::RwLock::default(),
+            gates: Gates::default(),
             started: SystemTime::now(),
             relay: Relay::default(),
             baseline: Arc::default(),

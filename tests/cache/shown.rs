@@ -17,13 +17,13 @@ use super::Remembered::Nothing;
 use super::double::When::{After, Before};
 use super::{Bench, block_on, down, roomy};
 
-const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
-const WRITE: Access = Access { write: true, append: false, truncate: false };
+pub(super) const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
+pub(super) const WRITE: Access = Access { write: true, append: false, truncate: false };
 
 /// The files of a bench, the feed of the store, and what the kernel was told.
-struct Files {
-    at: Bench,
-    fs: Arc<Fs>,
+pub(super) struct Files {
+    pub(super) at: Bench,
+    pub(super) fs: Arc<Fs>,
     feed: UnboundedSender<Change>,
     drops: Drops,
     _home: tempfile::TempDir,
@@ -77,24 +77,24 @@ impl Files {
     }
 
     /// Of a store that tells of its changes, with the key `k` that was set and looked at here.
-    async fn with_k() -> Self {
+    pub(super) async fn with_k() -> Self {
         let files = Self::new(true);
         files.at.set("k", "1").await.unwrap();
         assert_eq!(files.size("k").await, Some(1));
         files
     }
 
-    async fn lookup(&self, name: &str) -> Found {
+    pub(super) async fn lookup(&self, name: &str) -> Found {
         self.fs.clone().lookup(CALLER, ROOT, name.to_owned()).await.unwrap()
     }
 
     /// The size of a file; `None` if there is no such file.
-    async fn size(&self, name: &str) -> Option<u64> {
+    pub(super) async fn size(&self, name: &str) -> Option<u64> {
         self.lookup(name).await.attr.map(|attr| attr.size)
     }
 
     /// Makes a file, writes `text` to it and closes it.
-    async fn make(&self, name: &str, text: &str) {
+    pub(super) async fn make(&self, name: &str, text: &str) {
         let (_, opened) = self.fs.create(CALLER, (ROOT, name), 0o666, WRITE, true).unwrap();
         if !text.is_empty() {
             self.fs.write(opened.fh, 0, text.as_bytes()).unwrap();
@@ -103,7 +103,7 @@ impl Files {
         self.fs.clone().release(opened.fh).await;
     }
 
-    fn rename(&self, from: &str, to: &str) -> impl Future<Output = FsResult<()>> + use<> {
+    pub(super) fn rename(&self, from: &str, to: &str) -> impl Future<Output = FsResult<()>> + use<> {
         self.fs.clone().rename(CALLER, (ROOT, from.to_owned()), (ROOT, to.to_owned()), false)
     }
 
@@ -114,7 +114,7 @@ impl Files {
     }
 
     /// The store tells of a change, after which nothing is remembered of `key`.
-    async fn tell(&self, change: Change, key: &str) {
+    pub(super) async fn tell(&self, change: Change, key: &str) {
         self.feed.send(change).unwrap();
         while self.at.remembered(key) != Nothing {
             tokio::task::yield_now().await;
@@ -252,9 +252,10 @@ fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_t
         let hold = files.at.double.hold("delete_key", "k", Before);
         let tending = tokio::spawn(files.fs.clone().tend());
         hold.reached().await;
-        files.rename("k.tmp", "k").await.unwrap();
-        hold.release();
+        let restoring = tokio::spawn(files.rename("k.tmp", "k"));
         tokio::time::sleep(Duration::from_millis(50)).await;
+        hold.release();
+        restoring.await.unwrap().unwrap();
         let entry = files.at.double.store.get_key_value(&"k".into()).await.unwrap();
         assert_eq!(entry.text[..], *b"1");
         assert_eq!(files.size("k").await, Some(1));

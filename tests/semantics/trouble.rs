@@ -137,7 +137,7 @@ fn in_front() -> (tempfile::TempDir, Child, PathBuf, PathBuf) {
     (home, daemon, dir, database)
 }
 
-fn stored(database: &Path, key: &str) -> Option<Vec<u8>> {
+pub(super) fn stored(database: &Path, key: &str) -> Option<Vec<u8>> {
     let store = SqliteStore::open(database, Duration::from_secs(5)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(store.get_key_value(&Key::from(key))).ok().map(|entry| entry.text.to_vec())

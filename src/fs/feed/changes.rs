@@ -158,20 +158,10 @@ impl Fs {
         }
     }
 
-    /// Holds back events of `name` while this mount changes it in the store.
-    pub(crate) fn begin_change(&self, name: &str) {
-        self.state.lock().in_flight.entry(name.to_owned()).or_default().operations += 1;
-    }
-
     /// Takes in what was held back and is newer than this mount's own operation.
     pub(crate) fn end_change(self: &Arc<Self>, name: &str, own: Revision) {
         let Deferred { events, missed, unannounced, .. } = {
             let mut state = self.state.lock();
-            let Some(held) = state.in_flight.get_mut(name) else { return };
-            held.operations -= 1;
-            if held.operations > 0 {
-                return;
-            }
             state.in_flight.remove(name).unwrap_or_default()
         };
         let newer = events.iter().filter(|(change, _)| match change {
@@ -191,14 +181,17 @@ impl Fs {
         invalidations.extend(
             newer.flat_map(|(change, taken)| self.publish_to_kernel(change, self.is_known(change), *taken)),
         );
-        if unannounced.is_empty() {
-            return self.invalidate_later(invalidations);
+        if invalidations.is_empty() && unannounced.is_empty() {
+            return;
         }
         let fs = self.clone();
-        tokio::spawn(async move {
-            fs.invalidate_and_wait(invalidations).await;
-            fs.tell(unannounced);
-        });
+        // Without a runtime the mount has ended, and nobody is left to be told.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                fs.invalidate_and_wait(invalidations).await;
+                fs.tell(unannounced);
+            });
+        }
     }
 
     /// Whether a change that is yet to be taken in deletes a key that is there for all that is known: then it was not made
@@ -217,6 +210,11 @@ impl Fs {
 }
 
 impl State {
+    /// Holds back events of `name` while this mount changes it in the store.
+    pub(crate) fn begin_change(&mut self, name: &str) {
+        self.in_flight.entry(name.to_owned()).or_default();
+    }
+
     /// Holds back changes of keys that this mount is changing: whether they are its own is known at the end of that.
     fn defer_announcements(
         &mut self,

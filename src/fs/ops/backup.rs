@@ -83,7 +83,7 @@ impl Fs {
             return Ok(());
         }
         let entry = self.cache.get_key_value(&deferred.key).await.ok().and_then(|answer| answer.value);
-        self.begin_change(name);
+        let mut operation = self.begin([name.to_owned()]).await;
         let deleted = self.cache.delete_key(&deferred.key, Expect::At(deferred.meta.revision)).await;
         let over = matches!(deleted, Ok(_) | Err(Error::NotFound | Error::Changed));
         {
@@ -102,7 +102,8 @@ impl Fs {
                 state.touch(name);
             }
         }
-        self.end_change(name, deleted.clone().unwrap_or_default());
+        operation.made(deleted.clone().unwrap_or_default());
+        drop(operation);
         match (deleted, entry) {
             (Ok(_), Some(entry)) => self.rejected.keep_deleted(name, entry.text),
             (Err(error), _) if !over => return Err(error),

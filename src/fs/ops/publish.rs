@@ -17,7 +17,7 @@ use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Caller, DraftId, Fh, Ino};
-use crate::store::{Meta, Revision, Text};
+use crate::store::{Meta, Text};
 use crate::{store, sys};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
@@ -113,9 +113,8 @@ impl Fs {
     /// Sets the key to the draft. Returns once the store has it durably and the kernel shows it.
     pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId) -> FsResult<()> {
         let staying = self.moving.read().await;
-        let gate = self.state.lock().drafts.get(&id).ok_or(FsError::BadHandle)?.gate.clone();
-        let one_at_a_time = gate.lock().await;
-        let (name, key, text, expect, generation) = {
+        let (mut operation, name) = self.begin_at(ino).await?;
+        let (key, text, expect, generation) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             let draft = state.drafts.get(&id).ok_or(FsError::BadHandle)?;
@@ -126,26 +125,19 @@ impl Fs {
             }
             draft.check(&self.cache.limits(), self.settings.validate)?;
             let text = Text::from(&draft.text[..]);
-            (inode.name.clone(), inode.key.clone(), text, draft.expect, draft.generation)
+            (inode.key.clone(), text, draft.expect, draft.generation)
         };
-        self.begin_change(&name);
-        let result = self.cache.set_key_value(&key, text, expect).await;
-        match result {
+        match self.cache.set_key_value(&key, text, expect).await {
             Ok(meta) => {
                 let invalidations =
                     Self::committed(&mut self.state.lock(), ino, id, &name, &meta, generation);
-                self.end_change(&name, meta.revision);
-                // Who waits for the gate may hold the directory's lock, for which a notice waits.
-                drop(one_at_a_time);
+                operation.made(meta.revision);
+                drop(operation);
                 drop(staying);
                 self.invalidate_and_wait(invalidations).await;
                 Ok(())
             }
-            Err(error) => {
-                let error = self.not_published(id, error);
-                self.end_change(&name, Revision::default());
-                Err(error)
-            }
+            Err(error) => Err(self.not_published(id, error)),
         }
     }
 

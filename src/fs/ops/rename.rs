@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::OwnedMutexGuard;
-
 use crate::fs::core::Fs;
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::document::{Fault, Validate};
@@ -73,7 +71,7 @@ impl Fs {
         no_replace: bool,
     ) -> FsResult<()> {
         self.state.lock().pin(&to);
-        let _no_publish = self.local_gate(&from).await;
+        let mut operation = self.begin([from.clone(), to.clone()]).await;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
         let there = match &target {
@@ -97,19 +95,17 @@ impl Fs {
                 Ok(())
             }
             Source::Local(ino, draft) => {
-                self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
+                let set = self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await?;
+                operation.made(set.map(|meta| meta.revision).unwrap_or_default());
+                Ok(())
             }
             // A temporary file never takes the place of a key that would be gone with it.
             Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
             Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
             Source::Key(key) => {
-                self.begin_change(&from);
-                self.begin_change(&to);
-                let renamed = self.rename_key((&from, &key), (&to, &target), expect).await;
-                let own = renamed.as_ref().map(|meta| meta.revision).unwrap_or_default();
-                self.end_change(&from, own);
-                self.end_change(&to, own);
-                renamed.map(drop)
+                let meta = self.rename_key((&from, &key), (&to, &target), expect).await?;
+                operation.made(meta.revision);
+                Ok(())
             }
         }
     }
@@ -136,17 +132,6 @@ impl Fs {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// Keeps a local file from being published meanwhile, and waits for a publish that is under way.
-    pub(crate) async fn local_gate(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
-        let gate = {
-            let state = self.state.lock();
-            let (_, inode) = state.named(name)?;
-            let Body::Local(id) = inode.body else { return None };
-            state.drafts.get(&id)?.gate.clone()
-        };
-        Some(gate.lock_owned().await)
     }
 
     async fn source(&self, caller: Caller, from: &str) -> FsResult<Source> {
@@ -192,7 +177,7 @@ impl Fs {
         to: &str,
         (target, there): (&Key, Option<Entry>),
         expect: Expect,
-    ) -> FsResult<()> {
+    ) -> FsResult<Option<Meta>> {
         let (text, generation) = {
             let state = self.state.lock();
             let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
@@ -202,13 +187,12 @@ impl Fs {
                     return Err(Fault::Empty.into());
                 }
                 self.move_local(ino, id, from, to, target, Publish::OnClose);
-                return Ok(());
+                return Ok(None);
             }
             self.cache.limits().check(target, &draft.text)?;
             self.settings.validate.check(&draft.text)?;
             (Text::from(&draft.text[..]), draft.generation)
         };
-        self.begin_change(to);
         let same = there.is_some_and(|entry| entry.text == text);
         // A key that is being deleted, as one that was renamed to a backup name, is set anew.
         let kept = same && self.state.lock().pin_deferred(to);
@@ -228,8 +212,7 @@ impl Fs {
         } else if kept {
             self.state.lock().unpin_deferred(to);
         }
-        self.end_change(to, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
-        set.map(drop).map_err(FsError::from)
+        Ok(Some(set?))
     }
 }
 

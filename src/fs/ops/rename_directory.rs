@@ -122,17 +122,13 @@ impl Fs {
 
     async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
         let names = |rename: &Rename| [&rename.from, &rename.to].map(|key| self.settings.names.encode(key));
-        for name in renames.iter().flat_map(names) {
-            self.begin_change(&name);
-        }
+        let mut operation = self.begin(renames.iter().flat_map(names)).await;
         let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
         if let Ok(metas) = &result {
             self.moved(from, to, renames, metas);
         }
         let newest = result.as_ref().ok().and_then(|metas| metas.iter().map(|meta| meta.revision).max());
-        for name in renames.iter().flat_map(names) {
-            self.end_change(&name, newest.unwrap_or_default());
-        }
+        operation.made(newest.unwrap_or_default());
         result.map(drop)
     }
 

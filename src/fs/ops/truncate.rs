@@ -14,16 +14,11 @@ use crate::store::{Expect, Limits, Text, counted_len};
 impl Fs {
     /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
     pub(crate) async fn truncate(self: &Arc<Self>, ino: Ino, size: usize) -> FsResult<()> {
-        let (name, key, draft) = {
-            let state = self.state.lock();
-            let inode = state.inode(ino)?;
-            // The name of a writer's own inode is that of the key.
-            let draft = match inode.body {
-                Body::Directory => return Err(FsError::IsDirectory),
-                Body::Key(_) | Body::Draft(_) => None,
-                Body::Local(draft) => Some(draft),
-            };
-            (inode.name.clone(), inode.key.clone(), draft)
+        // The name of a writer's own inode is that of the key.
+        let draft = match self.state.lock().inode(ino)?.body {
+            Body::Directory => return Err(FsError::IsDirectory),
+            Body::Key(_) | Body::Draft(_) => None,
+            Body::Local(draft) => Some(draft),
         };
         let limits = self.cache.limits();
         if let Some(id) = draft {
@@ -34,24 +29,23 @@ impl Fs {
             }
             return state.resize(id, size, &limits);
         }
-        let _staying = self.moving.read().await;
+        let staying = self.moving.read().await;
+        let (mut operation, name) = self.begin_at(ino).await?;
+        let key = self.state.lock().inode(ino)?.key.clone();
         let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;
         if entry.text.len() == size {
             return Ok(());
         }
         let text = Text::from(resized(&entry.text, size, &limits, self.settings.validate)?);
-        self.begin_change(&name);
-        let set = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await;
-        let invalidations = match &set {
-            Ok(meta) => {
-                let mut state = self.state.lock();
-                state.unpublished.remove(&name);
-                state.install_version(&name, meta, Origin::Read)
-            }
-            Err(_) => Vec::new(),
+        let meta = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await?;
+        let invalidations = {
+            let mut state = self.state.lock();
+            state.unpublished.remove(&name);
+            state.install_version(&name, &meta, Origin::Read)
         };
-        self.end_change(&name, set.as_ref().map(|meta| meta.revision).unwrap_or_default());
-        set?;
+        operation.made(meta.revision);
+        drop(operation);
+        drop(staying);
         self.invalidate_and_wait(invalidations).await;
         Ok(())
     }

@@ -20,7 +20,7 @@ impl Fs {
         self.writable()?;
         self.state.lock().pin(&name);
         let _staying = self.moving.read().await;
-        let _no_publish = self.local_gate(&name).await;
+        let mut operation = self.begin([name.clone()]).await;
         let key = {
             let mut state = self.state.lock();
             if state.deferred_renames.get(&name).is_some_and(|deferred| deferred.invisible_to(caller.thread))
@@ -42,9 +42,9 @@ impl Fs {
             None => self.key_of(&name).await?.ok_or(FsError::NotFound)?,
         };
         let entry = self.cache.get_to_replace(&key).await?.ok_or(FsError::NotFound)?;
-        self.begin_change(&name);
         let deleted = self.cache.delete_key(&key, Expect::Anything).await;
-        if deleted.is_ok() {
+        if let Ok(revision) = &deleted {
+            operation.made(*revision);
             // `mv` from another filesystem deletes first and may then fail.
             if !entry.text.is_empty() {
                 self.rejected.keep_deleted(&name, entry.text);
@@ -55,7 +55,6 @@ impl Fs {
             // What it is in stays, so that it can be removed by who empties it.
             state.keep_directory(parent(&name));
         }
-        self.end_change(&name, deleted.clone().unwrap_or_default());
         deleted.map(drop).map_err(FsError::from)
     }
 }

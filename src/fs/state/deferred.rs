@@ -6,8 +6,6 @@ use crate::store::Change;
 /// What the store tells of a name while this mount changes it: most likely of these very changes.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
-    /// How many changes of ours are under way.
-    pub(crate) operations: u32,
     /// What was told meanwhile, and whether it is known to take a name away.
     pub(crate) events: Vec<(Change, bool)>,
     /// Others may have changed it unnoticed meanwhile: what we left is not the newest for certain.

@@ -1,6 +1,5 @@
 //! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -60,8 +59,6 @@ pub(crate) struct Draft {
     pub(crate) ino: Ino,
     /// When the bytes last changed, for promotion.
     pub(crate) touched: Instant,
-    /// One publish at a time.
-    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
     /// The document so far, as long as it is written from the start to the end.
     prefix: Option<Prefix>,
 }
@@ -86,7 +83,6 @@ impl Draft {
             was_key: false,
             ino: ROOT,
             touched: Instant::now(),
-            gate: Arc::default(),
             prefix: Some(Prefix::new()),
         }
     }
