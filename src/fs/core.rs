@@ -40,7 +40,7 @@ pub struct Fs {
 impl Fs {
     /// The directory of the keys in `cache`. Start [`Fs::follow_changes`] and [`Fs::tend`] beside it.
     pub fn new(cache: Arc<Cache>, settings: Settings) -> Arc<Self> {
-        let rejected = Rejected::new(settings.rejected.clone());
+        let rejected = Rejected::new(settings.rejected.clone(), cache.name());
         Arc::new(Self {
             cache,
             settings,

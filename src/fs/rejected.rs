@@ -45,6 +45,7 @@ pub struct Lost {
 /// The directory of rejected and deleted values.
 pub(super) struct Rejected {
     directory: PathBuf,
+    store: String,
     /// Apart, so that a thousand deletions push out no rejected text.
     texts: Mutex<VecDeque<Kept>>,
     deleted: Mutex<VecDeque<Kept>>,
@@ -57,8 +58,8 @@ pub(super) struct Rejected {
 }
 
 impl Rejected {
-    /// Uses `directory`, which is created when it is needed.
-    pub(super) fn new(directory: PathBuf) -> Self {
+    /// Uses `directory`, which is created when it is needed, for what the store called `store` did not take.
+    pub(super) fn new(directory: PathBuf, store: &str) -> Self {
         let mut kept: Vec<Kept> = read(&directory).unwrap_or_default();
         kept.sort_by_key(|kept| kept.at);
         let (deleted, rejected): (Vec<_>, Vec<_>) =
@@ -66,6 +67,7 @@ impl Rejected {
         let (rejected, deleted) = (Mutex::new(rejected.into()), Mutex::new(deleted.into()));
         let rejected = Self {
             directory,
+            store: store.to_owned(),
             texts: rejected,
             deleted,
             pending: Mutex::default(),
@@ -89,7 +91,8 @@ impl Rejected {
             *lost = Some(Lost { count, why: why.clone() });
             return Err(why);
         }
-        let reason = format!("key: {name:?}\ntime: {}\nreason: {why}\n", seconds(SystemTime::now()));
+        let (store, now) = (&self.store, jiff::Timestamp::now());
+        let reason = format!("key: {name:?}\nstore: {store}\ntime: {now:.0}\nreason: {why}\n");
         if let Err(error) = self.keep(&self.texts, &path.with_extension(REASON_SUFFIX), reason.as_bytes()) {
             tracing::warn!("the reason could not be kept beside {}: {error}", path.display());
         }
@@ -210,11 +213,14 @@ mod tests {
     #[test]
     fn rejected_text_is_kept_with_its_reason_and_both_kinds_are_bounded() {
         let home = tempfile::TempDir::new().unwrap();
-        let rejected = Rejected::new(home.path().join("rejected"));
+        let rejected = Rejected::new(home.path().join("rejected"), "memory:");
         let path = rejected.keep_rejected("b", b"{bad", "not JSON").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"{bad");
         let reason = fs::read_to_string(path.with_extension("reason")).unwrap();
-        assert!(reason.contains("not JSON") && reason.contains("\"b\""));
+        let lines: Vec<&str> = reason.lines().collect();
+        let [key, store, time, why] = lines[..] else { panic!("{reason}") };
+        assert_eq!((key, store, why), ("key: \"b\"", "store: memory:", "reason: not JSON"));
+        assert!(time["time: ".len()..].parse::<jiff::Timestamp>().is_ok(), "{time}");
         for _ in 0..FILES + 5 {
             rejected.keep_deleted("k", Text::from(&b"1"[..]));
             rejected.write_deleted(1);
@@ -224,7 +230,7 @@ mod tests {
         for _ in 0..FILES / 2 {
             rejected.keep_rejected("c", b"2", "not JSON either").unwrap();
         }
-        Rejected::new(home.path().join("rejected"));
+        Rejected::new(home.path().join("rejected"), "memory:");
         assert_eq!(fs::read_dir(home.path().join("rejected")).unwrap().count(), 2 * FILES);
         assert!(!path.exists());
     }
@@ -233,7 +239,7 @@ mod tests {
     fn the_name_of_a_key_does_not_decide_how_long_its_text_is_kept() {
         let home = tempfile::TempDir::new().unwrap();
         let names = ["k.deleted", "k.reason", "k.rejected", ".deleted", "deleted"];
-        let rejected = Rejected::new(home.path().to_owned());
+        let rejected = Rejected::new(home.path().to_owned(), "memory:");
         let kept: Vec<PathBuf> =
             names.iter().map(|name| rejected.keep_rejected(name, b"{bad", "not JSON").unwrap()).collect();
         for name in names {
@@ -244,7 +250,7 @@ mod tests {
         for kept in read(home.path()).unwrap() {
             fs::File::options().write(true).open(kept.path).unwrap().set_modified(old).unwrap();
         }
-        Rejected::new(home.path().to_owned());
+        Rejected::new(home.path().to_owned(), "memory:");
         assert!(kept.iter().all(|path| path.exists()));
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2 * names.len());
     }
