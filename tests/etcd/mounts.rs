@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -54,18 +55,25 @@ fn inotify_tells_of_changes_made_here_once_although_the_watch_tells_of_them_firs
     let mut child = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(said.any(|line| line.unwrap().starts_with("Watches established")));
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
-    // What is made here before changes are told may be told twice.
+    let (line, lines) = mpsc::channel();
+    let said = BufReader::new(child.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || said.map(|said| said.unwrap()).try_for_each(|said| line.send(said)));
+    // What is made here before changes are told may be told twice. A mount that has just begun to follow them says `pushed`
+    // until it has heard that it is not so yet.
+    let told = |name: &str| {
+        cluster.put(format!("{}{name}", cluster.prefix()), "1");
+        lines.try_iter().any(|line| line == format!("CLOSE_WRITE,CLOSE {name}"))
+    };
+    wait_for(PATIENCE, || told("first"));
     wait_for(PATIENCE, || mount.status()["freshness"] == "pushed");
-    cluster.put(format!("{}start", cluster.prefix()), "1");
-    assert!(lines.any(|line| line == "CLOSE_WRITE,CLOSE start"));
+    wait_for(PATIENCE, || told("start"));
     for round in 0..50 {
         fs::write(mount.path("k"), round.to_string()).unwrap();
         fs::write(mount.path("k"), (round + 1).to_string()).unwrap();
         fs::remove_file(mount.path("k")).unwrap();
     }
     cluster.put(format!("{}end", cluster.prefix()), "1");
-    let lines = lines.take_while(|line| !line.ends_with("end")).filter(|line| line.ends_with(" k"));
+    let lines = lines.iter().take_while(|line| !line.ends_with("end")).filter(|line| line.ends_with(" k"));
     let mut told: Vec<String> = lines.collect();
     child.kill().unwrap();
     child.wait().unwrap();
