@@ -10,6 +10,8 @@ use crate::sys;
 /// Below the place: what was refused, and what was deleted.
 pub(super) const REJECTED: &str = "rejected";
 pub(super) const LOG: &str = "kvfs.log";
+/// Of a directory in which nobody may replace what others have made.
+const STICKY: u32 = 0o1000;
 
 /// The first of `place` and `others` that can be written; and what is to be said, unless it is `place`. Where none can be it is
 /// `place`, too: that may change.
@@ -61,7 +63,7 @@ fn check_owner(place: &Path) -> io::Result<()> {
         "it belongs to another user"
     } else if meta.mode() & 0o077 != 0 {
         "others may go there"
-    } else if around & libc::S_ISVTX == 0 {
+    } else if around & STICKY == 0 {
         "anybody may replace it"
     } else {
         return Ok(());

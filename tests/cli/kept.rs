@@ -18,7 +18,11 @@ fn told(home: &TempDir, script: &str) -> String {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVFS_")) {
         command.env_remove(name);
     }
-    let command = command.env("KVFS", KVFS).env("HOME", home.path().join("ro")).env_remove("XDG_STATE_HOME");
+    let command = command
+        .env("KVFS", KVFS)
+        .env("HOME", home.path().join("ro"))
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("XDG_DATA_HOME");
     let out = command.env("TMPDIR", home.path().join("tmp")).output().unwrap();
     String::from_utf8(out.stdout).unwrap().replace(home.path().to_str().unwrap(), "HOME")
 }
@@ -64,7 +68,10 @@ fn where_nothing_can_be_kept_the_start_says_so_and_each_loss_is_told_with_path_a
     }
     let home = TempDir::new().unwrap();
     let deny = "mount -o remount,ro /var/lib; ln -s \"$PWD\" tmp/kvfs-0;";
-    let text = told(&home, &format!("{deny} \"$KVFS\" -q memory: mnt; {REFUSED} ls"));
+    let text = told(&home, &format!("{deny} \"$KVFS\" mnt || true; \"$KVFS\" -q memory: mnt; {REFUSED} ls"));
+    let (no_store, text) = text.split_once('\n').unwrap();
+    let cannot = "cannot create HOME/ro/.local/share/kvfs: Read-only file system (os error 30)";
+    assert_eq!(no_store, format!("kvfs: {cannot}; name a database elsewhere, as in sqlite:/srv/kv.db"));
     let lines: Vec<&str> = text.lines().collect();
     let [start, unlogged, _, why, status, rejected, lost, ..] = lines[..] else { panic!("{text}") };
     let note = format!(

@@ -55,8 +55,10 @@ impl Pool {
     pub(super) fn open(path: &Path, busy: Duration) -> std::result::Result<Self, String> {
         let shown = path.display();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sys::create_private_dir_all(parent)
-                .map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
+            sys::create_private_dir_all(parent).map_err(|error| {
+                let parent = parent.display();
+                format!("cannot create {parent}: {error}; name a database elsewhere, as in sqlite:/srv/kv.db")
+            })?;
         }
         // The watcher and messages need a path that stays right when the daemon leaves its directory.
         let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
