@@ -68,7 +68,8 @@ fn where_nothing_can_be_kept_the_start_says_so_and_each_loss_is_told_with_path_a
     }
     let home = TempDir::new().unwrap();
     let deny = "mount -o remount,ro /var/lib; ln -s \"$PWD\" tmp/kvfs-0;";
-    let text = told(&home, &format!("{deny} \"$KVFS\" mnt || true; \"$KVFS\" -q memory: mnt; {REFUSED} ls"));
+    let text =
+        told(&home, &format!("{deny} \"$KVFS\" ./mnt || true; \"$KVFS\" -q memory: mnt; {REFUSED} ls"));
     let (no_store, text) = text.split_once('\n').unwrap();
     let cannot = "cannot create HOME/ro/.local/share/kvfs: Read-only file system (os error 30)";
     assert_eq!(no_store, format!("kvfs: {cannot}; name a database elsewhere, as in sqlite:/srv/kv.db"));
