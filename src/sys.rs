@@ -1,6 +1,7 @@
 //! The few system calls the standard library does not offer. The only room with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod lease;
 pub mod mapped;
 
 use std::ffi::{CStr, CString};
@@ -335,6 +336,19 @@ pub fn reserve(file: &File, size: u64) -> io::Result<()> {
     let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the descriptor is open.
     done(unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) })
+}
+
+/// Makes `file` `size` bytes long, if it is shorter, with a place on the disk for each. What it has stays.
+pub fn allocate(file: &File, size: u64) -> io::Result<()> {
+    let off =
+        |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let now = file.metadata()?.len();
+    if now >= size {
+        return Ok(());
+    }
+    let (now, more) = (off(now)?, off(size - now)?);
+    // SAFETY: the descriptor is open.
+    done(unsafe { libc::fallocate(file.as_raw_fd(), 0, now, more) })
 }
 
 /// Bytes on a disk.

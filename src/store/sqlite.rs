@@ -3,12 +3,16 @@
 //! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
 
 mod access;
+mod files;
 mod floor;
 mod index;
 mod pool;
 mod room;
+mod ruin;
 mod schema;
+mod uri;
 mod watcher;
+mod witness;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -29,11 +29,11 @@ static STRUCK: AtomicU32 = AtomicU32::new(0);
 
 /// Keeps the first `size` bytes of `file` there and on the disk, from now to the end of the process, and `more` reserved on
 /// the disk. The file is never closed: that would end the locks that this process has on it.
-pub fn keep(file: File, size: u64, more: u64) -> io::Result<()> {
+pub fn keep(file: &'static File, size: u64, more: u64) -> io::Result<()> {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(handle_bus_errors);
     let (size, more) = (bytes(size)?, bytes(more)?);
-    let fd = file.into_raw_fd();
+    let fd = file.as_raw_fd();
     let free = |place: &&Place| {
         let taken = place.file.compare_exchange(0, -1, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok()

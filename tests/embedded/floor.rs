@@ -98,6 +98,41 @@ fn a_change_fails_aloud_while_the_database_is_not_where_it_was() {
 }
 
 #[test]
+fn a_backup_that_is_copied_over_a_mounted_database_is_shown_by_all_its_mounts() {
+    if !can_mount() {
+        return;
+    }
+    for way in ["cp $2 $1", "cat $2 > $1", "dd if=$2 of=$1 conv=notrunc status=none"] {
+        let mount = mount();
+        let database = mount.home.path().join("data/kv.db");
+        let store = format!("sqlite:{}", database.display());
+        let elsewhere = Mount::start_in(TempDir::new().unwrap(), &store, &[]);
+        let backup = mount.home.path().join("backup.db");
+        let copy =
+            Command::new(KVFS).args(["copy", &store, &format!("sqlite:{}", backup.display())]).output();
+        assert!(copy.unwrap().status.success());
+        for number in 0..20 {
+            fs::write(mount.path("k"), format!("{number}\n")).unwrap();
+        }
+        fs::write(mount.path("later"), "1\n").unwrap();
+        wait_for(PATIENCE, || elsewhere.text("k").as_deref() == Some("19\n"));
+        let script = way.replace("$1", database.to_str().unwrap()).replace("$2", backup.to_str().unwrap());
+        assert!(mount.sh(&script).status.success(), "{script}");
+        for mount in [&mount, &elsewhere] {
+            wait_for(PATIENCE, || mount.text("k").as_deref() == Some("1\n"));
+            assert_eq!(mount.names(), ["k", "other"], "{way}");
+        }
+        fs::write(mount.path("k"), "7\n").unwrap();
+        wait_for(PATIENCE, || elsewhere.text("k").as_deref() == Some("7\n"));
+        elsewhere.unmount();
+        let home = mount.unmount();
+        let again = Mount::start_in(home, &store, &[]);
+        assert_eq!(again.text("k").as_deref(), Some("7\n"), "{way}");
+        assert_eq!(again.names(), ["k", "other"], "{way}");
+    }
+}
+
+#[test]
 fn a_database_that_is_mounted_as_a_file_is_refused() {
     if !can_mount() {
         return;

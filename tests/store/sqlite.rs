@@ -6,6 +6,7 @@ mod foreign;
 mod full;
 mod index;
 mod moved;
+mod overwritten;
 mod readonly;
 mod room;
 mod rows;

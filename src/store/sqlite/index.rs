@@ -1,15 +1,14 @@
 //! The index of the log, `kv.db-shm`: memory that all who have the database open share by mapping the file. SQLite sees to
 //! it that the file has each page of memory, but not each block of it where blocks are smaller, nor that it stays so long.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rusqlite::ffi;
 
-use super::room;
 use crate::store::{Error, Result};
 use crate::sys;
 
@@ -19,8 +18,8 @@ const REGION: u64 = 32 << 10;
 /// With less on its disk no index is made: there must be room for each block of two regions.
 const ROOM: u64 = 3 * REGION;
 
-/// Device, inode and size of what is kept.
-static KEPT: Mutex<Vec<[u64; 3]>> = Mutex::new(Vec::new());
+/// What is kept: device, inode and size, and the file, which is never closed.
+static KEPT: Mutex<Vec<([u64; 3], &File)>> = Mutex::new(Vec::new());
 
 pub(super) fn of(database: &Path) -> PathBuf {
     // It is beside what a link leads to.
@@ -38,7 +37,10 @@ fn identity(file: &Metadata) -> [u64; 3] {
 /// still empty cannot be read without one either.
 pub(super) fn check_room(database: &Path) -> rusqlite::Result<()> {
     if std::fs::metadata(of(database)).is_ok_and(|file| file.len() >= REGION)
-        || room::space(database).is_none_or(|space| space.available >= ROOM)
+        || database
+            .parent()
+            .and_then(|directory| sys::disk_space(directory).ok())
+            .is_none_or(|space| space.available >= ROOM)
     {
         return Ok(());
     }
@@ -57,13 +59,53 @@ pub(super) fn keep(database: &Path) -> io::Result<()> {
         return Ok(());
     }
     let mut kept = KEPT.lock();
-    if kept.contains(&identity(&found)) {
+    if kept.iter().any(|(kept, _)| *kept == identity(&found)) {
         return Ok(());
     }
     // Never closed: SQLite has locks on it.
-    let file = OpenOptions::new().read(true).write(true).open(&path)?;
-    kept.push(identity(&file.metadata()?));
+    let file: &File = Box::leak(Box::new(OpenOptions::new().read(true).write(true).open(&path)?));
+    kept.push((identity(&file.metadata()?), file));
     sys::mapped::keep(file, found.len(), REGION)
+}
+
+/// How far the log is emptied into the database. No two states of a log have the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Progress {
+    salt: [u8; 8],
+    /// The frames of the log that the database has.
+    done: [u8; 4],
+    /// Those that it is to have: told before the first of them is written to it.
+    begun: [u8; 4],
+}
+
+impl Progress {
+    /// Whether nobody is about to write to the database, or has failed to.
+    pub(super) fn is_whole(&self) -> bool {
+        self.done == self.begun
+    }
+}
+
+/// The kept index of the log of `database`.
+pub(super) fn kept(database: &Path) -> Option<&'static File> {
+    let found = std::fs::metadata(of(database)).ok()?;
+    let kept = KEPT.lock();
+    let same = |(kept, _): &&([u64; 3], &File)| kept[..2] == identity(&found)[..2];
+    kept.iter().rfind(same).map(|(_, file)| *file)
+}
+
+/// What an index says, in SQLite's own format (WalIndexHdr and WalCkptInfo): nothing while it is made anew.
+pub(super) fn progress(index: &File) -> Option<Progress> {
+    const INITIALISED: usize = 12;
+    const SALT: usize = 32;
+    const BACKFILLED: usize = 96;
+    const ATTEMPTED: usize = 128;
+    let mut bytes = [0; ATTEMPTED + 4];
+    index.read_exact_at(&mut bytes, 0).ok().filter(|()| bytes[INITIALISED] == 1)?;
+    Some(Progress {
+        salt: bytes[SALT..SALT + 8].try_into().ok()?,
+        done: bytes[BACKFILLED..BACKFILLED + 4].try_into().ok()?,
+        begun: bytes[ATTEMPTED..].try_into().ok()?,
+    })
 }
 
 /// How often something is read again that was read while an index was mended.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior}
 
 use self::own::Own;
 use super::floor::{Floor, Ground, Link};
-use super::{access, floor, index, log_of, schema};
+use super::{access, floor, index, log_of, schema, uri};
 use crate::store::{Error, Result};
 use crate::sys;
 
@@ -152,13 +152,14 @@ impl Pool {
         let db = connect(&self.given, Access::ReadWrite, self.busy)?;
         recognise(&db).map_err(|why| Error::Other(format!("it {why}")))?;
         db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        let floor = beneath(&self.given, &db).map_err(|why| Error::Other(format!("it {why}")))?;
         if again {
             let state: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if state != "ok" {
                 return Err(Error::Other(format!("it is corrupt ({state}); restore it from a backup")));
             }
+            floor.check_untouched()?;
         }
-        let floor = beneath(&self.given, &db).map_err(|why| Error::Other(format!("it {why}")))?;
         Ok((floor, db))
     }
 
@@ -220,13 +221,13 @@ impl Pool {
     pub(super) fn with<T>(&self, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         let idle = self.idle.lock().pop();
         let (db, keep) = match idle {
-            Some(db) => {
-                self.check(&db)?;
-                (db, true)
-            }
+            Some(db) => (db, true),
             None => self.connect_to_read()?,
         };
-        let result = index::steady(|| query(&db))?;
+        let result = index::steady(|| query(&db));
+        // What was read meanwhile of other files, or a mixture, is not told.
+        self.check(&db)?;
+        let result = result?;
         if keep && self.ground.is_current(&db) {
             self.idle.lock().push(db);
         }
@@ -276,6 +277,12 @@ fn beneath(path: &Path, db: &Connection) -> std::result::Result<Floor, String> {
     let mut moved = 0;
     // Only a connection that has read has the log open.
     tables(db).map_err(|error| why(&error))?;
+    // A checkpoint that did not come to its end, of a process that was killed, leaves open who writes to the database.
+    if index::keep(path).is_ok()
+        && index::kept(path).and_then(index::progress).is_some_and(|now| !now.is_whole())
+    {
+        _ = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
     let floor = Floor::beneath(path).map_err(|error| why(&error))?;
     db.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved)).map_err(|error| why(&error))?;
     if moved == 0 { Ok(floor) } else { Err("was replaced while it was opened; try again".into()) }
@@ -310,8 +317,7 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
     if access != Access::Immutable {
         index::check_room(path).map_err(classify)?;
     }
-    let uri =
-        format!("file:{}{}", escape(path), if access == Access::Immutable { "?immutable=1" } else { "" });
+    let uri = if access == Access::Immutable { uri::immutable(path) } else { uri::of(path) };
     let db = Connection::open_with_flags(uri, flags).map_err(classify)?;
     db.busy_timeout(busy).map_err(classify)?;
     // synchronous=FULL: a commit is on the disk before close(2) returns 0.
@@ -320,21 +326,6 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
         tracing::debug!("no room in reserve for the index of {}: {error}", path.display());
     }
     Ok(db)
-}
-
-/// The path as SQLite's URI syntax wants it.
-fn escape(path: &Path) -> String {
-    use std::fmt::Write;
-    use std::os::unix::ffi::OsStrExt;
-    let mut uri = String::new();
-    for &byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'~' => uri.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
-            _ => _ = write!(uri, "%{byte:02X}"),
-        }
-    }
-    uri
 }
 
 /// Creates the tables in an empty database and turns the write-ahead log on.

@@ -3,11 +3,13 @@
 //! works on a full disk.
 
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::{Connection, FileControl, MAIN_DB, Transaction};
 
+use super::floor::Floor;
 use super::{index, log_of, schema};
 use crate::store::{Error, Result, Space};
 use crate::sys;
@@ -44,7 +46,12 @@ pub(super) fn reserve(database: &Path) {
 
 /// Gives each page of the database its place in the file, which else it gets when the log is emptied; with some to `spare`
 /// for later changes that must not need any.
-pub(super) fn allocate(db: &Transaction<'_>, database: &Path, spare: bool) -> Result<()> {
+pub(super) fn allocate(
+    db: &Transaction<'_>,
+    floor: Option<&Floor>,
+    database: &Path,
+    spare: bool,
+) -> Result<()> {
     let pragma = |name: &str| -> rusqlite::Result<i64> {
         db.prepare_cached(&format!("PRAGMA {name}"))?.query_row([], |row| row.get(0))
     };
@@ -52,17 +59,33 @@ pub(super) fn allocate(db: &Transaction<'_>, database: &Path, spare: bool) -> Re
     if spare && pragma("freelist_count")? < FREE_PAGES {
         schema::make_free_pages(db, 2 * FREE_PAGES * page)?;
     }
-    let mut size = pragma("page_count")?.saturating_mul(page);
-    let mut chunk = i32::try_from(page).unwrap_or(i32::MAX);
-    // Without a chunk size the hint does nothing.
-    db.file_control(Some(MAIN_DB), FileControl::ChunkSize(&mut chunk))?;
-    db.file_control(Some(MAIN_DB), FileControl::SizeHint(&mut size)).map_err(|error| {
+    let size = pragma("page_count")?.saturating_mul(page);
+    let full = |reason: String| {
         if space(database).is_some_and(|space| space.available < NEXT_TO_NOTHING) {
             Error::NoSpace(format!("the disk of {} is full", database.display()))
         } else {
-            error.into()
+            Error::Other(reason)
         }
-    })
+    };
+    match floor.map(|floor| floor.allocate(size.unsigned_abs())) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(Error::NoSpace(error.to_string()))
+        }
+        Some(Err(error)) if error.kind() != io::ErrorKind::Unsupported => Err(full(error.to_string())),
+        Some(Ok(())) => Ok(()),
+        // SQLite writes a byte to each block instead.
+        Some(Err(_)) | None => hint(db, size, page).map_err(|error| match error.into() {
+            Error::Other(reason) => full(reason),
+            error => error,
+        }),
+    }
+}
+
+fn hint(db: &Transaction<'_>, mut size: i64, page: i64) -> rusqlite::Result<()> {
+    let mut chunk = i32::try_from(page).unwrap_or(i32::MAX);
+    // Without a chunk size the hint does nothing.
+    db.file_control(Some(MAIN_DB), FileControl::ChunkSize(&mut chunk))?;
+    db.file_control(Some(MAIN_DB), FileControl::SizeHint(&mut size))
 }
 
 /// Empties the log into the database, so that it is written from its start again.

@@ -131,6 +131,10 @@ impl Writer {
             room::begin_log_anew(&db);
             done = self.attempt(&mut db, until, &mut jobs);
         }
+        if matches!(done, Err(Error::Displaced(_))) {
+            // All are to know.
+            _ = self.pool.check(&db);
+        }
         // After a failed fsync the pages in memory may not be what is on the disk: the connection is dropped, and the
         // next commit starts from the file.
         if matches!(done, Ok(_) | Err(Error::NoSpace(_))) {
@@ -150,6 +154,7 @@ impl Writer {
 
     /// Carries out `jobs` in one transaction; the revisions that they were given. Nothing is changed if it fails.
     fn attempt(&self, db: &mut Link, until: Instant, jobs: &mut Vec<Queued>) -> Result<RangeInclusive<i64>> {
+        let floor = db.floor();
         let transaction = begin(db, until)?;
         let mended = sys::mapped::mended();
         // Who has given up wants nothing changed behind its back.
@@ -159,7 +164,8 @@ impl Writer {
         let carried_out = jobs
             .iter_mut()
             .try_for_each(|queued| queued.job.carry_out(&transaction))
-            .and_then(|()| room::allocate(&transaction, self.pool.path(), takes_room))
+            .and_then(|()| floor.as_ref().map_or(Ok(()), |floor| floor.check_untouched()))
+            .and_then(|()| room::allocate(&transaction, floor.as_deref(), self.pool.path(), takes_room))
             .and_then(|()| index::unharmed_since(mended));
         let own = before + 1..=schema::revision(&transaction)?;
         self.pool.note_own(own.clone());

@@ -1,0 +1,56 @@
+//! A database that was written over while it was in use: what has to be over before it is used again.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use super::files::{Id, id_of};
+use super::witness::Overwritten;
+use crate::sys;
+
+pub(super) struct Ruin {
+    path: PathBuf,
+    /// Its log.
+    log: Option<(PathBuf, Id)>,
+    overwritten: Overwritten,
+}
+
+/// Where a log is put that is not of the database beside it.
+fn aside(log: &Path) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(".old");
+    path.into()
+}
+
+impl Ruin {
+    /// Puts the log aside: whoever opened the database with it would mix them.
+    pub(super) fn new(path: &Path, log: Option<(PathBuf, Id)>, overwritten: Overwritten) -> Self {
+        if let Some((log, _)) = log.as_ref().filter(|(path, id)| id_of(path) == Some(*id))
+            && let Err(error) = fs::rename(log, aside(log))
+        {
+            tracing::error!("{} could not be put aside, remove it: {error}", log.display());
+        }
+        Self { path: path.to_owned(), log, overwritten }
+    }
+
+    /// Whether the file is whole, and nothing of before is written to it any more. To be asked when this process has not
+    /// got it open.
+    pub(super) fn is_over(&self) -> Result<(), String> {
+        let begun = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
+        // Another kvfs has begun with it, and made its index anew.
+        if self.overwritten.was_unmixed() && self.log.as_ref().is_some_and(begun) {
+            return Ok(());
+        }
+        if !self.overwritten.is_unmixed() {
+            let why = "what was there before may be mixed with it: unmount, copy it again, and mount";
+            return Err(why.into());
+        }
+        match sys::lease::is_open_for_writing(&self.path) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err("another program still has it open for writing".into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(format!(
+                "whether it is still written to cannot be told ({error}): unmount, and mount once it is whole"
+            )),
+        }
+    }
+}
