@@ -19,7 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 use crate::logging;
-use crate::mount::{guard, relay, umount};
+use crate::mount::{daemon, guard, relay, umount};
 
 /// Mount a key-value store as a directory in which each key is a JSON file.
 #[derive(Parser)]
@@ -101,7 +101,7 @@ enum Command {
         device: u64,
     },
     /// Ends what a killed daemon leaves of its mount
-    #[command(name = guard::COMMAND, hide = true)]
+    #[command(name = daemon::GUARD, hide = true)]
     Guard {
         /// The process to wait for
         daemon: u32,

@@ -1,6 +1,8 @@
 //! The house rules of docs/architecture.md, held by a test.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod circles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -4,15 +4,15 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::guard;
+/// The argument that makes this program the guard of a mount; the daemon's process id and the mount point follow.
+pub const GUARD: &str = "__guard";
 
 /// The daemon of the mount at `mountpoint`. Its guard names it, to every user of the machine.
 pub fn of(mountpoint: &Path) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
     let guarded = processes.filter_map(|process| {
         let line = fs::read(process.path().join("cmdline")).ok()?;
-        let mut arguments =
-            line.split(|byte| *byte == 0).skip_while(|word| *word != guard::COMMAND.as_bytes());
+        let mut arguments = line.split(|byte| *byte == 0).skip_while(|word| *word != GUARD.as_bytes());
         let daemon = std::str::from_utf8(arguments.nth(1)?).ok()?.parse().ok()?;
         arguments.next().filter(|path| *path == mountpoint.as_os_str().as_bytes()).map(|_| daemon)
     });

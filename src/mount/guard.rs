@@ -13,11 +13,9 @@ use std::process::{Child, Command, Stdio};
 
 use parking_lot::Mutex;
 
-use super::point;
+use super::{daemon, point};
 use crate::sys::{self, MountOf};
 
-/// The argument that makes this program a guard.
-pub const COMMAND: &str = "__guard";
 /// Not that of the daemon, so that `killall -9 kvfs` leaves the guard to do its work.
 const PROCESS_NAME: &str = "kvfs-guard";
 
@@ -55,7 +53,7 @@ impl Guard {
 fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .arg(COMMAND)
+        .arg(daemon::GUARD)
         .arg(std::process::id().to_string())
         .arg(mountpoint)
         .arg(mount.id.to_string())

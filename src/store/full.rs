@@ -1,10 +1,14 @@
 //! A store known to be full: sets are refused without asking it, until there may be room again.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::guarded::RETRY_AFTER;
 use super::{Error, Expect, Result, Space};
+
+/// How long calls fail at once after one found the store full or down, before one is let through to try again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// More room than this may take a value.
 const ROOM: u64 = 64 << 10;

@@ -10,14 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::full::Full;
+use super::full::{Full, RETRY_AFTER};
 use super::{
     Change, Down, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
     Text,
 };
-
-/// How long calls fail at once after one found the store down, before one is let through to try again.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A store whose calls all end within a deadline, and that fails at once while the store behind it is down.
 pub struct Guarded {

@@ -140,7 +140,7 @@ impl Floor {
         let size = AtomicU64::new(database.len());
         let witness = Witness::start(&place)
             .map_err(|error| {
-                tracing::warn!("whether {} is written over cannot be told: {error}", place.display())
+                tracing::warn!("whether {} is written over cannot be told: {error}", place.display());
             })
             .ok();
         let file = OpenOptions::new().read(true).write(true).open(&place).ok();

@@ -93,7 +93,7 @@ pub(super) fn kept(database: &Path) -> Option<&'static File> {
     kept.iter().rfind(same).map(|(_, file)| *file)
 }
 
-/// What an index says, in SQLite's own format (WalIndexHdr and WalCkptInfo): nothing while it is made anew.
+/// What an index says, in SQLite's own format (`WalIndexHdr` and `WalCkptInfo`): nothing while it is made anew.
 pub(super) fn progress(index: &File) -> Option<Progress> {
     const INITIALISED: usize = 12;
     const SALT: usize = 32;
