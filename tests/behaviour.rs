@@ -239,7 +239,6 @@ macro_rules! every_case_and_another_client {
                 a_new_file_that_is_still_empty_gives_way_to_another_clients_key
                 a_temporary_file_that_stays_becomes_a_key
                 a_key_with_a_temporary_name_is_a_key
-                a_backup_without_a_successor_is_the_end_of_the_key
                 a_key_set_while_an_empty_file_is_held_open_is_shown_afterwards
                 text_appended_to_a_new_file_does_not_replace_another_clients_key
                 a_rename_that_must_not_replace_loses_against_another_client
@@ -258,6 +257,7 @@ macro_rules! every_case_and_any_name {
             names {
                 odd_names_are_listed_once
                 a_key_called_as_a_backup_is_a_key
+                a_backup_without_a_successor_is_a_key
             }
         }
     };

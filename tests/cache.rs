@@ -1,6 +1,7 @@
 //! What the cache remembers and for how long, and how a store is kept from hanging.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod deferred;
 mod double;
 mod flights;
 mod full;

@@ -267,6 +267,26 @@ fn a_kill_does_not_lose_a_key_renamed_to_a_backup_name() {
 }
 
 #[test]
+fn a_kill_does_not_lose_a_backup_that_was_synced() {
+    if !can_mount() {
+        return;
+    }
+    let mut mount = start(TempDir::new().unwrap());
+    let _cleanup = Cleanup(mount.dir.clone());
+    for name in ["k", "l"] {
+        fs::write(mount.path(name), "1\n").unwrap();
+    }
+    fs::rename(mount.path("k"), mount.path("k~")).unwrap();
+    File::open(mount.path("k~")).unwrap().sync_all().unwrap();
+    fs::rename(mount.path("l"), mount.path("l~")).unwrap();
+    kill(&mut mount);
+    let mount = mount_again(mount);
+    let values = through_the_mount(&mount.dir);
+    assert_eq!(values.get("k~").map(Vec::as_slice), Some(&b"1\n"[..]));
+    assert_eq!(values.values().collect::<Vec<_>>(), [b"1\n", b"1\n"], "{values:?}");
+}
+
+#[test]
 fn a_kill_does_not_lose_a_temporary_file_that_was_synced() {
     if !can_mount() {
         return;

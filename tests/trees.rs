@@ -270,7 +270,7 @@ fn a_directory_that_is_renamed_while_it_is_listed_is_listed_to_its_end() {
 }
 
 #[test]
-fn a_deletion_that_waits_for_a_successor_goes_along_with_its_directory() {
+fn a_backup_without_a_successor_goes_along_with_its_directory() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("h/k", "1\n");
     elsewhere.set("h/l", "1\n");
@@ -279,10 +279,11 @@ fn a_deletion_that_waits_for_a_successor_goes_along_with_its_directory() {
     common::wait_for(PATIENCE, || {
         walk(&mount.dir) == ["i/", "i/k~", "i/l"] && elsewhere.get("i/k").is_none()
     });
+    assert_eq!(elsewhere.get("i/k~").as_deref(), Some("1\n"));
 }
 
 #[test]
-fn a_deletion_that_waits_for_a_successor_keeps_no_directory_from_being_removed_or_replaced() {
+fn a_backup_that_was_removed_keeps_no_directory_from_being_removed_or_replaced() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     for way in ["removed", "replaced"] {
         fs::create_dir(mount.path(way)).unwrap();

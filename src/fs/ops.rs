@@ -1,7 +1,7 @@
 //! What programs do, a family of operations per file.
 
 mod attributes;
-mod backup;
+pub(crate) mod backup;
 mod create;
 mod directories;
 mod io;

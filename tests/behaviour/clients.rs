@@ -112,17 +112,6 @@ pub(super) fn a_key_with_a_temporary_name_is_a_key(door: &dyn Door) {
     assert_eq!(door.save("sedatives", "no JSON"), Err(EINVAL));
 }
 
-pub(super) fn a_backup_without_a_successor_is_the_end_of_the_key(door: &dyn Door) {
-    let client = door.store().unwrap();
-    door.save("k", "[1]").unwrap();
-    assert_eq!(door.rename("k", "k~", false), Ok(()));
-    stored_is(door, "k", Some("[1]"));
-    eventually(|| client.get("k").is_none());
-    eventually(|| door.read_as_another("k").is_none());
-    assert_eq!(door.text("k~"), "[1]");
-    assert_eq!(door.list().unwrap(), ["k~"]);
-}
-
 pub(super) fn a_key_set_while_an_empty_file_is_held_open_is_shown_afterwards(door: &dyn Door) {
     let client = door.store().unwrap();
     let holder = door.open("k", O_WRONLY | O_CREAT).unwrap();

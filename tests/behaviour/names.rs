@@ -24,3 +24,17 @@ pub(super) fn a_key_called_as_a_backup_is_a_key(door: &dyn Door) {
     stored_is(door, "k~", Some("[2]"));
     assert_eq!(door.save("k~", "no JSON"), Err(EINVAL));
 }
+
+pub(super) fn a_backup_without_a_successor_is_a_key(door: &dyn Door) {
+    let client = door.store().unwrap();
+    door.save("k", "[1]").unwrap();
+    assert_eq!(door.rename("k", "k~", false), Ok(()));
+    stored_is(door, "k", Some("[1]"));
+    eventually(|| client.get("k").is_none());
+    eventually(|| door.read_as_another("k").is_none());
+    stored_is(door, "k~", Some("[1]"));
+    assert_eq!(door.text("k~"), "[1]");
+    assert_eq!(door.list().unwrap(), ["k~"]);
+    assert_eq!(door.save("k~", "[2]"), Ok(()));
+    stored_is(door, "k~", Some("[2]"));
+}

@@ -54,7 +54,7 @@ impl Files {
         Self::named(pushed, Names::default())
     }
 
-    fn named(pushed: bool, names: Names) -> Self {
+    pub(super) fn named(pushed: bool, names: Names) -> Self {
         let at = Bench::new(roomy());
         at.cache.set_pushed(pushed);
         let home = tempfile::tempdir().unwrap();
@@ -234,7 +234,7 @@ fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
         files.make("k", "").await;
         assert_eq!(files.size("k").await, Some(0));
         let tending = tokio::spawn(files.fs.clone().tend());
-        while files.at.calls("delete_key") == 0 {
+        while files.at.calls("rename_key") == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -244,12 +244,12 @@ fn a_new_file_outlives_the_key_of_its_name_that_was_renamed_to_a_backup() {
 }
 
 #[test]
-fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_to_be_deleted() {
+fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_being_renamed() {
     block_on(async {
         let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
         files.make("k.tmp", "1").await;
-        let hold = files.at.double.hold("delete_key", "k", Before);
+        let hold = files.at.double.hold("rename_key", "k", Before);
         let tending = tokio::spawn(files.fs.clone().tend());
         hold.reached().await;
         let restoring = tokio::spawn(files.rename("k.tmp", "k"));
@@ -264,29 +264,17 @@ fn a_file_that_is_restored_from_its_backup_is_there_although_its_key_was_about_t
 }
 
 #[test]
-fn a_key_that_is_renamed_to_a_backup_again_when_it_is_about_to_be_deleted_is_deleted_once() {
+fn a_key_that_two_processes_rename_to_a_backup_is_renamed_once() {
     block_on(async {
         let files = Files::with_k().await;
         files.rename("k", "k~").await.unwrap();
-        files.tell(Change::Everything, "k").await;
-        let get = files.at.double.hold("get_key_value", "k", After);
-        let delete = files.at.double.hold("delete_key", "k", Before);
         // Who does not see that it was renamed.
         let other = Caller { thread: std::os::unix::process::parent_id(), ..CALLER };
         let again = files.fs.clone().rename(other, (ROOT, "k".into()), (ROOT, "k~".into()), false);
-        let again = tokio::spawn(again);
-        get.reached().await;
-        let tending = tokio::spawn(files.fs.clone().tend());
-        tokio::time::sleep(Duration::from_millis(2_600)).await;
-        get.release();
-        again.await.unwrap().unwrap();
-        delete.reached().await;
-        delete.release();
-        tokio::time::sleep(Duration::from_millis(2_600)).await;
-        assert!(!tending.is_finished());
-        assert_eq!(files.size("k").await, None);
-        files.at.double.store.get_key_value(&"k".into()).await.unwrap_err();
-        tending.abort();
+        again.await.unwrap_err();
+        assert_eq!((files.size("k").await, files.size("k~").await), (None, Some(1)));
+        assert_eq!(files.at.calls("rename_key"), 1);
+        files.at.double.store.get_key_value(&"k~".into()).await.unwrap();
     });
 }
 
@@ -348,7 +336,7 @@ fn a_file_that_is_restored_from_its_backup_in_time_costs_no_set() {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         hold.release();
         renaming.await.unwrap().unwrap();
-        assert_eq!((files.at.calls("set_key_value"), files.at.calls("delete_key")), (sets, 0));
+        assert_eq!((files.at.calls("set_key_value"), files.at.calls("rename_key")), (sets, 0));
         assert_eq!(files.size("k").await, Some(1));
         tending.abort();
     });

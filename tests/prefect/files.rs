@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::common::{Mount, can_mount, close, errno};
+use super::common::{Mount, PATIENCE, can_mount, close, errno, wait_for};
 use super::mount;
 use super::server::Server;
 
@@ -120,4 +120,19 @@ fn files_may_end_in_an_extension() {
     assert_eq!(errno(fs::write(mount.path("app"), "1")), libc::EINVAL);
     assert!(mount.last_error().contains(".json"), "{}", mount.last_error());
     assert_eq!(errno(fs::read(mount.path("moved"))), libc::ENOENT);
+}
+
+#[test]
+fn a_variable_that_is_renamed_to_a_backup_keeps_its_name() {
+    let Some((server, mount)) = fresh(&[]) else { return };
+    server.set("k", &json!(1));
+    let out = mount.sh("mv k k~ && cat k~");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "1\n", "{out:?}");
+    wait_for(PATIENCE, || mount.last_error().contains("keeps its old name"));
+    assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "1\n");
+    assert!(!mount.sh("sync k~").status.success());
+    let out = mount.sh("mv k k~ && cp k~ k && cat k k~");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "1\n1\n", "{out:?}");
+    assert_eq!(server.names(), ["k"]);
+    assert_eq!(mount.calls("delete_key"), 0);
 }

@@ -42,7 +42,15 @@ fn rule_07_scratch_files_are_never_sent_and_temporary_ones_become_keys() {
     let renamed = mount.sh("mv doc doc~");
     assert!(renamed.status.success());
     wait_for(PATIENCE, || elsewhere.get("doc").is_none());
+    assert_eq!(elsewhere.get("doc~").as_deref(), Some("{\"a\":2}"));
     assert_eq!(fs::read_to_string(mount.path("doc~")).unwrap(), "{\"a\":2}");
+    // By another process than the one that renamed it.
+    let saved = mount.sh("echo 3 > app; mv app app~; sed s/3/4/ app~ > app");
+    assert!(saved.status.success());
+    assert_eq!(["app", "app~"].map(|key| elsewhere.get(key)), ["4\n", "3\n"].map(|text| Some(text.into())));
+    let synced = mount.sh("mv app~ new; mv new new~; sync new~");
+    assert!(synced.status.success());
+    assert_eq!(["new", "new~"].map(|key| elsewhere.get(key)), [None, Some("3\n".into())]);
 }
 
 #[test]

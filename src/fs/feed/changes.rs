@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::fs::core::Fs;
@@ -89,7 +90,7 @@ impl Fs {
         self.announce(events.collect());
     }
 
-    fn apply(&self, change: &Change) -> Vec<PathInvalidation> {
+    fn apply(self: &Arc<Self>, change: &Change) -> Vec<PathInvalidation> {
         let taken = self.takes_away(change);
         let known = self.is_known(change);
         self.cache.apply(change);
@@ -98,7 +99,12 @@ impl Fs {
 
     /// Shows a change that the cache has taken in already; before that its key was `known` at this version.
     /// Whether it is known to take a name away (`taken`).
-    fn publish_to_kernel(&self, change: &Change, known: bool, taken: bool) -> Vec<PathInvalidation> {
+    fn publish_to_kernel(
+        self: &Arc<Self>,
+        change: &Change,
+        known: bool,
+        taken: bool,
+    ) -> Vec<PathInvalidation> {
         // Said late of a key that this mount has deleted since.
         if self.cache.is_past(change) {
             return Vec::new();
@@ -118,26 +124,15 @@ impl Fs {
         match change {
             Change::Set(key, meta) => {
                 let name = self.settings.names.encode(key);
-                // Somebody else's successor counts too.
-                state.deferred_renames.remove(&name);
+                let overtaken = state.overtaken(&name);
                 let mut invalidations = state.install_version(&name, meta, Origin::Remote);
                 drop(state);
+                self.keep_backup_later(overtaken);
                 invalidations.extend(self.directories_after(change, &name, taken));
                 invalidations
             }
             Change::Deleted(key, revision) => {
-                let name = self.settings.names.encode(key);
-                state.note_change(&name);
-                let cached = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < *revision);
-                let mut invalidations = Vec::new();
-                if state.named(&name).is_some_and(|(_, inode)| cached(&inode.body)) {
-                    state.deferred_renames.remove(&name);
-                    unlinked_elsewhere(&mut state, &name);
-                    invalidations = PathInvalidation::of_name(&name);
-                }
-                drop(state);
-                invalidations.extend(self.directories_after(change, &name, taken));
-                invalidations
+                self.publish_deletion(state, change, (&self.settings.names.encode(key), *revision), taken)
             }
             Change::Paused => state.all_changed(self.can_invalidate_all()),
             // What the kernel was told meanwhile it forgets by itself.
@@ -156,6 +151,29 @@ impl Fs {
                 state.all_changed(self.can_invalidate_all())
             }
         }
+    }
+
+    fn publish_deletion(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        change: &Change,
+        (name, revision): (&str, Revision),
+        taken: bool,
+    ) -> Vec<PathInvalidation> {
+        state.note_change(name);
+        let is_cached = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < revision);
+        let mut invalidations = Vec::new();
+        let is_late =
+            state.deferred_renames.get(name).is_none_or(|deferred| deferred.meta.revision >= revision);
+        let overtaken = if is_late { None } else { state.overtaken(name) };
+        if state.named(name).is_some_and(|(_, inode)| is_cached(&inode.body)) {
+            unlinked_elsewhere(&mut state, name);
+            invalidations = PathInvalidation::of_name(name);
+        }
+        drop(state);
+        self.keep_backup_later(overtaken);
+        invalidations.extend(self.directories_after(change, name, taken));
+        invalidations
     }
 
     /// Takes in what was held back and is newer than this mount's own operation.

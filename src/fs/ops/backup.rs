@@ -1,5 +1,5 @@
-//! Keys that were renamed to backup names, as editors do before they write the new version: such a key stays in the
-//! store, and for everybody else, until its successor is published, or none is to be expected any more.
+//! Keys that were renamed to backup names, as editors do before they write the new version: such a rename is deferred. It
+//! becomes needless if the process that made it publishes a successor; else the store renames the key.
 
 use std::sync::Arc;
 
@@ -7,15 +7,24 @@ use tokio::time::Instant;
 
 use crate::cache::Keys;
 use crate::fs::core::Fs;
+use crate::fs::operation::Operation;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::{Draft, Publish};
-use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
-use crate::fs::types::Caller;
+use crate::fs::types::{Caller, DraftId, Ino};
 use crate::store;
-use crate::store::{Error, Expect, Key};
+use crate::store::{Error, Expect, Key, Meta};
+
+/// What became of a deferred rename.
+pub(crate) enum Ended {
+    /// The store has the key under the backup name, or the rename was over already.
+    Renamed,
+    /// The store cannot have the backup name, for this reason: the key has its old name again.
+    GivenBack(FsError),
+}
 
 impl Fs {
     /// An editor moves the key aside before it writes the new version. The key stays in the store, and for
@@ -26,7 +35,7 @@ impl Fs {
         key: &Key,
         from: &str,
         to: &str,
-        target: &Key,
+        target: Option<&Key>,
     ) -> FsResult<()> {
         let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
         let mut state = self.state.lock();
@@ -52,73 +61,171 @@ impl Fs {
             draft.ino = ino;
         }
         let attributes = state.overrides.get(from).copied();
-        state.move_name(ino, from, to, target);
+        state.move_name(ino, from, to, target.unwrap_or(&Key::from(to)));
         if let Some(attributes) = attributes {
             state.overrides.insert(from.to_owned(), attributes);
         }
-        // Who relies on the key, or deletes it, does so however often it is renamed.
-        let (kept, deletions) =
-            state.deferred_renames.get(from).map_or((0, 0), |before| (before.kept, before.deletions));
         let deferred = DeferredRename {
             backup: to.to_owned(),
+            target: target.cloned(),
             by: caller.thread,
             since: Instant::now(),
             key: key.clone(),
             meta: entry.meta,
             shown: None,
-            kept,
-            deletions,
         };
         state.deferred_renames.insert(from.to_owned(), deferred);
         Ok(())
     }
 
-    /// Deletes a key that was renamed to a backup name, unless somebody changed it meanwhile.
-    pub(crate) async fn finish_rename(
+    /// Begins a change of `names` once no deferred rename is `in_the_way`: such a one is carried out first.
+    pub(crate) async fn begin_after_renames(
+        self: &Arc<Self>,
+        names: &[&str],
+        in_the_way: impl Fn(&State) -> Option<(String, DeferredRename)>,
+    ) -> FsResult<Operation> {
+        loop {
+            let operation = self.begin(names.iter().map(|name| (*name).to_owned())).await;
+            let found = in_the_way(&self.state.lock());
+            let Some((name, deferred)) = found else { return Ok(operation) };
+            drop(operation);
+            self.carry_out(&name, &deferred).await?;
+        }
+    }
+
+    /// Carries a deferred rename out: the store renames the key, or it gets its old name back. While the store is in trouble
+    /// nothing changes. The kernel may hold the lock of the directory; `moving` must be held.
+    pub(crate) async fn carry_out(
         self: &Arc<Self>,
         name: &str,
         deferred: &DeferredRename,
-    ) -> store::Result<()> {
-        if !self.state.lock().begin_deletion(name, deferred) {
-            return Ok(());
+    ) -> FsResult<Ended> {
+        let mut operation = self.begin([name.to_owned(), deferred.backup.clone()]).await;
+        if !self.state.lock().is_deferred(name, deferred) {
+            return Ok(Ended::Renamed);
         }
-        let entry = self.cache.get_key_value(&deferred.key).await.ok().and_then(|answer| answer.value);
-        let mut operation = self.begin([name.to_owned()]).await;
-        let deleted = self.cache.delete_key(&deferred.key, Expect::At(deferred.meta.revision)).await;
-        let over = matches!(deleted, Ok(_) | Err(Error::NotFound | Error::Changed));
-        {
-            let mut state = self.state.lock();
-            let now = state.same_deferred(name, deferred);
-            let is_it = now.is_some();
-            if let Some(now) = now {
-                now.deletions = now.deletions.saturating_sub(1);
+        let Some(target) = &deferred.target else {
+            return Ok(self.give_back(name, deferred, self.why_no_key(&deferred.backup)));
+        };
+        match self.rename_in_store(deferred, target).await {
+            Ok(meta) => {
+                operation.made(meta.revision);
+                let invalidations = self.state.lock().carried_out(name, deferred, target, &meta);
+                self.invalidate_later(invalidations);
+                Ok(Ended::Renamed)
             }
-            if over && is_it {
-                state.deferred_renames.remove(name);
-                state.gone(name);
+            Err(Error::Changed | Error::NotFound) => {
+                let draft = self.state.lock().overtaken(name);
+                drop(operation);
+                self.keep_backup(draft).await;
+                Ok(Ended::Renamed)
             }
-            if over {
-                state.note_change(name);
-                state.touch(name);
+            Err(error) if error.is_outage() => Err(error.into()),
+            Err(error) => Ok(self.give_back(name, deferred, error.into())),
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, name: &str, deferred: &DeferredRename, why: FsError) -> Ended {
+        let invalidations = self.state.lock().give_back(name, &why);
+        self.invalidate_later(invalidations);
+        let reason =
+            format!("the key keeps its old name, for it cannot be renamed to {:?}: {why}", deferred.backup);
+        tracing::warn!("{name:?}: {reason}");
+        self.note_late(name, &reason);
+        Ended::GivenBack(why)
+    }
+
+    /// Why no key can have the name.
+    fn why_no_key(&self, name: &str) -> FsError {
+        let refused = self.cache.limits().check_key(&Key::from(name)).err();
+        refused
+            .map_or_else(|| FsError::NoExtension(self.settings.names.extension().to_owned()), FsError::from)
+    }
+
+    async fn rename_in_store(&self, deferred: &DeferredRename, target: &Key) -> store::Result<Meta> {
+        let at = Expect::At(deferred.meta.revision);
+        let renamed = self.cache.rename_key(&deferred.key, target, at, Expect::Absent).await;
+        let Err(Error::Changed | Error::NotFound | Error::Exists) = renamed else { return renamed };
+        // The answer to an earlier try may have been lost.
+        let text = self.state.lock().backup_text(&deferred.backup);
+        match self.cache.ask_store(target).await? {
+            Some(entry) if Some(&entry.text) == text.as_ref() && self.is_gone(&deferred.key).await? => {
+                Ok(entry.meta)
+            }
+            Some(_) | None => renamed,
+        }
+    }
+
+    async fn is_gone(&self, key: &Key) -> store::Result<bool> {
+        Ok(self.cache.ask_store(key).await?.is_none())
+    }
+
+    /// Carries the deferred rename out to the backup name that this file has, if any: what is written to, or synced, is a key,
+    /// or a scratch file.
+    pub(crate) async fn carry_out_at(self: &Arc<Self>, ino: Ino) -> FsResult<Option<Ended>> {
+        let found = {
+            let state = self.state.lock();
+            let name = &state.inode(ino)?.name;
+            state.deferred_to(name).filter(|_| state.names.get(name) == Some(&ino))
+        };
+        let Some((name, deferred)) = found else { return Ok(None) };
+        let _staying = self.moving.read().await;
+        self.carry_out(&name, &deferred).await.map(Some)
+    }
+
+    /// Carries out all deferred renames, before the mount ends.
+    pub(crate) async fn carry_out_all(self: &Arc<Self>) {
+        let all = self.state.lock().deferred_renames.clone();
+        for (name, deferred) in all {
+            let _staying = self.moving.read().await;
+            if let Err(error) = self.carry_out(&name, &deferred).await {
+                tracing::warn!("{name:?} keeps its old name, and is not {:?}: {error}", deferred.backup);
             }
         }
-        operation.made(deleted.clone().unwrap_or_default());
-        drop(operation);
-        match (deleted, entry) {
-            (Ok(_), Some(entry)) => self.rejected.keep_deleted(name, entry.text),
-            (Err(error), _) if !over => return Err(error),
-            _ => {}
+    }
+
+    /// As [`Fs::keep_backup`], for who holds a lock.
+    pub(crate) fn keep_backup_later(self: &Arc<Self>, draft: Option<(Ino, DraftId, bool)>) {
+        // Without a runtime the mount has ended, and with it what was in memory.
+        if let (Some(draft), Ok(runtime)) = (draft, tokio::runtime::Handle::try_current()) {
+            let fs = self.clone();
+            runtime.spawn(async move {
+                let _staying = fs.moving.read().await;
+                fs.keep_backup(Some(draft)).await;
+            });
+        }
+    }
+
+    /// Sets what was renamed to a backup name, and was since changed by somebody else under the old one; `moving` must be held.
+    pub(crate) async fn keep_backup(self: &Arc<Self>, draft: Option<(Ino, DraftId, bool)>) {
+        let Some((ino, id, has_key)) = draft else { return };
+        let set = if has_key { Box::pin(self.publish_now(ino, id, 0)).await } else { Err(FsError::BadName) };
+        let error = match set {
+            Ok(invalidations) => return self.invalidate_later(invalidations),
+            Err(error) => error,
+        };
+        // A temporary file is tried again by itself.
+        if !error.is_outage() {
+            let fs = self.clone();
+            _ = tokio::task::spawn_blocking(move || fs.keep_copy(id, &error.to_string())).await;
+        }
+    }
+
+    /// Carries out all deferred renames that are in the directory at `path`, or whose backup names are.
+    pub(crate) async fn carry_out_in(self: &Arc<Self>, path: &str) -> FsResult<()> {
+        let found = self.state.lock().deferred_in(path);
+        for (name, deferred) in found {
+            self.carry_out(&name, &deferred).await?;
         }
         Ok(())
     }
 
-    /// Deletes the keys in the directory at `path` that were renamed to backup names, if nothing else that `caller` can
-    /// see is in it. The kernel may hold the lock of the directory; `moving` must be held.
+    /// Carries out the deferred renames in the directory at `path`, if nothing else that `caller` can see is in it. The
+    /// kernel may hold the lock of the directory; `moving` must be held.
     pub(crate) async fn finish_renames(self: &Arc<Self>, caller: Caller, path: &str) -> FsResult<()> {
         let keys = self.keys().await?.value;
         for (name, deferred) in self.left_in(caller, path, &keys) {
-            self.finish_rename(&name, &deferred).await?;
-            self.invalidate_later(PathInvalidation::of_name(&name));
+            self.carry_out(&name, &deferred).await?;
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::fs::core::Fs;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
-use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::types::{DraftId, Ino};
 
 /// How often backups and temporary files are looked after.
@@ -26,15 +25,16 @@ impl Fs {
             let (over, grown) = self.due();
             for (name, deferred) in over {
                 let staying = self.moving.read().await;
-                let finished = self.finish_rename(&name, &deferred).await;
+                let ended = self.carry_out(&name, &deferred).await;
                 drop(staying);
-                match finished {
-                    Ok(()) => _ = self.invalidate_and_wait(PathInvalidation::of_name(&name)).await,
-                    Err(error) => self.note_late(&name, &format!("renamed, but not deleted yet: {error}")),
+                if let Err(error) = ended {
+                    let reason =
+                        format!("the store has not renamed it to {:?} yet: {error}", deferred.backup);
+                    self.note_late(&name, &reason);
                 }
             }
             for (ino, id) in grown {
-                if let Err(error) = self.publish(ino, id).await {
+                if let Err(error) = self.publish(ino, id, 0).await {
                     tracing::warn!("{:?} could not become a key: {error}", self.name_of(ino));
                 }
             }
@@ -46,11 +46,6 @@ impl Fs {
     /// What has come of age.
     fn due(&self) -> Due {
         let state = self.state.lock();
-        let over = state
-            .deferred_renames
-            .iter()
-            .filter(|(name, deferred)| deferred.is_expired() && !state.is_drafted(name));
-        let over = over.map(|(name, deferred)| (name.clone(), deferred.clone())).collect();
         let grown = state.drafts.iter().filter(|(_, draft)| {
             draft.purpose == Publish::OnRename
                 && draft.handles == 0
@@ -61,6 +56,6 @@ impl Fs {
                 && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
         });
         let grown = grown.map(|(id, draft)| (draft.ino, *id)).collect();
-        (over, grown)
+        (state.due_renames(), grown)
     }
 }

@@ -38,6 +38,7 @@ impl Fs {
         }
         if access.write || access.truncate {
             self.writable()?;
+            self.carry_out_at(ino).await?;
         }
         let mut fetched = None;
         loop {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::fs::core::Fs;
+use crate::fs::ops::backup::Ended;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
@@ -42,7 +43,7 @@ impl Fs {
     pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
         let Some((ino, id, opener)) = self.writer(fh)? else { return Ok(()) };
         match self.judge(id, false) {
-            Verdict::Publish => self.publish(ino, id).await,
+            Verdict::Publish => self.publish(ino, id, opener).await,
             // Whether the opener is alive decides nothing about its own close.
             Verdict::Unfit(error) if sys::same_process(caller.thread, opener) || !sys::is_alive(opener) => {
                 Err(error)
@@ -52,12 +53,17 @@ impl Fs {
     }
 
     /// fsync(2): publishes a complete draft, and a soft scratch file too; says so if it cannot. Through a reader's
-    /// descriptor (`sync FILE`) it says whether the last text written to the file was published.
+    /// descriptor (`sync FILE`) it says whether the last text written to the file was published. A key that was renamed to a
+    /// backup name is renamed in the store.
     pub async fn fsync(self: Arc<Self>, fh: Fh) -> FsResult<()> {
-        let Some((ino, id, _)) = self.writer(fh)? else { return self.last_outcome(fh) };
+        let ino = self.state.lock().handles.get(&fh).ok_or(FsError::BadHandle)?.ino;
+        if let Some(Ended::GivenBack(why)) = self.carry_out_at(ino).await? {
+            return Err(why);
+        }
+        let Some((ino, id, opener)) = self.writer(fh)? else { return self.last_outcome(fh) };
         match self.judge(id, true) {
             Verdict::Nothing => Ok(()),
-            Verdict::Publish => self.publish(ino, id).await,
+            Verdict::Publish => self.publish(ino, id, opener).await,
             Verdict::Unfit(error) => Err(error),
         }
     }
@@ -110,10 +116,32 @@ impl Fs {
         }
     }
 
-    /// Sets the key to the draft. Returns once the store has it durably and the kernel shows it.
-    pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId) -> FsResult<()> {
+    /// Sets the key to the draft that thread `by` writes. Returns once the store has it durably and the kernel shows it.
+    pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<()> {
         let staying = self.moving.read().await;
-        let (mut operation, name) = self.begin_at(ino).await?;
+        let invalidations = self.publish_now(ino, id, by).await?;
+        drop(staying);
+        self.invalidate_and_wait(invalidations).await;
+        Ok(())
+    }
+
+    /// As [`Fs::publish`], up to what the kernel must drop then; `moving` must be held.
+    pub(crate) async fn publish_now(
+        self: &Arc<Self>,
+        ino: Ino,
+        id: DraftId,
+        by: u32,
+    ) -> FsResult<Vec<PathInvalidation>> {
+        let mut also = Vec::new();
+        let (mut operation, name) = loop {
+            let (operation, name) = self.begin_at(ino).await?;
+            // A successor is what the process that renamed it publishes.
+            let deferred = self.state.lock().deferred_by_others(&name, by);
+            let Some((name, deferred)) = deferred else { break (operation, name) };
+            drop(operation);
+            self.carry_out(&name, &deferred).await?;
+            also.extend(PathInvalidation::of_name(&name));
+        };
         let (key, text, expect, generation) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
@@ -121,7 +149,7 @@ impl Fs {
             // Renamed to a scratch name meanwhile, it is no value.
             let over = draft.orphan || draft.purpose == Publish::Never;
             if over || !draft.changed && draft.published.is_some() {
-                return Ok(());
+                return Ok(also);
             }
             draft.check(&self.cache.limits(), self.settings.validate)?;
             let text = Text::from(&draft.text[..]);
@@ -129,13 +157,11 @@ impl Fs {
         };
         match self.cache.set_key_value(&key, text, expect).await {
             Ok(meta) => {
-                let invalidations =
+                let mut invalidations =
                     Self::committed(&mut self.state.lock(), ino, id, &name, &meta, generation);
                 operation.made(meta.revision);
-                drop(operation);
-                drop(staying);
-                self.invalidate_and_wait(invalidations).await;
-                Ok(())
+                invalidations.extend(also);
+                Ok(invalidations)
             }
             Err(error) => Err(self.not_published(id, error)),
         }

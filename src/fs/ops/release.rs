@@ -29,9 +29,9 @@ impl Fs {
     /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
     pub async fn release(self: Arc<Self>, fh: Fh) {
         let late = self.late_draft(fh);
-        if let Some((ino, id)) = late {
+        if let Some((ino, id, opener)) = late {
             // A mapping may have written after the last close.
-            _ = self.publish(ino, id).await;
+            _ = self.publish(ino, id, opener).await;
         }
         let End { mut invalidations, unpublished, emptied } = self.let_go(&mut self.state.lock(), fh);
         self.unlocked.notify_waiters();
@@ -53,7 +53,7 @@ impl Fs {
     }
 
     /// The draft of the last writer, if it changed and nobody was told yet that it cannot be published.
-    fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId)> {
+    fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId, u32)> {
         let state = self.state.lock();
         let handle = state.handles.get(&fh).filter(|handle| handle.writable && handle.failed.is_none())?;
         let Content::Draft(id) = handle.content else { return None };
@@ -64,7 +64,7 @@ impl Fs {
             && draft.refused.is_none()
             && !draft.orphan
             && draft.check(&self.cache.limits(), self.settings.validate).is_ok();
-        due.then_some((handle.ino, id))
+        due.then_some((handle.ino, id, handle.opener))
     }
 
     fn let_go(&self, state: &mut State, fh: Fh) -> End {
@@ -164,6 +164,7 @@ impl Fs {
 
     /// Publishes what can be published. Returns what is left.
     async fn publish_pending(self: &Arc<Self>) -> Vec<DraftId> {
+        self.carry_out_all().await;
         let (complete, mut rest) = {
             let state = self.state.lock();
             let open = state.drafts.iter().filter(|(_, draft)| !draft.orphan);
@@ -183,7 +184,7 @@ impl Fs {
         for id in complete {
             let ino = self.state.lock().drafts.get(&id).map(|draft| draft.ino);
             if let Some(ino) = ino
-                && self.publish(ino, id).await.is_err()
+                && self.publish(ino, id, 0).await.is_err()
             {
                 rest.push(id);
             }
@@ -196,6 +197,21 @@ impl Fs {
     pub async fn finish(self: Arc<Self>) -> usize {
         self.rejected.write_deleted(usize::MAX);
         self.publish_pending().await.into_iter().filter(|id| self.keep_rejected_draft(*id)).count()
+    }
+
+    /// Keeps a copy of what was the value of a key, and cannot be one under its backup name.
+    pub(crate) fn keep_copy(&self, id: DraftId, why: &str) {
+        let copy = {
+            let state = self.state.lock();
+            let draft = state.drafts.get(&id);
+            draft.and_then(|draft| Some((state.inodes.get(&draft.ino)?.name.clone(), draft.text.clone())))
+        };
+        if let Some((name, text)) = copy
+            && self.keep_rejected_text(&name, &text, why, None)
+            && let Some(draft) = self.state.lock().drafts.get_mut(&id)
+        {
+            draft.was_key = false;
+        }
     }
 
     fn keep_rejected_draft(&self, id: DraftId) -> bool {

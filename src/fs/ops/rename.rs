@@ -1,5 +1,5 @@
-//! Renaming: of keys, of scratch files onto keys (which publishes once), and of keys to backup names (which
-//! deletes nothing until the successor is published or the renaming process is gone).
+//! Renaming: of keys, of scratch files onto keys (which publishes once), and of keys to backup names (which is deferred
+//! until no successor is to be expected any more).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,6 +9,7 @@ use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
+use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
@@ -71,7 +72,8 @@ impl Fs {
         no_replace: bool,
     ) -> FsResult<()> {
         self.state.lock().pin(&to);
-        let mut operation = self.begin([from.clone(), to.clone()]).await;
+        let in_the_way = |state: &State| state.deferred_before(caller.thread, &from, &to);
+        let mut operation = self.begin_after_renames(&[&from, &to], in_the_way).await?;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
         let there = match &target {
@@ -101,7 +103,9 @@ impl Fs {
             }
             // A temporary file never takes the place of a key that would be gone with it.
             Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
-            Source::Key(key) if backup => self.rename_to_backup(caller, &key, &from, &to, &target).await,
+            Source::Key(key) if backup => {
+                self.rename_to_backup(caller, &key, &from, &to, (!foreign).then_some(&target)).await
+            }
             Source::Key(key) => {
                 let meta = self.rename_key((&from, &key), (&to, &target), expect).await?;
                 operation.made(meta.revision);
@@ -194,10 +198,8 @@ impl Fs {
             (Text::from(&draft.text[..]), draft.generation)
         };
         let same = there.is_some_and(|entry| entry.text == text);
-        // A key that is being deleted, as one that was renamed to a backup name, is set anew.
-        let kept = same && self.state.lock().pin_deferred(to);
         // It may have another value by now.
-        let now = if kept { self.cache.ask_store(target).await.ok().flatten() } else { None };
+        let now = if same { self.cache.ask_store(target).await.ok().flatten() } else { None };
         let same = now.filter(|entry| entry.text == text);
         let set = match same {
             Some(entry) => Ok(entry.meta),
@@ -209,14 +211,24 @@ impl Fs {
             state.replace(to);
             state.move_name(ino, from, to, target);
             state.published_draft(ino, id, to, meta, generation);
-        } else if kept {
-            self.state.lock().unpin_deferred(to);
         }
         Ok(Some(set?))
     }
 }
 
 impl State {
+    /// The deferred rename that is to be carried out before `thread` renames `from` to `to`. A backup that is moved back is
+    /// not: it ends its own.
+    fn deferred_before(&self, thread: u32, from: &str, to: &str) -> Option<(String, DeferredRename)> {
+        let moved = self.deferred_to(from);
+        if moved.as_ref().is_some_and(|(name, _)| name == to) {
+            return None;
+        }
+        let onto = moved.or_else(|| self.deferred_to(to));
+        let others = || self.deferred_by_others(from, thread).or_else(|| self.deferred_by_others(to, thread));
+        onto.or_else(others)
+    }
+
     /// Moves inode, attributes and locks of a file to another name.
     pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
         self.names.remove(from);

@@ -35,6 +35,7 @@ impl Fs {
         self.check_directory(&to)?;
         // Nothing in it is published, removed or renamed meanwhile.
         let _moving = self.moving.write().await;
+        self.carry_out_in(&from).await?;
         let mut tries = 0;
         loop {
             let keys = self.keys().await?.value;
@@ -141,16 +142,7 @@ impl Fs {
         let mut invalidations = [PathInvalidation::of_name(from), PathInvalidation::of_name(to)].concat();
         for (rename, meta) in renames.iter().zip(metas) {
             let (old, new) = (names.encode(&rename.from), names.encode(&rename.to));
-            let deferred = state.deferred_renames.remove(&old);
             invalidations.extend(state.renamed_key(&old, &new, &rename.to, rename.at, meta));
-            if let Some(mut deferred) = deferred {
-                // Its backup goes along, and so does what is to become of it.
-                if is_inside(&deferred.backup, from) {
-                    deferred.backup.replace_range(..from.len(), to);
-                }
-                (deferred.key, deferred.meta, deferred.shown) = (rename.to.clone(), meta.clone(), None);
-                state.deferred_renames.insert(new, deferred);
-            }
         }
         let inside = |(path, ino): (&str, Ino)| is_inside(path, from).then(|| (path.to_owned(), ino));
         let locals: Vec<_> = state.locals().filter_map(inside).collect();

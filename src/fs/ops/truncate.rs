@@ -14,6 +14,7 @@ use crate::store::{Expect, Limits, Text, counted_len};
 impl Fs {
     /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
     pub(crate) async fn truncate(self: &Arc<Self>, ino: Ino, size: usize) -> FsResult<()> {
+        self.carry_out_at(ino).await?;
         // The name of a writer's own inode is that of the key.
         let draft = match self.state.lock().inode(ino)?.body {
             Body::Directory => return Err(FsError::IsDirectory),

@@ -6,6 +6,7 @@ use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::parent;
 use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, Ino};
 use crate::store::Expect;
@@ -20,7 +21,10 @@ impl Fs {
         self.writable()?;
         self.state.lock().pin(&name);
         let _staying = self.moving.read().await;
-        let mut operation = self.begin([name.clone()]).await;
+        let deferred = |state: &State| {
+            state.deferred_to(&name).or_else(|| state.deferred_by_others(&name, caller.thread))
+        };
+        let mut operation = self.begin_after_renames(&[&name], deferred).await?;
         let key = {
             let mut state = self.state.lock();
             if state.deferred_renames.get(&name).is_some_and(|deferred| deferred.invisible_to(caller.thread))

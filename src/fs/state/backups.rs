@@ -4,21 +4,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fs::rules::names::Names;
+use crate::fs::rules::error::FsError;
+use crate::fs::rules::names::{Names, is_inside};
+use crate::fs::state::drafts::Publish;
+use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
-use crate::fs::types::Ino;
-use crate::store::{Change, Key, Meta};
+use crate::fs::state::versions::Origin;
+use crate::fs::types::{DraftId, Ino};
+use crate::store::{Change, Expect, Key, Meta, Text};
 
-/// How long a key renamed to a backup name is kept for its successor while the renaming process lives on.
+/// How long the rename of a key to a backup name is deferred while the renaming process lives on.
 const SUCCESSION: Duration = Duration::from_secs(2);
 
-/// A key that was renamed to a backup name: it stays in the store until its successor is published or the
-/// renaming process is gone.
+/// A key that was renamed to a backup name, and still has its old name in the store: until the process that renamed it has
+/// published a successor, or none is to be expected any more.
 #[derive(Clone, Debug)]
 pub(crate) struct DeferredRename {
     /// The name it was renamed to.
     pub(crate) backup: String,
+    /// The key of that name; `None` where the store cannot have it.
+    pub(crate) target: Option<Key>,
     /// Thread that renamed it; its process no longer sees the key.
     pub(crate) by: u32,
     /// When.
@@ -29,17 +35,21 @@ pub(crate) struct DeferredRename {
     pub(crate) meta: Meta,
     /// The inode in which all others still see it.
     pub(crate) shown: Option<Ino>,
-    /// How many files are put in its place on the condition that it is still in the store.
-    pub(crate) kept: u32,
-    /// How many deletions of it are under way; none while it is kept.
-    pub(crate) deletions: u32,
 }
 
 impl DeferredRename {
-    /// Whether the key is gone for `thread`: for the process that renamed it, and for all once no successor is
-    /// to be expected any more.
+    /// Whether the old name is gone for `thread`: for the process that renamed it, and for all once no successor is to be
+    /// expected any more; but then it is back for all where the store cannot have the backup name.
     pub(crate) fn invisible_to(&self, thread: u32) -> bool {
-        crate::sys::same_process(thread, self.by) || self.is_expired()
+        match self.target {
+            Some(_) => self.is_by(thread) || self.is_expired(),
+            None => self.is_by(thread) && !self.is_expired(),
+        }
+    }
+
+    /// Whether the process of `thread` renamed it.
+    pub(crate) fn is_by(&self, thread: u32) -> bool {
+        crate::sys::same_process(thread, self.by)
     }
 
     /// Whether no successor is to be expected any more.
@@ -49,40 +59,119 @@ impl DeferredRename {
 }
 
 impl State {
-    /// What `hidden` is now, if it still is what has the name.
-    pub(crate) fn same_deferred(
+    /// Whether `deferred` still is what has become of the key of this name.
+    pub(crate) fn is_deferred(&self, name: &str, deferred: &DeferredRename) -> bool {
+        self.deferred_renames.get(name).is_some_and(|now| now.since == deferred.since)
+    }
+
+    /// The deferred rename to this backup name, and the old name.
+    pub(crate) fn deferred_to(&self, backup: &str) -> Option<(String, DeferredRename)> {
+        let (name, deferred) =
+            self.deferred_renames.iter().find(|(_, deferred)| deferred.backup == backup)?;
+        Some((name.clone(), deferred.clone()))
+    }
+
+    /// The deferred rename of this name by another process than that of `thread`.
+    pub(crate) fn deferred_by_others(&self, name: &str, thread: u32) -> Option<(String, DeferredRename)> {
+        let deferred = self.deferred_renames.get(name).filter(|deferred| !deferred.is_by(thread))?;
+        Some((name.to_owned(), deferred.clone()))
+    }
+
+    /// Those that are due; one whose successor is being written is not.
+    pub(crate) fn due_renames(&self) -> Vec<(String, DeferredRename)> {
+        let due = self.deferred_renames.iter().filter(|(name, deferred)| {
+            deferred.is_expired() && !(crate::sys::is_alive(deferred.by) && self.is_drafted(name))
+        });
+        due.map(|(name, deferred)| (name.clone(), deferred.clone())).collect()
+    }
+
+    /// The text that was renamed.
+    pub(crate) fn backup_text(&self, backup: &str) -> Option<Text> {
+        let (_, id) = self.backup_draft(backup)?;
+        Some(Text::from(&self.drafts.get(&id)?.text[..]))
+    }
+
+    fn backup_draft(&self, backup: &str) -> Option<(Ino, DraftId)> {
+        let (ino, inode) = self.named(backup)?;
+        let Body::Local(id) = inode.body else { return None };
+        Some((ino, id))
+    }
+
+    /// The store has renamed the key to its backup name.
+    pub(crate) fn carried_out(
         &mut self,
         name: &str,
         deferred: &DeferredRename,
-    ) -> Option<&mut DeferredRename> {
-        let same = |now: &&mut DeferredRename| {
-            now.since == deferred.since && now.meta.revision == deferred.meta.revision
-        };
-        self.deferred_renames.get_mut(name).filter(same)
-    }
-
-    /// Whether the caller may delete the key; nobody relies on it from now on.
-    pub(crate) fn begin_deletion(&mut self, name: &str, deferred: &DeferredRename) -> bool {
-        let now = self.same_deferred(name, deferred).filter(|now| now.kept == 0);
-        now.is_some_and(|now| {
-            now.deletions += 1;
-            true
-        })
-    }
-
-    /// Whether a key that is in the store will not be deleted as one that was renamed to a backup name, until it is no
-    /// longer kept.
-    pub(crate) fn pin_deferred(&mut self, name: &str) -> bool {
-        let Some(deferred) = self.deferred_renames.get_mut(name) else { return true };
-        deferred.kept += u32::from(deferred.deletions == 0);
-        deferred.deletions == 0
-    }
-
-    /// Ends [`State::pin_deferred`].
-    pub(crate) fn unpin_deferred(&mut self, name: &str) {
-        if let Some(deferred) = self.deferred_renames.get_mut(name) {
-            deferred.kept = deferred.kept.saturating_sub(1);
+        target: &Key,
+        meta: &Meta,
+    ) -> Vec<PathInvalidation> {
+        self.deferred_renames.remove(name);
+        let Self { inodes, drafts, .. } = self;
+        for draft in drafts.values_mut().filter(|draft| !draft.orphan) {
+            // Who has opened it under its old name makes a new key of that.
+            if draft.expect == Expect::At(deferred.meta.revision)
+                && inodes.get(&draft.ino).is_some_and(|inode| inode.name == name)
+            {
+                draft.expect = Expect::Absent;
+            }
         }
+        for name in [name, &deferred.backup] {
+            self.note_change(name);
+            self.touch(name);
+        }
+        let mut invalidations = PathInvalidation::of_name(name);
+        match self.backup_draft(&deferred.backup) {
+            Some((ino, id)) => {
+                self.remove_draft(id, Some(meta));
+                self.become_key(ino, &deferred.backup, target, meta.clone());
+                invalidations.extend(self.stale(ino));
+            }
+            None => invalidations.extend(self.install_version(&deferred.backup, meta, Origin::Remote)),
+        }
+        invalidations
+    }
+
+    /// The store cannot have the backup name, for this reason: the key has its old name again, and the backup is a scratch
+    /// file.
+    pub(crate) fn give_back(&mut self, name: &str, why: &FsError) -> Vec<PathInvalidation> {
+        let Some(deferred) = self.deferred_renames.remove(name) else { return Vec::new() };
+        self.unpublished.insert(deferred.backup.clone(), why.clone());
+        if let Some((_, id)) = self.backup_draft(&deferred.backup)
+            && let Some(draft) = self.drafts.get_mut(&id)
+        {
+            // The store has the text.
+            draft.was_key = false;
+        }
+        let mut invalidations = self.install_version(name, &deferred.meta, Origin::Remote);
+        if let Some(ino) = deferred.shown.filter(|ino| self.inodes.contains_key(ino))
+            && !self.names.contains_key(name)
+        {
+            self.become_key(ino, name, &deferred.key, deferred.meta);
+        }
+        self.touch(name);
+        invalidations.extend(PathInvalidation::of_name(name));
+        invalidations
+    }
+
+    /// Somebody else has changed the key since it was renamed. Theirs stays, and the backup becomes a key as any temporary
+    /// file; its draft, and whether the store can have it.
+    pub(crate) fn overtaken(&mut self, name: &str) -> Option<(Ino, DraftId, bool)> {
+        let deferred = self.deferred_renames.remove(name)?;
+        let (ino, id) = self.backup_draft(&deferred.backup)?;
+        let draft = self.drafts.get_mut(&id)?;
+        if deferred.target.is_some() {
+            draft.purpose = Publish::OnRename;
+            draft.expect = Expect::Absent;
+        }
+        Some((ino, id, deferred.target.is_some()))
+    }
+
+    /// Those in the directory at `path`, or with backup names in it.
+    pub(crate) fn deferred_in(&self, path: &str) -> Vec<(String, DeferredRename)> {
+        let inside = self.deferred_renames.iter();
+        let inside =
+            inside.filter(|(name, deferred)| is_inside(name, path) || is_inside(&deferred.backup, path));
+        inside.map(|(name, deferred)| (name.clone(), deferred.clone())).collect()
     }
 
     /// The inode in which others than who renamed it see a key whose successor is being written.
