@@ -1,13 +1,13 @@
 //! The filesystem: its tables, and the traits by which it sees the kernel and the store.
 
-use crate::fs::feed::watch::WatchBaseline;
-use crate::fs::inotify::queue::Relay;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
+use crate::fs::feed::watch::WatchBaseline;
+use crate::fs::inotify::queue::Relay;
 use crate::fs::invalidate::Kernel;
 use crate::fs::operation::Gates;
 use crate::fs::refusals::Refusals;

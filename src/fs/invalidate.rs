@@ -12,8 +12,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::fs::core::Fs;
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
-use crate::fs::state::ledger::KernelCache;
-use crate::fs::state::nodes::Inode;
 use crate::fs::types::Ino;
 
 /// How long a caller waits for the notifier, which may wait for a directory's lock, before the kernel is told in a way that
@@ -111,7 +109,7 @@ impl Fs {
             tokio::spawn(async move { fs.invalidate_inode(ino) });
             return;
         }
-        while self.state.lock().begin_invalidation(ino) {
+        while self.begins_invalidation(ino) {
             if self.kernel.get().is_some_and(|kernel| !kernel.invalidate_inode(ino)) {
                 let (fs, told) = (self.clone(), self.invalidate(vec![PathInvalidation::Inode(ino)]));
                 tokio::spawn(async move {
@@ -132,9 +130,8 @@ impl Fs {
     pub(crate) async fn invalidate_now(&self, ino: Ino) {
         // Off fuser's own thread.
         tokio::task::yield_now().await;
-        match self.state.lock().inodes.get_mut(&ino) {
-            Some(inode) if !inode.is_fresh() => inode.cached = KernelCache::Invalidating,
-            Some(_) | None => return,
+        if !self.state.lock().inode_mut(ino).is_some_and(|inode| inode.cached.invalidate_now()) {
+            return;
         }
         if let Some(kernel) = self.kernel.get() {
             kernel.invalidate_inode(ino);
@@ -142,8 +139,15 @@ impl Fs {
         self.end_invalidation(ino);
     }
 
+    /// Whether the caller is to make the kernel drop older versions of an inode.
+    fn begins_invalidation(&self, ino: Ino) -> bool {
+        self.state.lock().inode_mut(ino).is_some_and(|inode| inode.cached.begin_invalidation())
+    }
+
     pub(crate) fn end_invalidation(&self, ino: Ino) {
-        self.state.lock().end_invalidation(ino);
+        if let Some(inode) = self.state.lock().inode_mut(ino) {
+            inode.cached.end_invalidation();
+        }
         self.dropped.notify_waiters();
     }
 
@@ -151,7 +155,7 @@ impl Fs {
     async fn dropped(&self, ino: Ino) {
         loop {
             let dropped = self.dropped.notified();
-            if self.state.lock().inodes.get(&ino).is_none_or(Inode::is_fresh) {
+            if self.state.lock().inode(ino).ok().is_none_or(|inode| inode.cached.is_fresh()) {
                 return;
             }
             dropped.await;

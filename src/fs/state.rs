@@ -3,13 +3,23 @@
 
 pub(crate) mod backups;
 pub(crate) mod deferred;
+mod deferred_renames;
 mod directories;
 pub(crate) mod drafts;
+mod in_flight;
 pub(super) mod invalidation;
 pub(crate) mod ledger;
+pub(crate) mod listings;
 pub mod locks;
 pub(crate) mod nodes;
+pub(crate) mod paths;
+#[cfg(test)]
+mod properties;
+mod quota;
 pub(crate) mod redirects;
+pub(crate) mod release;
+mod renames;
+mod shadows;
 pub(crate) mod tables;
 pub(crate) mod unlinked;
 pub(crate) mod versions;

@@ -6,14 +6,12 @@ use parking_lot::MutexGuard;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::fs::core::Fs;
-use crate::fs::rules::names::Names;
 use crate::fs::state::deferred::{Before, Deferred};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
-use crate::fs::state::unlinked::unlinked;
+use crate::fs::state::unlinked::unlinked_elsewhere;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{DraftId, Ino};
 use crate::store::{Change, Key, Revision};
 
 impl Fs {
@@ -116,7 +114,7 @@ impl Fs {
             return Vec::new();
         }
         if let Some(key) = change.key()
-            && let Some(held) = state.in_flight.get_mut(&self.settings.names.encode(key))
+            && let Some(held) = state.paths_mut().in_flight_mut(&self.settings.names.encode(key))
         {
             held.events.push((change.clone(), taken));
             return Vec::new();
@@ -138,16 +136,7 @@ impl Fs {
             // What the kernel was told meanwhile it forgets by itself.
             Change::Resumed => Vec::new(),
             Change::Everything => {
-                state.in_flight.values_mut().for_each(|held| held.missed = true);
-                let keys = state.names.iter().filter(|(_, ino)| {
-                    state.inodes.get(ino).is_some_and(|inode| matches!(inode.body, Body::Key(_)))
-                });
-                let keys: Vec<(String, Ino)> = keys.map(|(name, ino)| (name.clone(), *ino)).collect();
-                for (name, ino) in keys {
-                    state.note_replaced(&name, ino);
-                    state.remove_name(&name);
-                }
-                state.touch("");
+                state.missed();
                 state.all_changed(self.can_invalidate_all())
             }
         }
@@ -164,7 +153,7 @@ impl Fs {
         let is_cached = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < revision);
         let mut invalidations = Vec::new();
         let is_late =
-            state.deferred_renames.get(name).is_none_or(|deferred| deferred.meta.revision >= revision);
+            state.paths().deferred_rename(name).is_none_or(|deferred| deferred.meta.revision >= revision);
         let overtaken = if is_late { None } else { state.overtaken(name) };
         if state.named(name).is_some_and(|(_, inode)| is_cached(&inode.body)) {
             unlinked_elsewhere(&mut state, name);
@@ -180,7 +169,7 @@ impl Fs {
     pub(crate) fn end_change(self: &Arc<Self>, name: &str, own: Revision) {
         let Deferred { events, missed, unannounced, .. } = {
             let mut state = self.state.lock();
-            state.in_flight.remove(name).unwrap_or_default()
+            state.paths_mut().take_in_flight(name).unwrap_or_default()
         };
         let newer = events.iter().filter(|(change, _)| match change {
             Change::Set(_, meta) => meta.revision > own,
@@ -190,7 +179,7 @@ impl Fs {
         let mut invalidations = Vec::new();
         if missed {
             let mut state = self.state.lock();
-            if let Some(ino) = state.names.get(name).copied() {
+            if let Some(ino) = state.paths().current(name) {
                 state.note_replaced(name, ino);
             }
             state.gone(name);
@@ -227,54 +216,9 @@ impl Fs {
     }
 }
 
-impl State {
-    /// Holds back events of `name` while this mount changes it in the store.
-    pub(crate) fn begin_change(&mut self, name: &str) {
-        self.in_flight.entry(name.to_owned()).or_default();
-    }
-
-    /// Holds back changes of keys that this mount is changing: whether they are its own is known at the end of that.
-    fn defer_announcements(
-        &mut self,
-        changes: Vec<(Change, Before)>,
-        names: &Names,
-    ) -> Vec<(Change, Before)> {
-        if self.in_flight.is_empty() {
-            return changes;
-        }
-        let mut decided = Vec::new();
-        for (change, before) in changes {
-            let held = change.key().and_then(|key| self.in_flight.get_mut(&names.encode(key)));
-            held.map_or(&mut decided, |held| &mut held.unannounced).push((change, before));
-        }
-        decided
-    }
-
-    /// Whether the name of a key that was set leads to this version of it.
-    fn shows(&self, change: &Change, names: &Names) -> bool {
-        let Change::Set(key, meta) = change else { return false };
-        let shown = self.named(&names.encode(key)).map(|(_, inode)| &inode.body);
-        matches!(shown, Some(Body::Key(known)) if known.revision >= meta.revision)
-    }
-}
-
-/// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
-fn unlinked_elsewhere(state: &mut State, name: &str) {
-    let writers: Vec<DraftId> =
-        state.drafts.iter().filter(|(_, draft)| !draft.orphan).map(|(id, _)| *id).collect();
-    unlinked(state, name);
-    for id in writers {
-        let Some(draft) = state.drafts.get_mut(&id) else { continue };
-        draft.orphan = false;
-        let ino = draft.ino;
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.unlinked = false;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::fs::types::Ino;
     use tokio::sync::mpsc;
 
     use std::time::Duration;

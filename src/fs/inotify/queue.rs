@@ -44,6 +44,13 @@ pub struct RelayEvent {
     pub(crate) old: Option<Ino>,
 }
 
+impl RelayEvent {
+    /// The file that it is about.
+    pub(super) fn file(&self) -> (&str, &Key, &Meta) {
+        (&self.name, &self.key, &self.meta)
+    }
+}
+
 /// The orders, and who carries them out.
 #[derive(Default)]
 pub struct Relay {

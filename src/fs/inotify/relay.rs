@@ -33,7 +33,7 @@ impl Fs {
 
     /// From now on those who watch files are told.
     pub fn start_relay(&self) {
-        self.state.lock().has_relay = true;
+        self.state.lock().set_relay();
         self.relay.on.store(true, Ordering::Release);
     }
 
@@ -142,7 +142,7 @@ impl Fs {
         match before.ino {
             // The first version, which somebody has looked at before it was told of.
             _ if meta.created == meta.modified => Kind::Created,
-            Some(old) if self.state.lock().names.get(&name) == Some(&old) => Kind::Set,
+            Some(old) if self.state.lock().paths().current(&name) == Some(old) => Kind::Set,
             Some(_) => Kind::Replaced,
             None if before.there.unwrap_or(true) => Kind::Set,
             None => Kind::Created,
@@ -155,13 +155,13 @@ impl Fs {
         let absent = Found { attr: None, ttl: Duration::ZERO };
         let mut state = self.state.lock();
         let ino = match event.kind {
-            Kind::Replaced if name.ends_with(TEMPORARY) => state.current_or_shadow(&event),
+            Kind::Replaced if name.ends_with(TEMPORARY) => state.current_or_shadow(event.file()),
             Kind::Replaced | Kind::Deleted if event.name == name => {
                 if event.kind == Kind::Deleted && self.is_there(&state, &event) {
                     return Some(absent);
                 }
-                let is_it = |old: &Ino| state.inodes.get(old).is_some_and(|inode| inode.name == name);
-                event.old.filter(is_it).unwrap_or_else(|| state.shadow(&event))
+                let is_it = |old: &Ino| state.inode(*old).ok().is_some_and(|inode| inode.name == name);
+                event.old.filter(is_it).unwrap_or_else(|| state.shadow(event.file()))
             }
             Kind::DirectoryRemoved if event.name == name => state.removed_or_shadow(name),
             Kind::Deleted | Kind::DirectoryRemoved if is_inside(&event.name, name) => {
@@ -170,13 +170,13 @@ impl Fs {
             Kind::Created if event.name == name => return Some(absent),
             _ => return None,
         };
-        self.has_relay(&mut state, ino).ok()
+        self.shown_to_relay(&mut state, ino).ok()
     }
 
     /// The path of what the relay asks for in a directory that is gone.
     pub(crate) fn relay_path(&self, caller: Caller, within: Ino, name: &str) -> Option<String> {
         let state = self.relay.is(caller).then(|| self.state.lock())?;
-        let directory = state.inodes.get(&within).filter(|inode| inode.unlinked)?;
+        let directory = state.inode(within).ok().filter(|inode| inode.unlinked)?;
         Some(join(&directory.name, name))
     }
 
@@ -216,8 +216,8 @@ impl Fs {
         }
         // The kernel takes the attributes in this answer for the newest, whatever it was told since: they must not be those
         // of an inode that goes on as a newer version.
-        let ino = state.shadow(&event);
-        Some(self.has_relay(&mut state, ino).map(|found| (found, opened)))
+        let ino = state.shadow(event.file());
+        Some(self.shown_to_relay(&mut state, ino).map(|found| (found, opened)))
     }
 
     /// The relay removes the file of a key that is gone.
@@ -243,48 +243,15 @@ impl Fs {
 
     /// Whether a file that was deleted is there again.
     fn is_there(&self, state: &State, event: &RelayEvent) -> bool {
-        state.names.contains_key(&event.name)
+        state.paths().current(&event.name).is_some()
             || self.cache.peek(&event.key).is_some_and(|answer| answer.value.is_some())
     }
 
-    fn has_relay(&self, state: &mut State, ino: Ino) -> FsResult<Found> {
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.lookups += 1;
-        }
+    fn shown_to_relay(&self, state: &mut State, ino: Ino) -> FsResult<Found> {
+        state.count_lookup(ino);
         let mut attr = self.attr_in(state, ino, None)?;
         attr.links = if attr.directory { 2 } else { 1 };
         Ok(Found { attr: Some(attr), ttl: Duration::ZERO })
-    }
-}
-
-impl State {
-    /// The inode of the name, or one that stands for it.
-    fn current_or_shadow(&mut self, event: &RelayEvent) -> Ino {
-        match self.named(&event.name) {
-            Some((ino, inode)) if matches!(inode.body, Body::Key(_)) => ino,
-            _ => self.shadow(event),
-        }
-    }
-
-    /// The inode of a directory that is gone, which may be watched, or one that stands for it.
-    fn removed_or_shadow(&mut self, path: &str) -> Ino {
-        if let Some(ino) = self.unlinked_directories.get(path) {
-            return *ino;
-        }
-        self.unnamed(path, &Key::from(""), Body::Directory)
-    }
-
-    fn shadow(&mut self, event: &RelayEvent) -> Ino {
-        self.unnamed(&event.name, &event.key, Body::Key(event.meta.clone()))
-    }
-
-    /// An inode that no name leads to, for as long as the kernel refers to it.
-    fn unnamed(&mut self, name: &str, key: &Key, body: Body) -> Ino {
-        let ino = self.add_inode(name, key, body);
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.unlinked = true;
-        }
-        ino
     }
 }
 

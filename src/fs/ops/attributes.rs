@@ -19,7 +19,7 @@ impl Fs {
         // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
         // makes its attributes last.
         // So does what a handle shows of another version, which is not for those who read the inode by its pages.
-        let handle = fh.and_then(|fh| state.handles.get(&fh));
+        let handle = fh.and_then(|fh| state.handle(fh).ok());
         let lasting = ino == ROOT
             || state.inode(ino).is_ok_and(|inode| match handle {
                 Some(handle) => handle.shows(inode),
@@ -32,8 +32,8 @@ impl Fs {
     /// Changes attributes; the answer shows what they are now.
     pub async fn setattr(self: Arc<Self>, ino: Ino, fh: Option<Fh>, changes: Changes) -> FsResult<Found> {
         self.writable()?;
-        if let Some(inode) = self.state.lock().inodes.get_mut(&ino) {
-            inode.pinned = true;
+        if let Some(inode) = self.state.lock().inode_mut(ino) {
+            inode.cached.pin();
         }
         if let Some(size) = changes.size {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -65,13 +65,13 @@ impl Fs {
         if matches!(inode.body, Body::Directory) {
             return Ok(self.directory_attr(state, ino, &inode.name));
         }
-        let handle = fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content);
+        let handle = fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content);
         let (size, modified, created) = match (handle, &inode.body) {
             (Some(Content::Snapshot(text, Some(meta))), Body::Key(_)) => {
                 (text.len() as u64, meta.modified, meta.created)
             }
             (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => {
-                let draft = state.drafts.get(id).ok_or(FsError::NotFound)?;
+                let draft = state.draft(*id).ok_or(FsError::NotFound)?;
                 let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
                 (draft.text.len() as u64, draft.modified, created)
             }
@@ -107,7 +107,7 @@ impl Fs {
         created: SystemTime,
     ) -> Attr {
         let set =
-            if inode.unlinked { None } else { state.overrides.get(&inode.name) }.copied().unwrap_or_default();
+            if inode.unlinked { None } else { state.paths().attributes(&inode.name) }.unwrap_or_default();
         let is_key = matches!(inode.body, Body::Key(_));
         let mtime = set.modified.filter(|_| is_key).unwrap_or(modified);
         Attr {
@@ -131,14 +131,14 @@ impl Fs {
 
     pub(crate) fn directory_attr(&self, state: &State, ino: Ino, path: &str) -> Attr {
         let (set, own) = if ino == ROOT {
-            (state.root, state.root_modified)
+            state.root()
         } else {
-            let directory = state.directories.get(path);
+            let directory = state.paths().directory(path);
             let own = directory.map_or(self.started, |directory| directory.modified);
-            (state.overrides.get(&(path.to_owned() + "/")).copied().unwrap_or_default(), own)
+            (state.paths().directory_attributes(path).unwrap_or_default(), own)
         };
         // Who watches a directory without links would be told of its end before that of what was in it.
-        let gone = !self.relay().is_on() && state.inodes.get(&ino).is_some_and(|inode| inode.unlinked);
+        let gone = !self.relay().is_on() && state.inode(ino).ok().is_some_and(|inode| inode.unlinked);
         let modified = set.modified.unwrap_or(own);
         Attr {
             ino,
@@ -159,26 +159,26 @@ impl Fs {
 
 fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
     if ino == ROOT {
-        merge(&mut state.root, changes);
+        merge(state.root_mut(), changes);
         return Ok(());
     }
     let inode = state.inode(ino)?;
-    let (mut name, unlinked) = (inode.name.clone(), inode.unlinked);
-    if matches!(inode.body, Body::Directory) {
-        name.push('/');
-    }
-    let draft = match (fh.and_then(|fh| state.handles.get(&fh)).map(|handle| &handle.content), &inode.body) {
+    let (name, unlinked) = (inode.name.clone(), inode.unlinked);
+    let directory = matches!(inode.body, Body::Directory);
+    let draft = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
         (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
         _ => None,
     };
     if let Some(modified) = changes.modified
-        && let Some(draft) = draft.and_then(|draft| state.drafts.get_mut(&draft))
+        && let Some(draft) = draft.and_then(|draft| state.draft_mut(draft))
     {
         draft.modified = modified;
         draft.time_set = true;
     }
-    if !unlinked {
-        merge(state.overrides.entry(name).or_default(), changes);
+    match (unlinked, directory) {
+        (true, _) => {}
+        (false, true) => state.paths_mut().edit_directory_attributes(&name, |set| merge(set, changes)),
+        (false, false) => state.paths_mut().edit_attributes(&name, |set| merge(set, changes)),
     }
     Ok(())
 }

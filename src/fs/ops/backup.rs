@@ -42,7 +42,7 @@ impl Fs {
         if state.scratch_full(entry.text.len()) {
             return Err(FsError::ScratchFull);
         }
-        if state.names.contains_key(to) {
+        if state.paths().current(to).is_some() {
             unlinked(&mut state, to);
         }
         let mut draft = Draft::new(entry.text.to_vec(), Publish::Never, Expect::Anything);
@@ -50,20 +50,18 @@ impl Fs {
         draft.was_key = true;
         let id = state.add_draft(draft);
         // The kernel takes the inode along to the new name.
-        let ino = match state.names.get(from) {
-            Some(ino) => *ino,
+        let ino = match state.paths().current(from) {
+            Some(ino) => ino,
             None => state.add_inode(from, key, Body::Key(entry.meta.clone())),
         };
-        if let Some(inode) = state.inodes.get_mut(&ino) {
+        if let Some(inode) = state.inode_mut(ino) {
             inode.body = Body::Local(id);
         }
-        if let Some(draft) = state.drafts.get_mut(&id) {
-            draft.ino = ino;
-        }
-        let attributes = state.overrides.get(from).copied();
+        state.own_draft(id, ino);
+        let attributes = state.paths().attributes(from);
         state.move_name(ino, from, to, target.unwrap_or(&Key::from(to)));
         if let Some(attributes) = attributes {
-            state.overrides.insert(from.to_owned(), attributes);
+            state.paths_mut().set_attributes(from, Some(attributes));
         }
         let deferred = DeferredRename {
             backup: to.to_owned(),
@@ -74,7 +72,7 @@ impl Fs {
             meta: entry.meta,
             shown: None,
         };
-        state.deferred_renames.insert(from.to_owned(), deferred);
+        state.paths_mut().set_deferred_rename(from, deferred);
         Ok(())
     }
 
@@ -166,7 +164,7 @@ impl Fs {
         let found = {
             let state = self.state.lock();
             let name = &state.inode(ino)?.name;
-            state.deferred_to(name).filter(|_| state.names.get(name) == Some(&ino))
+            state.deferred_to(name).filter(|_| state.paths().current(name) == Some(ino))
         };
         let Some((name, deferred)) = found else { return Ok(None) };
         let _staying = self.moving.read().await;
@@ -175,7 +173,7 @@ impl Fs {
 
     /// Carries out all deferred renames, before the mount ends.
     pub(crate) async fn carry_out_all(self: &Arc<Self>) {
-        let all = self.state.lock().deferred_renames.clone();
+        let all = self.state.lock().all_deferred();
         for (name, deferred) in all {
             let _staying = self.moving.read().await;
             if let Err(error) = self.carry_out(&name, &deferred).await {
@@ -239,8 +237,10 @@ impl Fs {
         }
         let left = keys.below(&prefix).filter_map(|position| keys.at(position)).map(|(key, _)| {
             let name = self.settings.names.encode(key);
-            let deferred =
-                state.deferred_renames.get(&name).filter(|deferred| deferred.invisible_to(caller.thread))?;
+            let deferred = state
+                .paths()
+                .deferred_rename(&name)
+                .filter(|deferred| deferred.invisible_to(caller.thread))?;
             (!state.is_drafted(&name)).then(|| (name, deferred.clone()))
         });
         left.collect::<Option<_>>().unwrap_or_default()

@@ -43,14 +43,14 @@ impl Fs {
         }
         self.writable()?;
         let (name, mut state) = self.place_of_new(within, name)?;
-        if exclusive && state.names.contains_key(&name) {
+        if exclusive && state.paths().current(&name).is_some() {
             return Err(FsError::Exists);
         }
         let class = self.settings.scratch.class(base(&name), exclusive);
         let key = self.key_for_new(&name)?;
         // The kernel found no such file, but another process may have set the key since.
         let entry = key.as_ref().and_then(|key| self.cache.peek(key)?.value);
-        let deferred = state.deferred_renames.contains_key(&name);
+        let deferred = state.paths().deferred_rename(&name).is_some();
         if exclusive && entry.is_some() && !deferred {
             return Err(FsError::Exists);
         }
@@ -76,16 +76,14 @@ impl Fs {
         } else {
             state.remove_name(&name);
             let ino = state.add_inode(&name, &key, Body::Local(draft));
-            state.names.insert(name.clone(), ino);
+            state.lead_to(&name, ino);
             state.keep_directory(parent(&name));
             state.touch(&name);
-            state.overrides.insert(name, self.attributes_of_new(caller, mode, 0o666));
+            state.paths_mut().set_attributes(&name, Some(self.attributes_of_new(caller, mode, 0o666)));
             ino
         };
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.lookups += 1;
-        }
+        state.count_lookup(ino);
         let attr = self.attr_in(&state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))
     }
@@ -104,7 +102,7 @@ impl Fs {
         if let (Err(_), Some(attr)) = (&closed, found.attr) {
             let mut state = self.state.lock();
             let name = state.inode(attr.ino)?.name.clone();
-            if state.names.get(&name) == Some(&attr.ino) {
+            if state.paths().current(&name) == Some(attr.ino) {
                 unlinked(&mut state, &name);
             }
             state.forget(attr.ino, 1);

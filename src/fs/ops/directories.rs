@@ -40,13 +40,14 @@ impl Fs {
         let key = self.key_of(&path).await?;
         let mut state = self.state.lock();
         let there = key.is_some_and(|key| {
-            keys.value.meta(&key).is_some() && !state.deferred_renames.contains_key(&path)
+            keys.value.meta(&key).is_some() && state.paths().deferred_rename(&path).is_none()
         });
-        if there || state.names.contains_key(&path) {
+        if there || state.paths().current(&path).is_some() {
             return Err(FsError::Exists);
         }
         state.keep_directory(&path);
-        state.overrides.insert(path.clone() + "/", self.attributes_of_new(caller, mode, 0o777));
+        let attributes = self.attributes_of_new(caller, mode, 0o777);
+        state.paths_mut().edit_directory_attributes(&path, |set| *set = attributes);
         state.note_change(&path);
         state.touch(&path);
         let ttl = self.listing_ttl();
@@ -78,7 +79,7 @@ impl Fs {
                 if let Some(done) = self.relay_directory(caller, &path) {
                     return done;
                 }
-                let there = self.state.lock().names.contains_key(&path);
+                let there = self.state.lock().paths().current(&path).is_some();
                 return Err(if there { FsError::NotDirectory } else { FsError::NotFound });
             }
             Resolved::Nothing(_) => return Err(FsError::NotFound),

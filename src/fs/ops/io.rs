@@ -6,18 +6,16 @@ use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Content;
-use crate::fs::state::tables::State;
-use crate::fs::types::{DraftId, Fh};
-use crate::store::Limits;
+use crate::fs::types::Fh;
 
 impl Fs {
     /// Reads up to `size` bytes at `offset` of what the handle has open.
     pub fn read<T>(&self, fh: Fh, offset: u64, size: usize, take: impl FnOnce(&[u8]) -> T) -> FsResult<T> {
         let state = self.state.lock();
-        let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
+        let handle = state.handle(fh)?;
         let text = match &handle.content {
             Content::Snapshot(text, _) => &text[..],
-            Content::Draft(draft) => &state.drafts.get(draft).ok_or(FsError::BadHandle)?.text[..],
+            Content::Draft(draft) => &state.draft(*draft).ok_or(FsError::BadHandle)?.text[..],
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let end = start.saturating_add(size).min(text.len());
@@ -29,7 +27,7 @@ impl Fs {
     pub fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
         let limits = self.cache.limits();
         let mut state = self.state.lock();
-        let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
+        let handle = state.handle(fh)?;
         if let Some(error) = &handle.failed {
             return Err(error.clone());
         }
@@ -47,7 +45,7 @@ impl Fs {
         match room.and_then(|()| state.draft_of(fh)?.1.write(offset, data, &limits, validate)) {
             Ok(()) => Ok(data.len()),
             Err(error) => {
-                if let Some(handle) = state.handles.get_mut(&fh) {
+                if let Some(handle) = state.handle_mut(fh) {
                     handle.failed = Some(error.clone());
                     if matches!(error, FsError::Invalid(_)) {
                         handle.refused = data[..data.len().min(limits.value)].to_vec();
@@ -76,23 +74,5 @@ impl Fs {
         } else {
             state.resize(id, end, &limits)
         }
-    }
-}
-
-impl State {
-    /// Sets the size of a draft, if there is room for what it grows by.
-    pub(crate) fn resize(&mut self, id: DraftId, size: usize, limits: &Limits) -> FsResult<()> {
-        self.room(id, size)?;
-        self.drafts.get_mut(&id).ok_or(FsError::NotFound)?.truncate(size, limits)
-    }
-
-    /// Whether a draft may have `size` bytes beside all other scratch files; one that has lost its name is one, too.
-    fn room(&self, id: DraftId, size: usize) -> FsResult<()> {
-        let draft = self.drafts.get(&id).ok_or(FsError::NotFound)?;
-        let more = size.saturating_sub(draft.text.len());
-        if draft.purpose != Publish::OnClose && more > 0 && self.scratch_full(more) {
-            return Err(FsError::ScratchFull);
-        }
-        Ok(())
     }
 }

@@ -67,15 +67,19 @@ impl Fs {
     pub async fn open_directory(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<OpenDirectory> {
         let path = self.state.lock().directory_path(ino)?;
         // Before the snapshot, so that no change falls between the two.
-        let (since, open) = self.state.lock().open_directory();
+        let (since, open) = self.state.lock().listings().open();
         let listing = self.cache.list_keys().await?;
         let keys = listing.value;
         let children = self.settings.names.has_directories().then(|| self.children(&path, &keys));
         let state = self.state.lock();
-        let hidden = state.deferred_renames.values().filter(|hidden| hidden.invisible_to(caller.thread));
+        let hidden = state
+            .paths()
+            .deferred_renames()
+            .map(|(_, deferred)| deferred)
+            .filter(|hidden| hidden.invisible_to(caller.thread));
         let hidden: Vec<Key> = hidden.map(|hidden| hidden.key.clone()).collect();
         let local = |(name, ino): (&str, Ino)| {
-            let key = &state.inodes.get(&ino)?.key;
+            let key = &state.inode(ino).ok()?.key;
             // A key of the same name, set by somebody else, is listed as such.
             let listed = !hidden.contains(key) && keys.meta(key).is_some();
             let clashes =
@@ -86,9 +90,9 @@ impl Fs {
         };
         let mut locals: Vec<_> = state.locals().filter_map(local).collect();
         let made =
-            state.directories.iter().filter(|(other, directory)| directory.kept && parent(other) == path);
+            state.paths().directories().filter(|(other, directory)| directory.kept && parent(other) == path);
         for (other, directory) in made.filter(|(other, _)| !self.has_keys(other, &keys)) {
-            locals.push((other.clone(), directory.ino.unwrap_or(Ino(STAND_IN)), Kind::Directory));
+            locals.push((other.to_owned(), directory.ino.unwrap_or(Ino(STAND_IN)), Kind::Directory));
         }
         locals.sort();
         let within = state.directory_ino(parent(&path)).unwrap_or(ROOT);
@@ -129,8 +133,10 @@ impl Fs {
         }
         {
             let state = self.state.lock();
-            let made =
-                state.directories.iter().filter(|(other, directory)| directory.kept && parent(other) == path);
+            let made = state
+                .paths()
+                .directories()
+                .filter(|(other, directory)| directory.kept && parent(other) == path);
             directories.extend(made.map(|(other, _)| base(other).to_owned()));
         }
         if !directories.is_empty() {
@@ -202,9 +208,7 @@ impl Fs {
                 let entered = self.enter(&mut state, directory, position, &item, &mut invalidations);
                 let Some((ino, lasting)) = entered else { continue };
                 (item.ino, ttl) = (ino, lasting);
-                if let Some(inode) = state.inodes.get_mut(&ino) {
-                    inode.lookups += 1;
-                }
+                state.count_lookup(ino);
             }
             let full = match self.attr_in(&state, item.ino, None) {
                 Ok(attr) => take(&item, &attr, ttl),
@@ -238,7 +242,7 @@ impl Fs {
         };
         let shown = join(&directory.path, &item.name);
         if item.directory {
-            let changed = state.changed_since(&shown, directory.since);
+            let changed = state.listings().changed_since(&shown, directory.since);
             let keys = self.cache.peek_keys().filter(|_| changed && !state.keeps(&shown));
             let gone = keys.as_ref().is_some_and(|keys| !self.has_keys(&shown, &keys.value));
             let ttl = if changed { Duration::ZERO } else { lasting };
@@ -247,7 +251,7 @@ impl Fs {
         let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
         let path = &if clashes { self.settings.names.encode(key) } else { shown };
-        let changed = state.changed_since(path, directory.since);
+        let changed = state.listings().changed_since(path, directory.since);
         match self.peek_meta(key).filter(|_| changed) {
             Some(Answer { value: None, .. }) => None,
             Some(Answer { value: Some(meta), ttl, .. }) => {
@@ -310,31 +314,19 @@ impl OpenDirectory {
             if self.hidden.contains(key) {
                 return Line::Skip;
             }
-            return line(base(&path), state.names.get(&path).copied(), kind);
+            return line(base(&path), state.paths().current(&path), kind);
         }
         let index = position.saturating_sub(2 + self.len() as u64);
         match usize::try_from(index).ok().and_then(|index| self.locals.get(index)) {
             Some((path, _, Kind::Directory)) if state.keeps(path) => {
                 line(base(path), state.directory_ino(path), Kind::Directory)
             }
-            Some((path, ino, kind)) if state.names.get(path) == Some(ino) => {
+            Some((path, ino, kind)) if state.paths().current(path) == Some(*ino) => {
                 line(base(path), Some(*ino), *kind)
             }
             // Renamed or removed since the directory was opened.
             Some(_) => Line::Skip,
             None => Line::End,
         }
-    }
-}
-
-impl State {
-    /// The inode of a key that a listing shows.
-    fn instantiate(&mut self, name: &str, key: &Key, meta: &Meta) -> Ino {
-        if let Some(ino) = self.names.get(name) {
-            return *ino;
-        }
-        let ino = self.add_inode(name, key, Body::Key(meta.clone()));
-        self.names.insert(name.to_owned(), ino);
-        ino
     }
 }

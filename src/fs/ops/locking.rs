@@ -8,11 +8,10 @@ use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::locks::{Kind, Lock, Owner, Range};
-use crate::fs::state::nodes::{Body, Content};
-use crate::fs::state::tables::State;
+use crate::fs::state::nodes::Content;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Caller, Fh, Ino};
-use crate::store::{Entry, Expect};
+use crate::store::Expect;
 use crate::sys;
 
 /// How often a waiter looks whether its process was sent a signal, which the kernel cannot tell it.
@@ -22,7 +21,7 @@ impl Fs {
     /// A lock that would keep `wanted` from being granted.
     pub fn test_lock(&self, ino: Ino, wanted: &Lock) -> FsResult<Option<Lock>> {
         let state = self.state.lock();
-        Ok(state.locks.conflict(&state.inode(ino)?.name, wanted))
+        Ok(state.locks().conflict(&state.inode(ino)?.name, wanted))
     }
 
     /// Takes a lock; waits for it if `wait`.
@@ -32,7 +31,7 @@ impl Fs {
             {
                 let mut state = self.state.lock();
                 let name = state.inode(ino)?.name.clone();
-                if state.locks.acquire(&name, lock) {
+                if state.locks_mut().acquire(&name, lock) {
                     break;
                 }
             }
@@ -56,7 +55,7 @@ impl Fs {
     pub fn unlock(&self, ino: Ino, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
         let mut state = self.state.lock();
         let name = state.inode(ino)?.name.clone();
-        state.locks.release(&name, fh.0, owner, range);
+        state.locks_mut().release(&name, fh.0, owner, range);
         self.unlocked.notify_waiters();
         Ok(())
     }
@@ -65,12 +64,12 @@ impl Fs {
     pub(crate) fn unlock_owner(&self, fh: Fh, owner: Owner) {
         let mut state = self.state.lock();
         let name = state
-            .handles
-            .get(&fh)
-            .and_then(|handle| state.inodes.get(&handle.ino))
+            .handle(fh)
+            .ok()
+            .and_then(|handle| state.inode(handle.ino).ok())
             .map(|inode| inode.name.clone());
         if let Some(name) = name {
-            state.locks.release(&name, fh.0, owner, Range { start: 0, end: u64::MAX });
+            state.locks_mut().release(&name, fh.0, owner, Range { start: 0, end: u64::MAX });
             self.unlocked.notify_waiters();
         }
     }
@@ -94,13 +93,13 @@ impl Fs {
     /// The name and key of a handle that may show an older version than the current one.
     fn outdated(&self, ino: Ino, fh: Fh) -> Option<(String, crate::store::Key)> {
         let state = self.state.lock();
-        let (inode, handle) = (state.inodes.get(&ino)?, state.handles.get(&fh)?);
+        let (inode, handle) = (state.inode(ino).ok()?, state.handle(fh).ok()?);
         let seen = match &handle.content {
             Content::Snapshot(_, meta) if inode.readers == 1 && !state.is_current(ino, inode) => {
                 meta.as_ref()?
             }
             Content::Draft(id) => {
-                let draft = state.drafts.get(id)?;
+                let draft = state.draft(*id)?;
                 let alone = draft.handles == 1 && draft.purpose == Publish::OnClose && !draft.orphan;
                 let clean = !draft.changed && matches!(draft.expect, Expect::At(_));
                 draft.published.as_ref().filter(|_| alone && clean)?
@@ -110,33 +109,5 @@ impl Fs {
         let current = self.cache.peek(&inode.key).and_then(|answer| answer.value);
         let same = current.is_some_and(|entry| entry.meta.revision == seen.revision);
         (!same).then(|| (inode.name.clone(), inode.key.clone()))
-    }
-}
-
-impl State {
-    /// Gives a handle that changed nothing the current version. False if it changed something meanwhile.
-    fn renew(&mut self, ino: Ino, fh: Fh, entry: &Entry) -> bool {
-        let Some(handle) = self.handles.get_mut(&fh) else { return false };
-        match &mut handle.content {
-            Content::Snapshot(text, meta) => {
-                *text = entry.text.clone();
-                *meta = Some(entry.meta.clone());
-                if let Some(inode) = self.inodes.get_mut(&ino) {
-                    inode.body = Body::Key(entry.meta.clone());
-                }
-                true
-            }
-            Content::Draft(id) => {
-                let id = *id;
-                let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.changed) else {
-                    return false;
-                };
-                draft.reset(&entry.text);
-                draft.expect = Expect::At(entry.meta.revision);
-                draft.modified = entry.meta.modified;
-                draft.published = Some(entry.meta.clone());
-                true
-            }
-        }
     }
 }

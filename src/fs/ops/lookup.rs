@@ -118,18 +118,18 @@ impl Fs {
     /// The answer, if it can be given from memory (or from what the store just `told`).
     fn lookup_known(&self, caller: Caller, name: &str, told: Option<(Key, Told)>) -> Option<Found> {
         let mut state = self.state.lock();
-        if let Some(ino) = redirected(&state, caller, name) {
+        if let Some(ino) = state.redirected(caller.thread, name) {
             return self.found(&mut state, ino, Duration::ZERO);
         }
         let mut most = FOREVER;
-        if let Some(deferred) = state.deferred_renames.get(name) {
+        if let Some(deferred) = state.paths().deferred_rename(name) {
             // Its successor is being written: gone for who renamed it, still there for everybody else.
             most = Duration::ZERO;
             if !deferred.invisible_to(caller.thread) {
                 let ino = state.inode_for_others(name)?;
                 return self.found(&mut state, ino, most);
             }
-            if !state.names.contains_key(name) {
+            if state.paths().current(name).is_none() {
                 return Some(Found { attr: None, ttl: most });
             }
         }
@@ -158,7 +158,7 @@ impl Fs {
             return Some(Found { attr: None, ttl: self.absence(told.ttl.min(most)) });
         };
         let ino = state.add_inode(name, &key, Body::Key(meta));
-        state.names.insert(name.to_owned(), ino);
+        state.lead_to(name, ino);
         self.found(&mut state, ino, told.ttl.min(most))
     }
 
@@ -202,8 +202,7 @@ impl Fs {
     }
 
     fn found(&self, state: &mut State, ino: Ino, ttl: Duration) -> Option<Found> {
-        let inode = state.inodes.get_mut(&ino)?;
-        inode.lookups += 1;
+        state.count_lookup(ino);
         let attr = self.attr_in(state, ino, None).ok()?;
         Some(Found { attr: Some(attr), ttl })
     }
@@ -212,9 +211,4 @@ impl Fs {
     pub fn forget(&self, ino: Ino, lookups: u64) {
         self.state.lock().forget(ino, lookups);
     }
-}
-
-/// The inode that an open by this thread was sent to look for.
-fn redirected(state: &State, caller: Caller, name: &str) -> Option<Ino> {
-    state.redirects.get(&caller.thread).filter(|_| state.is_retry(caller.thread, name))?.to
 }

@@ -46,7 +46,7 @@ impl Fs {
     /// What has come of age.
     fn due(&self) -> Due {
         let state = self.state.lock();
-        let grown = state.drafts.iter().filter(|(_, draft)| {
+        let grown = state.drafts().filter(|(_, draft)| {
             draft.purpose == Publish::OnRename
                 && draft.handles == 0
                 && draft.refused.is_none()
@@ -55,7 +55,7 @@ impl Fs {
                 && !draft.text.is_empty()
                 && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
         });
-        let grown = grown.map(|(id, draft)| (draft.ino, *id)).collect();
+        let grown = grown.map(|(id, draft)| (draft.ino, id)).collect();
         (state.due_renames(), grown)
     }
 }

@@ -93,7 +93,7 @@ impl Fs {
             Body::Draft(_) => None,
         };
         self.check_outage(access, false)?;
-        if !inode.is_fresh() {
+        if !inode.cached.is_fresh() {
             return Ok(Plan::Settle);
         }
         let current_revision =
@@ -141,7 +141,7 @@ impl Fs {
         draft: DraftId,
         access: Access,
     ) -> FsResult<Plan> {
-        let new = state.drafts.get(&draft).filter(|draft| draft.purpose == Publish::OnClose);
+        let new = state.draft(draft).filter(|draft| draft.purpose == Publish::OnClose);
         let is_removed = state.inode(ino)?.unlinked;
         if new.is_some_and(|draft| is_removed && draft.handles == 0) {
             // The end of who wrote it took it away after it was looked up, and what is written now must not go nowhere.
@@ -184,9 +184,8 @@ impl Fs {
         if !access.write && !access.truncate {
             return read_snapshot(state, caller, ino, entry, true);
         }
-        let mut draft = draft_of(entry, access);
-        draft.ino = ino;
-        let draft = state.add_draft(draft);
+        let draft = state.add_draft(draft_of(entry, access));
+        state.own_draft(draft, ino);
         if access.truncate {
             self.truncated(state, draft);
         }
@@ -198,7 +197,7 @@ impl Fs {
     fn join(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Opened {
         let write = access.write || access.truncate;
         let never_published = |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none();
-        if !write && state.drafts.get(&draft).is_some_and(never_published) {
+        if !write && state.draft(draft).is_some_and(never_published) {
             // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
             let fh = state.add_handle(handle(caller, ino, content, false, false));
@@ -216,7 +215,7 @@ impl Fs {
 
     /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
     fn truncated(&self, state: &mut State, draft: DraftId) {
-        if let Some(draft) = state.drafts.get_mut(&draft) {
+        if let Some(draft) = state.draft_mut(draft) {
             // A shared new file that is empty already stays clean.
             let fresh = draft.published.is_none() && draft.text.is_empty() && !draft.changed;
             if !fresh || self.settings.validate == Validate::None {
@@ -231,12 +230,12 @@ impl Fs {
 
 /// Makes a draft inode for a writer of a key that exists, and sends the writer there.
 fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
-    let Some(inode) = state.inodes.get(&ino) else { return FsError::NotFound };
+    let Some(inode) = state.inode(ino).ok() else { return FsError::NotFound };
     let (name, key) = (inode.name.clone(), inode.key.clone());
     let number = inode.number.or(Some(ino));
     let draft = state.add_draft(draft_of(entry, access));
     let target = state.add_inode(&name, &key, Body::Draft(draft));
-    if let Some(inode) = state.inodes.get_mut(&target) {
+    if let Some(inode) = state.inode_mut(target) {
         inode.number = number;
     }
     state.redirect(caller.thread, ino, Some(target))

@@ -56,7 +56,7 @@ impl Fs {
     /// descriptor (`sync FILE`) it says whether the last text written to the file was published. A key that was renamed to a
     /// backup name is renamed in the store.
     pub async fn fsync(self: Arc<Self>, fh: Fh) -> FsResult<()> {
-        let ino = self.state.lock().handles.get(&fh).ok_or(FsError::BadHandle)?.ino;
+        let ino = self.state.lock().handle(fh)?.ino;
         if let Some(Ended::GivenBack(why)) = self.carry_out_at(ino).await? {
             return Err(why);
         }
@@ -71,7 +71,7 @@ impl Fs {
     /// The draft behind a writing handle; `None` for a reader.
     fn writer(&self, fh: Fh) -> FsResult<Option<(Ino, DraftId, u32)>> {
         let state = self.state.lock();
-        let handle = state.handles.get(&fh).ok_or(FsError::BadHandle)?;
+        let handle = state.handle(fh)?;
         if let Some(error) = &handle.failed {
             return Err(error.clone());
         }
@@ -83,14 +83,14 @@ impl Fs {
 
     fn last_outcome(&self, fh: Fh) -> FsResult<()> {
         let state = self.state.lock();
-        let inode = state.handles.get(&fh).and_then(|handle| state.inodes.get(&handle.ino));
-        let failed = inode.and_then(|inode| state.unpublished.get(&inode.name));
+        let inode = state.handle(fh).ok().and_then(|handle| state.inode(handle.ino).ok());
+        let failed = inode.and_then(|inode| state.paths().failure(&inode.name));
         failed.map_or(Ok(()), |error| Err(error.clone()))
     }
 
     fn judge(&self, id: DraftId, fsync: bool) -> Verdict {
         let state = self.state.lock();
-        let Some(draft) = state.drafts.get(&id).filter(|draft| !draft.orphan) else {
+        let Some(draft) = state.draft(id).filter(|draft| !draft.orphan) else {
             return Verdict::Nothing;
         };
         let raw = self.settings.validate == Validate::None;
@@ -145,7 +145,7 @@ impl Fs {
         let (key, text, expect, generation) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
-            let draft = state.drafts.get(&id).ok_or(FsError::BadHandle)?;
+            let draft = state.draft(id).ok_or(FsError::BadHandle)?;
             // Renamed to a scratch name meanwhile, it is no value.
             let over = draft.orphan || draft.purpose == Publish::Never;
             if over || !draft.changed && draft.published.is_some() {
@@ -170,7 +170,7 @@ impl Fs {
     /// Takes in that the store did not take the draft.
     fn not_published(&self, id: DraftId, error: store::Error) -> FsError {
         let mut state = self.state.lock();
-        let Some(draft) = state.drafts.get_mut(&id) else { return error.into() };
+        let Some(draft) = state.draft_mut(id) else { return error.into() };
         let error = match error {
             // Nobody asked for the file to be new; it was when it was opened.
             store::Error::Exists if !draft.exclusive => store::Error::Changed.into(),
@@ -194,7 +194,7 @@ impl Fs {
         meta: &Meta,
         generation: u64,
     ) -> Vec<PathInvalidation> {
-        state.deferred_renames.remove(name);
+        state.paths_mut().take_deferred_rename(name);
         state.published_draft(ino, id, name, meta, generation);
         let mut invalidations = state.install_version(name, meta, Origin::LocalWrite);
         // Others may have emptied the directory that the file is in.

@@ -4,26 +4,13 @@ use std::sync::Arc;
 
 use crate::fs::core::Fs;
 use crate::fs::refusals::Kept;
-use crate::fs::rules::document::{Fault, Place};
 use crate::fs::rules::error::FsError;
-use crate::fs::state::drafts::Publish;
-use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::{Body, Content, Handle};
-use crate::fs::state::tables::State;
-use crate::fs::state::unlinked::unlinked;
+use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::nodes::Content;
+use crate::fs::state::release::Released;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
-use crate::store::Key;
-
-/// What the end of a handle leaves to do.
-#[derive(Default)]
-struct End {
-    invalidations: Vec<PathInvalidation>,
-    /// Name and text that could not be published, and why.
-    unpublished: Option<(String, Vec<u8>, FsError)>,
-    /// A local file without content: its key may have been set by somebody else.
-    emptied: Option<(String, Key)>,
-}
+use crate::store::{Key, Meta};
 
 impl Fs {
     /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
@@ -33,7 +20,7 @@ impl Fs {
             // A mapping may have written after the last close.
             _ = self.publish(ino, id, opener).await;
         }
-        let End { mut invalidations, unpublished, emptied } = self.let_go(&mut self.state.lock(), fh);
+        let Released { mut invalidations, unpublished, emptied } = self.let_go(fh);
         self.unlocked.notify_waiters();
         if let Some((name, text, why)) = unpublished {
             let fs = self.clone();
@@ -55,9 +42,9 @@ impl Fs {
     /// The draft of the last writer, if it changed and nobody was told yet that it cannot be published.
     fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId, u32)> {
         let state = self.state.lock();
-        let handle = state.handles.get(&fh).filter(|handle| handle.writable && handle.failed.is_none())?;
+        let handle = state.handle(fh).ok().filter(|handle| handle.writable && handle.failed.is_none())?;
         let Content::Draft(id) = handle.content else { return None };
-        let draft = state.drafts.get(&id)?;
+        let draft = state.draft(id)?;
         let due = draft.handles == 1
             && draft.purpose == Publish::OnClose
             && draft.changed
@@ -67,73 +54,13 @@ impl Fs {
         due.then_some((handle.ino, id, handle.opener))
     }
 
-    fn let_go(&self, state: &mut State, fh: Fh) -> End {
-        let mut end = End::default();
-        let Some((handle, last)) = state.remove_handle(fh) else { return end };
-        if let Content::Draft(id) = handle.content
-            && last
-        {
-            self.end_draft(state, &handle, id, &mut end);
-            end.emptied = state.empty_file(handle.ino);
-            if !state.inodes.get(&handle.ino).is_some_and(|inode| inode.holds(id)) {
-                state.remove_draft(id, None);
-            }
-        }
-        if let Content::Snapshot(..) = handle.content {
-            end.invalidations = state.follow_again(handle.ino);
-        }
-        state.collect(handle.ino);
-        end
-    }
-
-    /// Nobody writes to the draft any more.
-    fn end_draft(&self, state: &mut State, handle: &Handle, id: DraftId, end: &mut End) {
-        let ino = handle.ino;
-        let (Some(draft), Some(inode)) = (state.drafts.get_mut(&id), state.inodes.get(&ino)) else { return };
-        if draft.orphan || draft.purpose != Publish::OnClose {
-            return;
-        }
-        let (name, key) = (inode.name.clone(), inode.key.clone());
-        let unpublished = draft.changed || handle.failed.is_some();
-        if unpublished {
-            let text = [&draft.text[..], &handle.refused].concat();
-            let why = handle.failed.clone().or_else(|| draft.refused.clone());
-            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
-            let why = why.unwrap_or_else(|| Fault::Incomplete(Place::after(&text)).into());
-            end.unpublished = Some((name.clone(), text, why.clone()));
-            state.unpublished.insert(name.clone(), why);
-        }
-        // Nothing but a text that was refused: there was no such file before.
-        let refused = !draft.empty && (handle.failed.is_some() || !draft.text.is_empty());
-        match inode.body {
-            Body::Local(_) if !unpublished => draft.empty = true,
-            Body::Local(_) if refused && !state.deferred_renames.contains_key(&name) => {
-                unlinked(state, &name);
-                end.invalidations = PathInvalidation::of_name(&name);
-            }
-            // The file stays, as empty as it was before it was written.
-            Body::Local(_) => {
-                draft.reset(&[]);
-                draft.empty = true;
-                end.invalidations = state.stale(ino);
-            }
-            // Written past the page cache, through an inode without a name: the kernel's idea of its size is that
-            // of the draft.
-            Body::Key(_) => end.invalidations = state.stale(ino),
-            Body::Directory => {}
-            Body::Draft(_) => {
-                let published = draft.published.clone().filter(|_| !unpublished);
-                let known = self.cache.peek(&key).and_then(|answer| answer.value);
-                if let Some(meta) = published
-                    && !state.names.contains_key(&name)
-                    && !state.deferred_renames.contains_key(&name)
-                    && known.is_some_and(|entry| entry.meta == meta)
-                {
-                    state.remove_draft(id, Some(&meta));
-                    state.become_key(ino, &name, &key, meta);
-                }
-            }
-        }
+    fn let_go(&self, fh: Fh) -> Released {
+        let check = |draft: &Draft| draft.check(&self.cache.limits(), self.settings.validate);
+        let is_newest = |key: &Key, meta: &Meta| {
+            let known = self.cache.peek(key).and_then(|answer| answer.value);
+            known.is_some_and(|entry| entry.meta == *meta)
+        };
+        self.state.lock().release(fh, check, is_newest)
     }
 
     /// Keeps content that could not be published (rule 9).
@@ -167,22 +94,22 @@ impl Fs {
         self.carry_out_all().await;
         let (complete, mut rest) = {
             let state = self.state.lock();
-            let open = state.drafts.iter().filter(|(_, draft)| !draft.orphan);
+            let open = state.drafts().filter(|(_, draft)| !draft.orphan);
             let pending = open.filter(|(_, draft)| match draft.purpose {
                 Publish::OnClose => draft.changed,
                 Publish::OnRename => !draft.text.is_empty(),
                 Publish::Never => draft.was_key,
             });
             let fit = |id: &DraftId| {
-                let draft = &state.drafts[id];
+                let Some(draft) = state.draft(*id) else { return false };
                 draft.purpose != Publish::Never
                     && draft.refused.as_ref().is_none_or(FsError::is_outage)
                     && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
             };
-            pending.map(|(id, _)| *id).partition::<Vec<_>, _>(|id| fit(id))
+            pending.map(|(id, _)| id).partition::<Vec<_>, _>(|id| fit(id))
         };
         for id in complete {
-            let ino = self.state.lock().drafts.get(&id).map(|draft| draft.ino);
+            let ino = self.state.lock().draft(id).map(|draft| draft.ino);
             if let Some(ino) = ino
                 && self.publish(ino, id, 0).await.is_err()
             {
@@ -203,12 +130,12 @@ impl Fs {
     pub(crate) fn keep_copy(&self, id: DraftId, why: &str) {
         let copy = {
             let state = self.state.lock();
-            let draft = state.drafts.get(&id);
-            draft.and_then(|draft| Some((state.inodes.get(&draft.ino)?.name.clone(), draft.text.clone())))
+            let draft = state.draft(id);
+            draft.and_then(|draft| Some((state.inode(draft.ino).ok()?.name.clone(), draft.text.clone())))
         };
         if let Some((name, text)) = copy
             && self.keep_rejected_text(&name, &text, why, None)
-            && let Some(draft) = self.state.lock().drafts.get_mut(&id)
+            && let Some(draft) = self.state.lock().draft_mut(id)
         {
             draft.was_key = false;
         }
@@ -217,11 +144,15 @@ impl Fs {
     fn keep_rejected_draft(&self, id: DraftId) -> bool {
         let (name, text, why) = {
             let state = self.state.lock();
-            let Some(draft) = state.drafts.get(&id) else { return false };
-            let Some(inode) = state.inodes.get(&draft.ino) else { return false };
+            let Some(draft) = state.draft(id) else { return false };
+            let Some(inode) = state.inode(draft.ino).ok() else { return false };
             // The key of a backup that still is in the store needs no copy.
             if draft.purpose == Publish::Never
-                && state.deferred_renames.values().any(|deferred| deferred.backup == inode.name)
+                && state
+                    .paths()
+                    .deferred_renames()
+                    .map(|(_, deferred)| deferred)
+                    .any(|deferred| deferred.backup == inode.name)
             {
                 return false;
             }
@@ -234,7 +165,7 @@ impl Fs {
             };
             (inode.name.clone(), draft.text.clone(), why)
         };
-        if let Some(draft) = self.state.lock().drafts.get_mut(&id) {
+        if let Some(draft) = self.state.lock().draft_mut(id) {
             draft.orphan = true;
         }
         self.keep_rejected_text(&name, &text, &why, None)

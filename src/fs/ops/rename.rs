@@ -2,22 +2,19 @@
 //! until no successor is to be expected any more).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::fs::core::Fs;
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
-use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
-use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, DraftId, Ino};
 use crate::store;
-use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
+use crate::store::{Entry, Expect, Key, Meta, Text};
 
 /// How often a key that somebody else keeps setting is tried to be renamed.
 pub(crate) const RENAME_TRIES: u32 = 10;
@@ -82,7 +79,7 @@ impl Fs {
         };
         let foreign = target.is_none();
         let target = target.unwrap_or_else(|| Key::from(to.as_str()));
-        let deferred = self.state.lock().deferred_renames.contains_key(&to);
+        let deferred = self.state.lock().paths().deferred_rename(&to).is_some();
         let local =
             self.state.lock().named(&to).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)));
         if no_replace && (local || there.is_some() && !deferred) {
@@ -141,7 +138,11 @@ impl Fs {
     async fn source(&self, caller: Caller, from: &str) -> FsResult<Source> {
         {
             let state = self.state.lock();
-            if state.deferred_renames.get(from).is_some_and(|deferred| deferred.invisible_to(caller.thread)) {
+            if state
+                .paths()
+                .deferred_rename(from)
+                .is_some_and(|deferred| deferred.invisible_to(caller.thread))
+            {
                 return Err(FsError::NotFound);
             }
             if let Some((ino, inode)) = state.named(from)
@@ -164,11 +165,11 @@ impl Fs {
     /// A local file under another local name.
     fn move_local(&self, ino: Ino, id: DraftId, from: &str, to: &str, target: &Key, purpose: Publish) {
         let mut state = self.state.lock();
-        if state.names.contains_key(to) {
+        if state.paths().current(to).is_some() {
             unlinked(&mut state, to);
         }
         state.move_name(ino, from, to, target);
-        if let Some(draft) = state.drafts.get_mut(&id) {
+        if let Some(draft) = state.draft_mut(id) {
             draft.purpose = purpose;
         }
     }
@@ -184,7 +185,7 @@ impl Fs {
     ) -> FsResult<Option<Meta>> {
         let (text, generation) = {
             let state = self.state.lock();
-            let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
+            let draft = state.draft(id).ok_or(FsError::NotFound)?;
             if draft.text.is_empty() && self.settings.validate == Validate::Json {
                 drop(state);
                 if there.is_some() {
@@ -207,102 +208,11 @@ impl Fs {
         };
         if let Ok(meta) = &set {
             let mut state = self.state.lock();
-            state.deferred_renames.remove(to);
+            state.paths_mut().take_deferred_rename(to);
             state.replace(to);
             state.move_name(ino, from, to, target);
             state.published_draft(ino, id, to, meta, generation);
         }
         Ok(Some(set?))
-    }
-}
-
-impl State {
-    /// The deferred rename that is to be carried out before `thread` renames `from` to `to`. A backup that is moved back is
-    /// not: it ends its own.
-    fn deferred_before(&self, thread: u32, from: &str, to: &str) -> Option<(String, DeferredRename)> {
-        let moved = self.deferred_to(from);
-        if moved.as_ref().is_some_and(|(name, _)| name == to) {
-            return None;
-        }
-        let onto = moved.or_else(|| self.deferred_to(to));
-        let others = || self.deferred_by_others(from, thread).or_else(|| self.deferred_by_others(to, thread));
-        onto.or_else(others)
-    }
-
-    /// Moves inode, attributes and locks of a file to another name.
-    pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
-        self.names.remove(from);
-        self.names.insert(to.to_owned(), ino);
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            to.clone_into(&mut inode.name);
-            inode.key = key.clone();
-        }
-        let mut set = self.overrides.remove(from).unwrap_or_default();
-        set.changed = Some(SystemTime::now());
-        self.overrides.insert(to.to_owned(), set);
-        self.locks.rename(from, to);
-        self.note_change(from);
-        self.note_change(to);
-        self.unpublished.remove(from);
-        self.unpublished.remove(to);
-        self.touch(from);
-        self.touch(to);
-    }
-
-    /// The store renamed a key as it was at `before`. Writers of the old name go on under the new one.
-    pub(crate) fn renamed_key(
-        &mut self,
-        from: &str,
-        to: &str,
-        key: &Key,
-        before: Revision,
-        meta: &Meta,
-    ) -> Vec<PathInvalidation> {
-        self.deferred_renames.remove(to);
-        self.replace(to);
-        self.note_change(from);
-        self.note_change(to);
-        let Self { inodes, drafts, .. } = self;
-        for draft in drafts.values_mut().filter(|draft| !draft.orphan) {
-            if let Some(inode) = inodes.get_mut(&draft.ino).filter(|inode| inode.name == from) {
-                to.clone_into(&mut inode.name);
-                inode.key = key.clone();
-                // A draft that was stale before stays so.
-                if draft.expect == Expect::At(before) {
-                    draft.expect = Expect::At(meta.revision);
-                }
-            }
-        }
-        self.touch(from);
-        self.touch(to);
-        let Some(ino) = self.names.get(from).copied() else {
-            if let Some(set) = self.overrides.remove(from) {
-                self.overrides.insert(to.to_owned(), set);
-            }
-            // What the kernel took along is an older version.
-            return vec![PathInvalidation::Entry(to.to_owned())];
-        };
-        self.move_name(ino, from, to, key);
-        let inode = self.inodes.get(&ino).map(|inode| (inode.readers > 0 || inode.pinned, &inode.body));
-        let mut invalidations = match inode {
-            Some((_, Body::Key(known))) if known.revision == before => {
-                self.become_key(ino, to, key, meta.clone());
-                Vec::new()
-            }
-            // Readers keep the older version that they have open.
-            Some((true, _)) => {
-                self.remove_name(to);
-                self.follow_again(ino)
-            }
-            _ => {
-                self.become_key(ino, to, key, meta.clone());
-                self.stale(ino)
-            }
-        };
-        // What the kernel took along may be another inode, of an older version.
-        if self.named(to).is_none_or(|(_, inode)| inode.lookups == 0) {
-            invalidations.push(PathInvalidation::Entry(to.to_owned()));
-        }
-        invalidations
     }
 }

@@ -1,23 +1,17 @@
 //! Renaming a directory: all keys in it at once, or none. Where the store cannot, the answer is EXDEV, and mv(1) copies.
 
-use crate::fs::ops::resolve::Resolved;
-use crate::fs::rules::names::Decoded;
-use crate::fs::rules::names::is_inside;
-use crate::fs::rules::names::parent;
-use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::Body;
-use crate::fs::state::tables::State;
-use crate::store::Meta;
-use crate::store::Rename;
 use std::sync::Arc;
 
 use crate::cache::Keys;
 use crate::fs::core::Fs;
 use crate::fs::ops::rename::RENAME_TRIES;
+use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::{Decoded, is_inside, parent};
+use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::types::{Caller, Ino};
 use crate::store;
-use crate::store::Key;
+use crate::store::{Key, Meta, Rename};
 
 impl Fs {
     /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
@@ -92,9 +86,9 @@ impl Fs {
                 let key = self.key_of(&path).await?;
                 let state = self.state.lock();
                 let there = key.is_some_and(|key| {
-                    keys.meta(&key).is_some() && !state.deferred_renames.contains_key(&path)
+                    keys.meta(&key).is_some() && state.paths().deferred_rename(&path).is_none()
                 });
-                match there || state.names.contains_key(&path) {
+                match there || state.paths().current(&path).is_some() {
                     true if no_replace => Err(FsError::Exists),
                     true => Err(FsError::NotDirectory),
                     false => Ok(path),
@@ -158,33 +152,5 @@ impl Fs {
         state.keep_directory(parent(to));
         drop(state);
         self.invalidate_later(invalidations);
-    }
-}
-
-impl State {
-    /// The directory at `from`, with those in it, is at `to` now.
-    fn move_directory(&mut self, from: &str, to: &str) {
-        let moved = |path: &String| path == from || is_inside(path, from);
-        let paths: Vec<String> = self.directories.keys().filter(|path| moved(path)).cloned().collect();
-        for path in paths {
-            let new = format!("{to}{}", &path[from.len()..]);
-            let Some(directory) = self.directories.remove(&path) else { continue };
-            if let Some(inode) = directory.ino.and_then(|ino| self.inodes.get_mut(&ino)) {
-                debug_assert!(matches!(inode.body, Body::Directory));
-                inode.name.clone_from(&new);
-            }
-            self.note_change(&path);
-            self.note_change(&new);
-            self.directories.insert(new, directory);
-        }
-        // Those of directories that the kernel has forgotten, too.
-        let modes: Vec<String> = self.overrides.keys().filter(|path| path.ends_with('/')).cloned().collect();
-        for path in modes.into_iter().filter(|path| is_inside(path, from)) {
-            if let Some(set) = self.overrides.remove(&path) {
-                self.overrides.insert(format!("{to}{}", &path[from.len()..]), set);
-            }
-        }
-        self.touch(from);
-        self.touch(to);
     }
 }

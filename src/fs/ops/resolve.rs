@@ -137,9 +137,7 @@ impl Fs {
         let there = state.keeps(path) || known.is_some_and(|keys| self.has_keys(path, &keys.value));
         let ttl = if there { ttl } else { Duration::ZERO };
         let ino = state.directory_inode(path, self.started);
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.lookups += 1;
-        }
+        state.count_lookup(ino);
         Found { attr: self.attr_in(state, ino, None).ok(), ttl }
     }
 

@@ -24,7 +24,7 @@ impl Fs {
         let limits = self.cache.limits();
         if let Some(id) = draft {
             let mut state = self.state.lock();
-            let draft = state.drafts.get(&id).ok_or(FsError::NotFound)?;
+            let draft = state.draft(id).ok_or(FsError::NotFound)?;
             if draft.handles == 0 && draft.purpose == Publish::OnClose && size != draft.text.len() {
                 resized(&draft.text, size, &limits, self.settings.validate)?;
             }
@@ -41,7 +41,7 @@ impl Fs {
         let meta = self.cache.set_key_value(&key, text, Expect::At(entry.meta.revision)).await?;
         let invalidations = {
             let mut state = self.state.lock();
-            state.unpublished.remove(&name);
+            state.paths_mut().set_failure(&name, None);
             state.install_version(&name, &meta, Origin::Read)
         };
         operation.made(meta.revision);

@@ -27,7 +27,10 @@ impl Fs {
         let mut operation = self.begin_after_renames(&[&name], deferred).await?;
         let key = {
             let mut state = self.state.lock();
-            if state.deferred_renames.get(&name).is_some_and(|deferred| deferred.invisible_to(caller.thread))
+            if state
+                .paths()
+                .deferred_rename(&name)
+                .is_some_and(|deferred| deferred.invisible_to(caller.thread))
             {
                 return Err(FsError::NotFound);
             }
@@ -54,7 +57,7 @@ impl Fs {
                 self.rejected.keep_deleted(&name, entry.text);
             }
             let mut state = self.state.lock();
-            state.deferred_renames.remove(&name);
+            state.paths_mut().take_deferred_rename(&name);
             unlinked(&mut state, &name);
             // What it is in stays, so that it can be removed by who empties it.
             state.keep_directory(parent(&name));

@@ -12,8 +12,9 @@ mod escape;
 
 use std::ffi::OsStr;
 
-use crate::store::Key;
 use escape::{ALIAS_PREFIX, ALIAS_SUFFIX, alias, escape, unescape};
+
+use crate::store::Key;
 
 pub(crate) use escape::is_alias;
 

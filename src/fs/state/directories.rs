@@ -26,7 +26,7 @@ impl State {
 
     /// The inode of the directory at `path`, if the kernel may know it.
     pub(crate) fn directory_ino(&self, path: &str) -> Option<Ino> {
-        if path.is_empty() { Some(ROOT) } else { self.directories.get(path)?.ino }
+        if path.is_empty() { Some(ROOT) } else { self.paths.directory(path)?.ino }
     }
 
     /// A notice in the kernel's terms, as far as the kernel may know what it is about.
@@ -38,10 +38,8 @@ impl State {
         match invalidation {
             PathInvalidation::Inode(ino) => vec![Invalidation::Inode(ino, self.dentry_of(ino))],
             PathInvalidation::Entry(path) => {
-                let directories = [
-                    self.directory_ino(parent(&path)),
-                    self.unlinked_directories.get(parent(&path)).copied(),
-                ];
+                let directories =
+                    [self.directory_ino(parent(&path)), self.paths.unlinked_directory(parent(&path))];
                 // Which of its two names a file has now, or had when the kernel heard of it, is not known.
                 let value = has_directories.then(|| value_name(base(&path)));
                 let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
@@ -69,14 +67,13 @@ impl State {
             return ino;
         }
         let ino = self.add_inode(path, &Key::from(""), Body::Directory);
-        let directory = Directory { ino: None, kept: false, modified };
-        self.directories.entry(path.to_owned()).or_insert(directory).ino = Some(ino);
+        self.paths.edit_directory(path, modified, |directory| directory.ino = Some(ino));
         ino
     }
 
     /// Whether the directory at `path` is there while no key is below it.
     pub(crate) fn keeps(&self, path: &str) -> bool {
-        self.directories.get(path).is_some_and(|directory| directory.kept)
+        self.paths.directory(path).is_some_and(|directory| directory.kept)
     }
 
     /// The directory at `path` stays, and with it those that it is in.
@@ -84,12 +81,8 @@ impl State {
         let mut path = path;
         while !path.is_empty() {
             let modified = SystemTime::now();
-            let directory = self.directories.entry(path.to_owned()).or_insert(Directory {
-                ino: None,
-                kept: false,
-                modified,
-            });
-            if std::mem::replace(&mut directory.kept, true) {
+            let keep = |directory: &mut Directory| std::mem::replace(&mut directory.kept, true);
+            if self.paths.edit_directory(path, modified, keep) {
                 return;
             }
             path = parent(path);
@@ -99,7 +92,7 @@ impl State {
     /// Whether a local file or a directory that was made here is in the directory at `path`.
     pub(crate) fn is_inhabited(&self, path: &str) -> bool {
         let local = self.locals().any(|(name, _)| is_inside(name, path));
-        local || self.directories.iter().any(|(other, directory)| directory.kept && is_inside(other, path))
+        local || self.paths.directories().any(|(other, directory)| directory.kept && is_inside(other, path))
     }
 
     /// Files that are not keys, by their paths.
@@ -112,13 +105,12 @@ impl State {
 
     /// There is no directory at `path` any more. Who is in it finds nothing there.
     pub(crate) fn remove_directory(&mut self, path: &str) {
-        let Some(directory) = self.directories.remove(path) else { return };
-        self.overrides.remove(&(path.to_owned() + "/"));
+        let Some((directory, _)) = self.paths.take_directory(path) else { return };
         self.note_change(path);
         if let Some(ino) = directory.ino {
             if let Some(inode) = self.inodes.get_mut(&ino) {
                 inode.unlinked = true;
-                self.unlinked_directories.insert(path.to_owned(), ino);
+                self.paths.set_unlinked_directory(path, Some(ino));
             }
             self.collect(ino);
         }
@@ -126,11 +118,10 @@ impl State {
 
     /// The kernel knows the directory at `path` no more.
     pub(crate) fn forget_directory(&mut self, path: &str) {
-        if let Some(directory) = self.directories.get_mut(path) {
-            directory.ino = None;
-            if !directory.kept {
-                self.directories.remove(path);
-            }
+        let Some(directory) = self.paths.directory_mut(path) else { return };
+        directory.ino = None;
+        if !directory.kept {
+            self.paths.forget_directory(path);
         }
     }
 
@@ -160,7 +151,7 @@ impl State {
     pub(crate) fn touch(&mut self, path: &str) {
         let own = match parent(path) {
             "" => &mut self.root_modified,
-            parent => match self.directories.get_mut(parent) {
+            parent => match self.paths.directory_mut(parent) {
                 Some(directory) => &mut directory.modified,
                 None => return,
             },

@@ -7,10 +7,8 @@ use tokio::time::Instant;
 use crate::fs::rules::document::{Prefix, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
-use crate::fs::state::nodes::Content;
-use crate::fs::state::tables::State;
-use crate::fs::types::{DraftId, Ino, ROOT};
-use crate::store::{Expect, Limits, Meta, Text, counted_len};
+use crate::fs::types::{Ino, ROOT};
+use crate::store::{Expect, Limits, Meta, counted_len};
 
 /// Where a draft's bytes may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,26 +205,6 @@ impl Draft {
 
 fn counted_len_of_tail(last: Option<u8>) -> usize {
     last.map_or(0, |last| 1 - counted_len(&[last]))
-}
-
-impl State {
-    /// Removes a draft that nobody writes any more. Who reads it goes on with its last text, which is the version
-    /// `published`, if that is one.
-    pub(crate) fn remove_draft(&mut self, id: DraftId, published: Option<&Meta>) {
-        let Some(draft) = self.drafts.remove(&id) else { return };
-        if self.inodes.get(&draft.ino).is_none_or(|inode| inode.handles == 0) {
-            return;
-        }
-        let text = Text::from(&draft.text[..]);
-        for handle in self.handles.values_mut() {
-            if matches!(handle.content, Content::Draft(read) if read == id) {
-                handle.content = Content::Snapshot(text.clone(), published.cloned());
-                if let Some(inode) = self.inodes.get_mut(&handle.ino) {
-                    inode.readers += 1;
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

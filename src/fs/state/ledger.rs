@@ -1,54 +1,80 @@
-//! What the kernel may have cached of an inode.
+//! What the kernel may have cached of an inode: its pages and its attributes.
+//!
+//! An inode is updated in place only while the kernel takes our word for its size, and only one invalidation of it is in
+//! flight at a time: with each the kernel counts a new version of the attributes, and ignores the answers to questions that
+//! it asked before.
 
-use crate::fs::state::nodes::Inode;
-use crate::fs::state::tables::State;
-use crate::fs::types::Ino;
-
-/// Pages and attributes that the kernel may know of versions of an inode before the present one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KernelCache {
-    /// None, and no notice about the inode is under way.
+/// The pages and attributes that the kernel may have of versions before the present one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Cached {
+    /// None, and no invalidation is in flight.
+    #[default]
     Fresh,
     /// Some.
     Stale,
-    /// Some, and it is being told to drop them.
+    /// Some, and an invalidation is in flight.
     Invalidating,
-    /// As before, but of a version that came meanwhile it may know something afterwards.
+    /// As before, but of a version that came meanwhile it may have something afterwards.
     InvalidatingStale,
 }
 
-impl Inode {
-    /// Whether the kernel knows nothing of older versions, and no notice about the inode is under way.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.cached == KernelCache::Fresh
-    }
-
-    /// What the kernel knows of the inode is of an older version from now on.
-    pub(crate) fn mark_stale(&mut self) {
-        self.cached = match self.cached {
-            KernelCache::Fresh | KernelCache::Stale => KernelCache::Stale,
-            KernelCache::Invalidating | KernelCache::InvalidatingStale => KernelCache::InvalidatingStale,
-        };
-    }
+/// The ledger of one inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelCache {
+    cached: Cached,
+    /// An UNLINK, RENAME or SETATTR of it may be in flight, after which the kernel distrusts our size, or takes an older one
+    /// for the newest.
+    pinned: bool,
 }
 
-impl State {
-    /// Whether the caller is to make the kernel drop older versions of an inode.
-    pub(crate) fn begin_invalidation(&mut self, ino: Ino) -> bool {
-        let stale = self.inodes.get_mut(&ino).filter(|inode| inode.cached == KernelCache::Stale);
-        stale.is_some_and(|inode| {
-            inode.cached = KernelCache::Invalidating;
-            true
-        })
+impl KernelCache {
+    /// Whether the kernel has nothing of older versions, and no invalidation is in flight.
+    pub(crate) const fn is_fresh(self) -> bool {
+        matches!(self.cached, Cached::Fresh)
     }
 
-    pub(crate) fn end_invalidation(&mut self, ino: Ino) {
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.cached = match inode.cached {
-                KernelCache::Invalidating => KernelCache::Fresh,
-                KernelCache::InvalidatingStale => KernelCache::Stale,
-                same => same,
-            };
+    /// Whether the inode is never updated in place.
+    pub(crate) const fn is_pinned(self) -> bool {
+        self.pinned
+    }
+
+    /// The inode is never updated in place from now on.
+    pub(crate) const fn pin(&mut self) {
+        self.pinned = true;
+    }
+
+    /// What the kernel has of it is of an older version from now on.
+    pub(crate) const fn mark_stale(&mut self) {
+        self.cached = match self.cached {
+            Cached::Fresh | Cached::Stale => Cached::Stale,
+            Cached::Invalidating | Cached::InvalidatingStale => Cached::InvalidatingStale,
+        };
+    }
+
+    /// Whether the caller is to make the kernel drop what it has; nobody else is until [`KernelCache::end_invalidation`].
+    pub(crate) fn begin_invalidation(&mut self) -> bool {
+        let begins = self.cached == Cached::Stale;
+        if begins {
+            self.cached = Cached::Invalidating;
         }
+        begins
+    }
+
+    /// As [`KernelCache::begin_invalidation`], whoever else is at it: an inode that is being opened is known, and can be
+    /// invalidated at once.
+    pub(crate) fn invalidate_now(&mut self) -> bool {
+        let stale = self.cached != Cached::Fresh;
+        if stale {
+            self.cached = Cached::Invalidating;
+        }
+        stale
+    }
+
+    pub(crate) const fn end_invalidation(&mut self) {
+        self.cached = match self.cached {
+            Cached::Invalidating => Cached::Fresh,
+            Cached::InvalidatingStale => Cached::Stale,
+            same => same,
+        };
     }
 }

@@ -35,11 +35,8 @@ pub(crate) struct Inode {
     pub(crate) handles: u32,
     /// Those of them that read a snapshot through the page cache.
     pub(crate) readers: u32,
-    /// What the kernel knows of older versions.
+    /// What the kernel may have cached of it.
     pub(crate) cached: KernelCache,
-    /// It does not go on as a newer version, for it was or is being removed, replaced, or given other attributes: upon the
-    /// answer to that the kernel ignores a newer size, or takes an older one for the newest.
-    pub(crate) pinned: bool,
     /// The inode number to show, if not its own.
     pub(crate) number: Option<Ino>,
     /// The name was removed.

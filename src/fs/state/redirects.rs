@@ -1,66 +1,64 @@
 //! Opens that were answered "look again", by thread.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fs::rules::error::FsError;
-use crate::fs::state::tables::State;
 use crate::fs::types::Ino;
 
 /// An open that was answered "look again": what the next lookup by the same thread finds.
 #[derive(Debug)]
-pub(crate) struct Redirect {
+struct Redirect {
     /// The name to look up.
-    pub(crate) name: String,
+    name: String,
     /// The draft inode made for a writer.
-    pub(crate) to: Option<Ino>,
-    /// When.
-    pub(crate) since: Instant,
+    to: Option<Ino>,
+    since: Instant,
 }
 
 /// Redirects not followed by then belong to an open that was given up.
 const REDIRECT_LIFE: Duration = Duration::from_secs(10);
+/// When there are so many, those are looked for.
+const MANY: usize = 256;
 
-impl State {
-    /// Answers "look again" to an open by `thread`, and remembers what its lookup shall find. Not for thread 0
-    /// ([`State::is_retry`]).
-    pub(crate) fn redirect(&mut self, thread: u32, from: Ino, to: Option<Ino>) -> FsError {
-        self.end_redirect(thread);
-        if self.redirects.len() >= 256 {
-            let old = |redirect: &Redirect| redirect.since.elapsed() > REDIRECT_LIFE;
-            let threads: Vec<u32> = self
-                .redirects
-                .iter()
-                .filter(|(_, redirect)| old(redirect))
-                .map(|(thread, _)| *thread)
-                .collect();
-            for thread in threads {
-                self.end_redirect(thread);
-            }
+/// By thread. None for thread 0 ([`Redirects::is_retry`]).
+#[derive(Debug, Default)]
+pub(crate) struct Redirects(HashMap<u32, Redirect>);
+
+impl Redirects {
+    /// Remembers what the next lookup of `name` by `thread` shall find. Returns the inodes that nobody is sent to any more.
+    pub(super) fn add(&mut self, thread: u32, name: String, to: Option<Ino>) -> Vec<Ino> {
+        let mut given_up: Vec<Ino> = self.take(thread).into_iter().collect();
+        if self.0.len() >= MANY {
+            let old = self.0.extract_if(|_, redirect| redirect.since.elapsed() > REDIRECT_LIFE);
+            given_up.extend(old.filter_map(|(_, redirect)| redirect.to));
         }
-        let name = self.inodes.get(&from).map(|inode| inode.name.clone()).unwrap_or_default();
-        let redirect = Redirect { name, to, since: Instant::now() };
-        self.redirects.insert(thread, redirect);
-        FsError::Superseded
+        self.0.insert(thread, Redirect { name, to, since: Instant::now() });
+        given_up
     }
 
     /// Whether `thread` was told to look `name` up again and now is back. The threads outside of the daemon's PID
     /// namespace are all 0 and cannot be told apart: none is told so, all are served on the spot.
-    pub(crate) fn is_retry(&self, thread: u32, name: &str) -> bool {
-        if thread == 0 {
-            return true;
-        }
-        let redirect = self.redirects.get(&thread);
-        redirect.is_some_and(|redirect| redirect.name == name && redirect.since.elapsed() < REDIRECT_LIFE)
+    pub(super) fn is_retry(&self, thread: u32, name: &str) -> bool {
+        let redirect = self.0.get(&thread);
+        thread == 0
+            || redirect
+                .is_some_and(|redirect| redirect.name == name && redirect.since.elapsed() < REDIRECT_LIFE)
     }
 
-    /// Forgets the redirect of `thread`; the draft inode made for it goes if nothing took it up.
-    pub(crate) fn end_redirect(&mut self, thread: u32) {
-        if let Some(redirect) = self.redirects.remove(&thread)
-            && let Some(ino) = redirect.to
-        {
-            self.collect(ino);
-        }
+    /// The inode that `thread` was sent to look for.
+    pub(super) fn target(&self, thread: u32, name: &str) -> Option<Ino> {
+        self.0.get(&thread).filter(|_| self.is_retry(thread, name))?.to
+    }
+
+    /// Forgets the redirect of `thread`. Returns the inode that it led to.
+    pub(super) fn take(&mut self, thread: u32) -> Option<Ino> {
+        self.0.remove(&thread)?.to
+    }
+
+    /// Whether somebody is sent to `ino`.
+    pub(super) fn lead_to(&self, ino: Ino) -> bool {
+        self.0.values().any(|redirect| redirect.to == Some(ino))
     }
 }

@@ -2,64 +2,41 @@
 //! while anything waits.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::rules::scratch;
-use crate::fs::state::backups::DeferredRename;
-use crate::fs::state::deferred::Deferred;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::ledger::KernelCache;
+use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
-use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Overrides};
-use crate::fs::state::redirects::Redirect;
+use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
+use crate::fs::state::paths::Paths;
+use crate::fs::state::redirects::Redirects;
 use crate::fs::types::{DraftId, Fh, Ino, ROOT};
 use crate::store::Key;
 
 /// Everything the filesystem knows that is not in the store.
 pub(crate) struct State {
     /// Inodes known to the kernel or holding local files.
-    pub(crate) inodes: HashMap<Ino, Inode>,
-    /// The inode a lookup of a name gives: of a key's current version, or of a local file.
-    pub(crate) names: HashMap<String, Ino>,
-    /// Directories below the root, by path.
-    pub(crate) directories: HashMap<String, Directory>,
-    /// Those that are gone and that the kernel still refers to, because somebody is in them.
-    pub(crate) unlinked_directories: HashMap<String, Ino>,
+    pub(super) inodes: HashMap<Ino, Inode>,
+    /// What is known of each path.
+    pub(super) paths: Paths,
+    /// What changed while directories are open.
+    pub(super) listings: OpenListings,
     /// Open files.
-    pub(crate) handles: HashMap<Fh, Handle>,
+    pub(super) handles: HashMap<Fh, Handle>,
     /// Drafts.
-    pub(crate) drafts: HashMap<DraftId, Draft>,
-    /// Keys renamed to a backup name.
-    pub(crate) deferred_renames: HashMap<String, DeferredRename>,
-    /// When, in the count of changes, a name last changed while a directory was open.
-    pub(crate) changes: HashMap<String, u64>,
-    /// The count of changes.
-    pub(crate) change: u64,
-    /// Up to this count it is not known any more which names changed.
-    pub(crate) blurred: u64,
-    /// Shared with each open directory.
-    pub(crate) open_listings: Arc<()>,
-    /// Why the last text written to a file was not published, until one is.
-    pub(crate) unpublished: HashMap<String, FsError>,
-    /// The inodes that the files had when changes were missed, and those that went on as no newer version, for those who watch
-    /// them.
-    pub(crate) replaced: HashMap<String, Ino>,
+    pub(super) drafts: HashMap<DraftId, Draft>,
     /// There are some (`--notify`).
-    pub(crate) has_relay: bool,
-    /// Names that this mount is changing in the store.
-    pub(crate) in_flight: HashMap<String, Deferred>,
+    pub(super) has_relay: bool,
     /// By thread.
-    pub(crate) redirects: HashMap<u32, Redirect>,
-    /// By path; that of a directory ends in a slash.
-    pub(crate) overrides: HashMap<String, Overrides>,
+    pub(super) redirects: Redirects,
     /// flock(2) and fcntl(2).
-    pub(crate) locks: Locks,
+    pub(super) locks: Locks,
     /// Of the root.
-    pub(crate) root: Overrides,
+    pub(super) root: Overrides,
     /// When the names in the root last changed.
-    pub(crate) root_modified: SystemTime,
+    pub(super) root_modified: SystemTime,
     last_id: u64,
 }
 
@@ -68,22 +45,12 @@ impl State {
     pub(crate) fn new() -> Self {
         Self {
             inodes: HashMap::new(),
-            names: HashMap::new(),
-            directories: HashMap::new(),
-            unlinked_directories: HashMap::new(),
-            replaced: HashMap::new(),
             has_relay: false,
+            paths: Paths::default(),
+            listings: OpenListings::default(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
-            deferred_renames: HashMap::new(),
-            changes: HashMap::new(),
-            change: 0,
-            blurred: 0,
-            open_listings: Arc::default(),
-            unpublished: HashMap::new(),
-            in_flight: HashMap::new(),
-            redirects: HashMap::new(),
-            overrides: HashMap::new(),
+            redirects: Redirects::default(),
             locks: Locks::default(),
             root: Overrides::default(),
             root_modified: SystemTime::now(),
@@ -99,11 +66,10 @@ impl State {
     /// A new inode. It is kept while the kernel refers to it, it is open, or its name leads to it and it is local.
     pub(crate) fn add_inode(&mut self, name: &str, key: &Key, body: Body) -> Ino {
         let ino = Ino(self.next_id());
-        if let Body::Local(draft) | Body::Draft(draft) = body
-            && let Some(draft) = self.drafts.get_mut(&draft)
-        {
-            draft.ino = ino;
-        }
+        let draft = match body {
+            Body::Local(draft) | Body::Draft(draft) => Some(draft),
+            Body::Key(_) | Body::Directory => None,
+        };
         let (name, key) = (name.to_owned(), key.clone());
         let inode = Inode {
             name,
@@ -112,13 +78,23 @@ impl State {
             lookups: 0,
             handles: 0,
             readers: 0,
-            cached: KernelCache::Fresh,
-            pinned: false,
+            cached: KernelCache::default(),
             number: None,
             unlinked: false,
         };
         self.inodes.insert(ino, inode);
+        if let Some(draft) = draft {
+            self.own_draft(draft, ino);
+        }
         ino
+    }
+
+    /// The draft is that of the inode, under the name that the inode has.
+    pub(crate) fn own_draft(&mut self, id: DraftId, ino: Ino) {
+        if let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) {
+            draft.ino = ino;
+            self.paths.add_draft(&inode.name, id);
+        }
     }
 
     /// A new draft.
@@ -145,6 +121,102 @@ impl State {
         fh
     }
 
+    /// What is known of each path.
+    pub(crate) const fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    pub(crate) const fn paths_mut(&mut self) -> &mut Paths {
+        &mut self.paths
+    }
+
+    /// What changed while directories are open.
+    pub(crate) const fn listings(&self) -> &OpenListings {
+        &self.listings
+    }
+
+    /// flock(2) and fcntl(2).
+    pub(crate) const fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    pub(crate) const fn locks_mut(&mut self) -> &mut Locks {
+        &mut self.locks
+    }
+
+    /// Answers "look again" to an open by `thread`, and remembers what its lookup shall find.
+    pub(crate) fn redirect(&mut self, thread: u32, from: Ino, to: Option<Ino>) -> FsError {
+        let name = self.inodes.get(&from).map(|inode| inode.name.clone()).unwrap_or_default();
+        for ino in self.redirects.add(thread, name, to) {
+            self.collect(ino);
+        }
+        FsError::Superseded
+    }
+
+    /// Whether `thread` was told to look `name` up again and now is back, or cannot be told.
+    pub(crate) fn is_retry(&self, thread: u32, name: &str) -> bool {
+        self.redirects.is_retry(thread, name)
+    }
+
+    /// The inode that an open by `thread` was sent to look for.
+    pub(crate) fn redirected(&self, thread: u32, name: &str) -> Option<Ino> {
+        self.redirects.target(thread, name)
+    }
+
+    /// Forgets the redirect of `thread`; the draft inode made for it goes if nothing took it up.
+    pub(crate) fn end_redirect(&mut self, thread: u32) {
+        if let Some(ino) = self.redirects.take(thread) {
+            self.collect(ino);
+        }
+    }
+
+    /// A draft that is still there.
+    pub(crate) fn draft(&self, id: DraftId) -> Option<&Draft> {
+        self.drafts.get(&id)
+    }
+
+    pub(crate) fn draft_mut(&mut self, id: DraftId) -> Option<&mut Draft> {
+        self.drafts.get_mut(&id)
+    }
+
+    pub(crate) fn drafts(&self) -> impl Iterator<Item = (DraftId, &Draft)> {
+        self.drafts.iter().map(|(id, draft)| (*id, draft))
+    }
+
+    /// An open file.
+    pub(crate) fn handle(&self, fh: Fh) -> FsResult<&Handle> {
+        self.handles.get(&fh).ok_or(FsError::BadHandle)
+    }
+
+    pub(crate) fn handle_mut(&mut self, fh: Fh) -> Option<&mut Handle> {
+        self.handles.get_mut(&fh)
+    }
+
+    pub(crate) fn inode_mut(&mut self, ino: Ino) -> Option<&mut Inode> {
+        self.inodes.get_mut(&ino)
+    }
+
+    /// The kernel is told of the inode by an answer, and refers to it until it forgets it.
+    pub(crate) fn count_lookup(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+    }
+
+    /// What chmod, chown and utimes said of the root, and when the names in it last changed.
+    pub(crate) const fn root(&self) -> (Overrides, SystemTime) {
+        (self.root, self.root_modified)
+    }
+
+    pub(crate) const fn root_mut(&mut self) -> &mut Overrides {
+        &mut self.root
+    }
+
+    /// From now on inodes are kept in mind that somebody may watch (`--notify`).
+    pub(crate) const fn set_relay(&mut self) {
+        self.has_relay = true;
+    }
+
     /// The inode, or the error for one the kernel should not know.
     pub(crate) fn inode(&self, ino: Ino) -> FsResult<&Inode> {
         self.inodes.get(&ino).ok_or(FsError::NotFound)
@@ -152,7 +224,7 @@ impl State {
 
     /// The inode a lookup of `name` gives.
     pub(crate) fn named(&self, name: &str) -> Option<(Ino, &Inode)> {
-        let ino = *self.names.get(name)?;
+        let ino = self.paths.current(name)?;
         Some((ino, self.inodes.get(&ino)?))
     }
 
@@ -160,7 +232,7 @@ impl State {
     pub(crate) fn is_current(&self, ino: Ino, inode: &Inode) -> bool {
         match inode.body {
             Body::Directory => self.directory_ino(&inode.name) == Some(ino),
-            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.names.get(&inode.name) == Some(&ino),
+            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.paths.current(&inode.name) == Some(ino),
         }
     }
 
@@ -171,9 +243,16 @@ impl State {
         self.drafts.get_mut(&id).map(|draft| (id, draft)).ok_or(FsError::BadHandle)
     }
 
+    /// From now on a lookup of `name` gives `ino`.
+    pub(crate) fn lead_to(&mut self, name: &str, ino: Ino) {
+        if let Some(old) = self.paths.set_current(name, ino).filter(|old| *old != ino) {
+            self.collect(old);
+        }
+    }
+
     /// Takes the name away from the inode it leads to. The kernel may still refer to the inode.
     pub(crate) fn remove_name(&mut self, name: &str) -> Option<Ino> {
-        let ino = self.names.remove(name)?;
+        let ino = self.paths.take_current(name)?;
         self.collect(ino);
         Some(ino)
     }
@@ -190,7 +269,7 @@ impl State {
     pub(crate) fn collect(&mut self, ino: Ino) {
         let Some(inode) = self.inodes.get(&ino) else { return };
         let named = self.is_current(ino, inode);
-        let expected = self.redirects.values().any(|redirect| redirect.to == Some(ino));
+        let expected = self.redirects.lead_to(ino);
         if inode.lookups > 0 || inode.handles > 0 || expected || named && matches!(inode.body, Body::Local(_))
         {
             return;
@@ -199,10 +278,10 @@ impl State {
             self.no_longer_replaced(&inode.name, Some(ino));
             match inode.body {
                 Body::Directory if named => self.forget_directory(&inode.name),
-                Body::Directory if self.unlinked_directories.get(&inode.name) == Some(&ino) => {
-                    self.unlinked_directories.remove(&inode.name);
+                Body::Directory if self.paths.unlinked_directory(&inode.name) == Some(ino) => {
+                    self.paths.set_unlinked_directory(&inode.name, None);
                 }
-                _ if named => drop(self.names.remove(&inode.name)),
+                _ if named => drop(self.paths.take_current(&inode.name)),
                 _ => {}
             }
             // An inode that became a key keeps no draft.
@@ -210,6 +289,7 @@ impl State {
                 && self.drafts.get(&draft).is_some_and(|draft| draft.handles == 0)
             {
                 self.drafts.remove(&draft);
+                self.paths.remove_draft(&inode.name, draft);
             }
         }
     }
@@ -235,8 +315,8 @@ impl State {
 
     /// Whether somebody writes a draft for `name`.
     pub(crate) fn is_drafted(&self, name: &str) -> bool {
-        let writing = self.drafts.values().filter(|draft| draft.handles > 0 && !draft.orphan);
-        writing.filter_map(|draft| self.inodes.get(&draft.ino)).any(|inode| inode.name == name)
+        let drafts = self.paths.drafts(name);
+        drafts.iter().filter_map(|id| self.draft(*id)).any(|draft| draft.handles > 0 && !draft.orphan)
     }
 
     /// Name and key of a new file that nobody writes and that is empty, unless it is the successor of one that was renamed
@@ -246,14 +326,8 @@ impl State {
         let Body::Local(id) = inode.body else { return None };
         let draft = self.drafts.get(&id)?;
         let empty = draft.purpose == Publish::OnClose && draft.handles == 0 && draft.text.is_empty();
-        let new = self.is_current(ino, inode) && !self.deferred_renames.contains_key(&inode.name);
+        let new = self.is_current(ino, inode) && self.paths.deferred_rename(&inode.name).is_none();
         (empty && new).then(|| (inode.name.clone(), inode.key.clone()))
-    }
-
-    /// Bytes in scratch files, against [`scratch::TOTAL_LIMIT`].
-    pub(crate) fn scratch_full(&self, more: usize) -> bool {
-        let scratch = self.drafts.values().filter(|draft| draft.purpose != Publish::OnClose);
-        scratch.map(|draft| draft.text.len()).sum::<usize>().saturating_add(more) > scratch::TOTAL_LIMIT
     }
 }
 

@@ -4,21 +4,37 @@ use crate::fs::state::tables::State;
 
 /// Takes the name out of the directory. Drafts that are open for it go nowhere any more.
 pub(crate) fn unlinked(state: &mut State, name: &str) {
-    let State { inodes, drafts, .. } = state;
-    for draft in drafts.values_mut() {
-        if let Some(inode) = inodes.get_mut(&draft.ino).filter(|inode| inode.name == name) {
-            draft.orphan = true;
+    for id in state.paths.drafts(name) {
+        let Some(draft) = state.drafts.get_mut(&id) else { continue };
+        draft.orphan = true;
+        if let Some(inode) = state.inodes.get_mut(&draft.ino) {
             inode.unlinked = true;
         }
     }
-    if let Some(ino) = state.names.get(name).copied() {
+    lose_name(state, name);
+}
+
+/// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
+pub(crate) fn unlinked_elsewhere(state: &mut State, name: &str) {
+    lose_name(state, name);
+    for id in state.paths.drafts(name) {
+        if let Some(draft) = state.drafts.get(&id).filter(|draft| !draft.orphan)
+            && let Some(inode) = state.inodes.get_mut(&draft.ino)
+        {
+            inode.unlinked = false;
+        }
+    }
+}
+
+fn lose_name(state: &mut State, name: &str) {
+    if let Some(ino) = state.paths.current(name) {
         if let Some(inode) = state.inodes.get_mut(&ino) {
             inode.unlinked = true;
         }
         state.remove_name(name);
     }
     state.note_change(name);
-    state.overrides.remove(name);
-    state.unpublished.remove(name);
+    state.paths.set_attributes(name, None);
+    state.paths.set_failure(name, None);
     state.touch(name);
 }

@@ -1,0 +1,317 @@
+//! One record per path: all that is known of a name and is not in the store.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use crate::fs::rules::error::FsError;
+use crate::fs::rules::names::is_inside;
+use crate::fs::state::backups::DeferredRename;
+use crate::fs::state::deferred::Deferred;
+use crate::fs::state::nodes::{Directory, Overrides};
+use crate::fs::types::{DraftId, Ino};
+
+/// What a path is.
+#[derive(Debug, Default)]
+struct Record {
+    /// The inode that a lookup gives: of a key's current version, or of a local file.
+    current: Option<Ino>,
+    /// What few paths have.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// The directory there.
+    directory: Option<Directory>,
+    /// A directory that is gone and that the kernel still refers to, because somebody is in it.
+    unlinked_directory: Option<Ino>,
+    /// Of the file, also of those that have lost the name.
+    drafts: Vec<DraftId>,
+    attributes: Option<Overrides>,
+    directory_attributes: Option<Overrides>,
+    /// The key was renamed to a backup name.
+    deferred_rename: Option<DeferredRename>,
+    /// Why the last text written to the file was not published, until one is.
+    failure: Option<FsError>,
+    /// The inode that the file had when changes were missed, or that went on as no newer version, for those who watch it.
+    replaced: Option<Ino>,
+    /// This mount is changing the key in the store.
+    in_flight: Option<Deferred>,
+}
+
+impl Rest {
+    fn is_empty(&self) -> bool {
+        self.directory.is_none()
+            && self.unlinked_directory.is_none()
+            && self.drafts.is_empty()
+            && self.attributes.is_none()
+            && self.directory_attributes.is_none()
+            && self.deferred_rename.is_none()
+            && self.failure.is_none()
+            && self.replaced.is_none()
+            && self.in_flight.is_none()
+    }
+}
+
+/// The records. One that says nothing is not kept.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    records: HashMap<String, Record>,
+    /// Those that have a directory, a deferred rename, a change in flight.
+    directories: BTreeSet<String>,
+    deferred_renames: BTreeSet<String>,
+    in_flight: BTreeSet<String>,
+}
+
+impl Paths {
+    /// Nothing is known of any path.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn rest(&self, path: &str) -> Option<&Rest> {
+        self.records.get(path)?.rest.as_deref()
+    }
+
+    fn rest_mut(&mut self, path: &str) -> Option<&mut Rest> {
+        self.records.get_mut(path)?.rest.as_deref_mut()
+    }
+
+    /// Changes what few paths have of `path`.
+    fn edit<T>(&mut self, path: &str, change: impl FnOnce(&mut Rest) -> T) -> T {
+        if !self.records.contains_key(path) {
+            self.records.insert(path.to_owned(), Record::default());
+        }
+        let rest = self.records.entry(path.to_owned()).or_default().rest.get_or_insert_default();
+        let changed = change(rest);
+        let is = [rest.directory.is_some(), rest.deferred_rename.is_some(), rest.in_flight.is_some()];
+        let indexes = [&mut self.directories, &mut self.deferred_renames, &mut self.in_flight];
+        for (index, is) in indexes.into_iter().zip(is) {
+            match (is, index.contains(path)) {
+                (true, false) => _ = index.insert(path.to_owned()),
+                (false, true) => _ = index.remove(path),
+                (true, true) | (false, false) => {}
+            }
+        }
+        self.sweep(path);
+        changed
+    }
+
+    fn sweep(&mut self, path: &str) {
+        let Some(record) = self.records.get_mut(path) else { return };
+        record.rest.take_if(|rest| rest.is_empty());
+        if record.current.is_none() && record.rest.is_none() {
+            self.records.remove(path);
+        }
+    }
+
+    /// The inode that a lookup of the name gives.
+    pub(crate) fn current(&self, path: &str) -> Option<Ino> {
+        self.records.get(path)?.current
+    }
+
+    /// All of them.
+    pub(crate) fn currents(&self) -> impl Iterator<Item = (&str, Ino)> {
+        self.records.iter().filter_map(|(path, record)| Some((path.as_str(), record.current?)))
+    }
+
+    /// Makes `ino` what a lookup gives; returns what it gave before.
+    pub(super) fn set_current(&mut self, path: &str, ino: Ino) -> Option<Ino> {
+        if let Some(record) = self.records.get_mut(path) {
+            record.current.replace(ino)
+        } else {
+            self.records.insert(path.to_owned(), Record { current: Some(ino), rest: None });
+            None
+        }
+    }
+
+    /// A lookup of the name finds nothing in the tables from now on.
+    pub(super) fn take_current(&mut self, path: &str) -> Option<Ino> {
+        let taken = self.records.get_mut(path)?.current.take();
+        self.sweep(path);
+        taken
+    }
+
+    /// The directory at `path`.
+    pub(crate) fn directory(&self, path: &str) -> Option<&Directory> {
+        self.rest(path)?.directory.as_ref()
+    }
+
+    pub(super) fn directory_mut(&mut self, path: &str) -> Option<&mut Directory> {
+        self.rest_mut(path)?.directory.as_mut()
+    }
+
+    /// Changes the directory at `path`, which is made as one that changed at `modified` if there is none.
+    pub(super) fn edit_directory<T>(
+        &mut self,
+        path: &str,
+        modified: SystemTime,
+        change: impl FnOnce(&mut Directory) -> T,
+    ) -> T {
+        self.edit(path, |rest| {
+            change(rest.directory.get_or_insert(Directory { ino: None, kept: false, modified }))
+        })
+    }
+
+    /// Takes the directory at `path` away, and what chmod and the like said of it.
+    pub(super) fn take_directory(&mut self, path: &str) -> Option<(Directory, Option<Overrides>)> {
+        self.directory(path)?;
+        self.edit(path, |rest| Some((rest.directory.take()?, rest.directory_attributes.take())))
+    }
+
+    /// The directory at `path` is there for its keys alone, and the kernel has forgotten it.
+    pub(super) fn forget_directory(&mut self, path: &str) {
+        self.edit(path, |rest| rest.directory = None);
+    }
+
+    pub(super) fn put_directory(&mut self, path: &str, directory: Directory, attributes: Option<Overrides>) {
+        self.edit(path, |rest| {
+            rest.directory = Some(directory);
+            rest.directory_attributes = attributes;
+        });
+    }
+
+    /// The directories that are known, by their paths.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (&str, &Directory)> {
+        self.directories.iter().filter_map(|path| Some((path.as_str(), self.directory(path)?)))
+    }
+
+    /// A directory that was at `path` and that somebody is still in.
+    pub(crate) fn unlinked_directory(&self, path: &str) -> Option<Ino> {
+        self.rest(path)?.unlinked_directory
+    }
+
+    pub(super) fn set_unlinked_directory(&mut self, path: &str, ino: Option<Ino>) {
+        self.edit(path, |rest| rest.unlinked_directory = ino);
+    }
+
+    /// The drafts of the file, also of those that have lost the name.
+    pub(super) fn drafts(&self, path: &str) -> Vec<DraftId> {
+        self.rest(path).map_or_else(Vec::new, |rest| rest.drafts.clone())
+    }
+
+    pub(super) fn add_draft(&mut self, path: &str, id: DraftId) {
+        self.edit(path, |rest| rest.drafts.push(id));
+    }
+
+    pub(super) fn remove_draft(&mut self, path: &str, id: DraftId) {
+        self.edit(path, |rest| rest.drafts.retain(|other| *other != id));
+    }
+
+    /// What chmod, chown and utimes said of the file.
+    pub(crate) fn attributes(&self, path: &str) -> Option<Overrides> {
+        self.rest(path)?.attributes
+    }
+
+    pub(crate) fn edit_attributes<T>(&mut self, path: &str, change: impl FnOnce(&mut Overrides) -> T) -> T {
+        self.edit(path, |rest| change(rest.attributes.get_or_insert_default()))
+    }
+
+    pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {
+        if attributes.is_some() || self.attributes(path).is_some() {
+            self.edit(path, |rest| rest.attributes = attributes);
+        }
+    }
+
+    /// What chmod, chown and utimes said of the directory.
+    pub(crate) fn directory_attributes(&self, path: &str) -> Option<Overrides> {
+        self.rest(path)?.directory_attributes
+    }
+
+    pub(crate) fn edit_directory_attributes<T>(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Overrides) -> T,
+    ) -> T {
+        self.edit(path, |rest| change(rest.directory_attributes.get_or_insert_default()))
+    }
+
+    /// What chmod and the like said of the directories at `from` and below goes along, also of those that the kernel has
+    /// forgotten.
+    pub(super) fn rename_attributed_directories(&mut self, from: &str, to: &str) {
+        let attributed = |record: &Record| record.rest.as_ref()?.directory_attributes;
+        let inside = |path: &str| path == from || is_inside(path, from);
+        let all = self.records.iter().filter_map(|(path, record)| Some((path.clone(), attributed(record)?)));
+        for (path, attributes) in all.filter(|(path, _)| inside(path)).collect::<Vec<_>>() {
+            self.edit(&path, |rest| rest.directory_attributes = None);
+            self.edit_directory_attributes(&format!("{to}{}", &path[from.len()..]), |set| *set = attributes);
+        }
+    }
+
+    /// The key at `path` was renamed to a backup name.
+    pub(crate) fn deferred_rename(&self, path: &str) -> Option<&DeferredRename> {
+        self.rest(path)?.deferred_rename.as_ref()
+    }
+
+    pub(super) fn deferred_rename_mut(&mut self, path: &str) -> Option<&mut DeferredRename> {
+        self.rest_mut(path)?.deferred_rename.as_mut()
+    }
+
+    /// All such, by the paths that the keys had.
+    pub(crate) fn deferred_renames(&self) -> impl Iterator<Item = (&str, &DeferredRename)> {
+        self.deferred_renames.iter().filter_map(|path| Some((path.as_str(), self.deferred_rename(path)?)))
+    }
+
+    pub(crate) fn set_deferred_rename(&mut self, path: &str, deferred: DeferredRename) {
+        self.edit(path, |rest| rest.deferred_rename = Some(deferred));
+    }
+
+    pub(crate) fn take_deferred_rename(&mut self, path: &str) -> Option<DeferredRename> {
+        self.deferred_rename(path)?;
+        self.edit(path, |rest| rest.deferred_rename.take())
+    }
+
+    /// Why the last text written to the file was not published.
+    pub(crate) fn failure(&self, path: &str) -> Option<&FsError> {
+        self.rest(path)?.failure.as_ref()
+    }
+
+    pub(crate) fn set_failure(&mut self, path: &str, failure: Option<FsError>) {
+        if failure.is_some() || self.failure(path).is_some() {
+            self.edit(path, |rest| rest.failure = failure);
+        }
+    }
+
+    /// The inode that those may watch who watched the file before it had its present one.
+    pub(super) fn replaced(&self, path: &str) -> Option<Ino> {
+        self.rest(path)?.replaced
+    }
+
+    pub(super) fn set_replaced(&mut self, path: &str, ino: Option<Ino>) {
+        if self.replaced(path) == ino {
+            return;
+        }
+        self.edit(path, |rest| rest.replaced = ino);
+    }
+
+    /// What the feed tells of a key that this mount is changing.
+    pub(crate) fn in_flight_mut(&mut self, path: &str) -> Option<&mut Deferred> {
+        self.rest_mut(path)?.in_flight.as_mut()
+    }
+
+    /// This mount is changing the key at `path`.
+    pub(crate) fn edit_in_flight<T>(&mut self, path: &str, change: impl FnOnce(&mut Deferred) -> T) -> T {
+        self.edit(path, |rest| change(rest.in_flight.get_or_insert_default()))
+    }
+
+    pub(crate) fn take_in_flight(&mut self, path: &str) -> Option<Deferred> {
+        self.edit(path, |rest| rest.in_flight.take())
+    }
+
+    /// The keys that this mount is changing.
+    pub(crate) fn in_flight(&self) -> &BTreeSet<String> {
+        &self.in_flight
+    }
+
+    /// The file at `from` is at `to`: its inode, and what chmod and the like said.
+    pub(super) fn rename_file(&mut self, ino: Ino, from: &str, to: &str) {
+        self.take_current(from);
+        self.set_current(to, ino);
+        let attributes = self.attributes(from);
+        self.set_attributes(from, None);
+        self.set_attributes(to, attributes);
+        self.set_failure(from, None);
+        self.set_failure(to, None);
+    }
+}

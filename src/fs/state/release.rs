@@ -1,0 +1,121 @@
+//! The end of a handle, and what becomes of a draft that nobody writes any more.
+
+use crate::fs::rules::document::{Fault, Place};
+use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::{Body, Content, Handle};
+use crate::fs::state::tables::State;
+use crate::fs::state::unlinked::unlinked;
+use crate::fs::types::{DraftId, Fh};
+use crate::store::{Key, Meta};
+
+/// What the end of a handle leaves to do.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    pub(crate) invalidations: Vec<PathInvalidation>,
+    /// Path and text that could not be published, and why.
+    pub(crate) unpublished: Option<(String, Vec<u8>, FsError)>,
+    /// A local file without content: its key may have been set by somebody else.
+    pub(crate) emptied: Option<(String, Key)>,
+}
+
+impl State {
+    /// The kernel is done with a handle. `check` tells whether a draft is a value, `is_newest` whether this is the version
+    /// of a key that is remembered as its last.
+    pub(crate) fn release(
+        &mut self,
+        fh: Fh,
+        check: impl Fn(&Draft) -> FsResult<()>,
+        is_newest: impl Fn(&Key, &Meta) -> bool,
+    ) -> Released {
+        let mut released = Released::default();
+        let Some((handle, last)) = self.remove_handle(fh) else { return released };
+        if let Content::Draft(id) = handle.content
+            && last
+        {
+            released.unpublished = self.unpublished(&handle, id, check);
+            released.invalidations = self.end_draft(&handle, id, released.unpublished.is_some(), is_newest);
+            if let Some((name, _, why)) = &released.unpublished
+                && self.inode(handle.ino).is_ok_and(|inode| !inode.unlinked)
+            {
+                self.paths.set_failure(name, Some(why.clone()));
+            }
+            released.emptied = self.empty_file(handle.ino);
+            if !self.inode(handle.ino).is_ok_and(|inode| inode.holds(id)) {
+                self.remove_draft(id, None);
+            }
+        }
+        if let Content::Snapshot(..) = handle.content {
+            released.invalidations = self.follow_again(handle.ino);
+        }
+        self.collect(handle.ino);
+        released
+    }
+
+    /// The text of a draft that was to be published and was not.
+    fn unpublished(
+        &self,
+        handle: &Handle,
+        id: DraftId,
+        check: impl Fn(&Draft) -> FsResult<()>,
+    ) -> Option<(String, Vec<u8>, FsError)> {
+        let (draft, inode) = (self.draft(id)?, self.inode(handle.ino).ok()?);
+        let goes_to_store = !draft.orphan && draft.purpose == Publish::OnClose;
+        if !goes_to_store || !draft.changed && handle.failed.is_none() {
+            return None;
+        }
+        let text = [&draft.text[..], &handle.refused].concat();
+        let why = handle.failed.clone().or_else(|| draft.refused.clone()).or_else(|| check(draft).err());
+        let why = why.unwrap_or_else(|| Fault::Incomplete(Place::after(&text)).into());
+        Some((inode.name.clone(), text, why))
+    }
+
+    /// Nobody writes to the draft any more.
+    fn end_draft(
+        &mut self,
+        handle: &Handle,
+        id: DraftId,
+        unpublished: bool,
+        is_newest: impl Fn(&Key, &Meta) -> bool,
+    ) -> Vec<PathInvalidation> {
+        let ino = handle.ino;
+        let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) else {
+            return Vec::new();
+        };
+        if draft.orphan || draft.purpose != Publish::OnClose {
+            return Vec::new();
+        }
+        let (name, key) = (inode.name.clone(), inode.key.clone());
+        let is_successor = self.paths.deferred_rename(&name).is_some();
+        // Nothing but a text that was refused: there was no such file before.
+        let refused = !draft.empty && (handle.failed.is_some() || !draft.text.is_empty());
+        match inode.body {
+            Body::Local(_) if !unpublished => draft.empty = true,
+            Body::Local(_) if refused && !is_successor => {
+                unlinked(self, &name);
+                return PathInvalidation::of_name(&name);
+            }
+            // The file stays, as empty as it was before it was written.
+            Body::Local(_) => {
+                draft.reset(&[]);
+                draft.empty = true;
+                return self.stale(ino);
+            }
+            // Written past the page cache, through an inode without a name: the kernel's idea of its size is that
+            // of the draft.
+            Body::Key(_) => return self.stale(ino),
+            Body::Directory => {}
+            Body::Draft(_) => {
+                let published = draft.published.clone().filter(|_| !unpublished && !is_successor);
+                if let Some(meta) = published.filter(|meta| is_newest(&key, meta))
+                    && self.paths.current(&name).is_none()
+                {
+                    self.remove_draft(id, Some(&meta));
+                    self.become_key(ino, &name, &key, meta);
+                }
+            }
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,115 @@
+//! Renames: what is known of a path goes along.
+
+use std::time::SystemTime;
+
+use crate::fs::rules::names::is_inside;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Body;
+use crate::fs::state::tables::State;
+use crate::fs::types::Ino;
+use crate::store::{Expect, Key, Meta, Revision};
+
+impl State {
+    /// Moves inode, attributes and locks of a file to another name.
+    pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+        self.paths.rename_file(ino, from, to);
+        for id in self.paths.drafts(from) {
+            if self.drafts.get(&id).is_some_and(|draft| draft.ino == ino) {
+                self.paths.remove_draft(from, id);
+                self.paths.add_draft(to, id);
+            }
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            to.clone_into(&mut inode.name);
+            inode.key = key.clone();
+        }
+        self.paths.edit_attributes(to, |set| set.changed = Some(SystemTime::now()));
+        self.locks.rename(from, to);
+        self.note_change(from);
+        self.note_change(to);
+        self.touch(from);
+        self.touch(to);
+    }
+
+    /// The store renamed a key as it was at `before`. Writers of the old name go on under the new one.
+    pub(crate) fn renamed_key(
+        &mut self,
+        from: &str,
+        to: &str,
+        key: &Key,
+        before: Revision,
+        meta: &Meta,
+    ) -> Vec<PathInvalidation> {
+        self.paths.take_deferred_rename(to);
+        self.replace(to);
+        self.note_change(from);
+        self.note_change(to);
+        for id in self.paths.drafts(from) {
+            let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.orphan) else { continue };
+            // A draft that was stale before stays so.
+            if draft.expect == Expect::At(before) {
+                draft.expect = Expect::At(meta.revision);
+            }
+            if let Some(inode) = self.inodes.get_mut(&draft.ino) {
+                to.clone_into(&mut inode.name);
+                inode.key = key.clone();
+            }
+            self.paths.remove_draft(from, id);
+            self.paths.add_draft(to, id);
+        }
+        self.touch(from);
+        self.touch(to);
+        let Some(ino) = self.paths.current(from) else {
+            let attributes = self.paths.attributes(from);
+            self.paths.set_attributes(from, None);
+            if attributes.is_some() {
+                self.paths.set_attributes(to, attributes);
+            }
+            // What the kernel took along is an older version.
+            return vec![PathInvalidation::Entry(to.to_owned())];
+        };
+        self.move_name(ino, from, to, key);
+        let inode =
+            self.inodes.get(&ino).map(|inode| (inode.readers > 0 || inode.cached.is_pinned(), &inode.body));
+        let mut invalidations = match inode {
+            Some((_, Body::Key(known))) if known.revision == before => {
+                self.become_key(ino, to, key, meta.clone());
+                Vec::new()
+            }
+            // Readers keep the older version that they have open.
+            Some((true, _)) => {
+                self.remove_name(to);
+                self.follow_again(ino)
+            }
+            _ => {
+                self.become_key(ino, to, key, meta.clone());
+                self.stale(ino)
+            }
+        };
+        // What the kernel took along may be another inode, of an older version.
+        if self.named(to).is_none_or(|(_, inode)| inode.lookups == 0) {
+            invalidations.push(PathInvalidation::Entry(to.to_owned()));
+        }
+        invalidations
+    }
+
+    /// The directory at `from`, with those in it, is at `to` now.
+    pub(crate) fn move_directory(&mut self, from: &str, to: &str) {
+        let moved = |path: &str| path == from || is_inside(path, from);
+        let known = self.paths.directories().map(|(path, _)| path.to_owned()).filter(|path| moved(path));
+        for path in known.collect::<Vec<_>>() {
+            let new = format!("{to}{}", &path[from.len()..]);
+            let Some((directory, attributes)) = self.paths.take_directory(&path) else { continue };
+            if let Some(inode) = directory.ino.and_then(|ino| self.inodes.get_mut(&ino)) {
+                debug_assert!(matches!(inode.body, Body::Directory));
+                inode.name.clone_from(&new);
+            }
+            self.note_change(&path);
+            self.note_change(&new);
+            self.paths.put_directory(&new, directory, attributes);
+        }
+        self.paths.rename_attributed_directories(from, to);
+        self.touch(from);
+        self.touch(to);
+    }
+}
