@@ -384,14 +384,13 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        // Names are durable when the call that changed them returns.
-        self.answers.count(Op::FSyncDir);
-        reply.ok();
+        let done = self.fs.clone().fsync_directory(Ino(ino.0));
+        self.answers.give(Op::FSyncDir, ino, done, |result| answer_empty(reply, result));
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

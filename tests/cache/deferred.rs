@@ -89,6 +89,16 @@ fn once_it_is_synced_it_is_the_key() {
 }
 
 #[test]
+fn once_its_directory_is_synced_it_is_the_key() {
+    block_on(async {
+        let files = Files::with_k().await;
+        files.rename("k", "k~").await.unwrap();
+        files.fs.clone().fsync_directory(ROOT).await.unwrap();
+        assert_eq!([files.stored("k").await, files.stored("k~").await], [None, Some("1".into())]);
+    });
+}
+
+#[test]
 fn a_mount_that_ends_carries_it_out() {
     block_on(async {
         let files = Files::with_k().await;

@@ -9,6 +9,7 @@ use crate::cache::Keys;
 use crate::fs::core::Fs;
 use crate::fs::operation::Operation;
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::names::parent;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::nodes::Body;
@@ -169,6 +170,30 @@ impl Fs {
         let Some((name, deferred)) = found else { return Ok(None) };
         let _staying = self.moving.read().await;
         self.carry_out(&name, &deferred).await.map(Some)
+    }
+
+    /// fsync(2) of a directory: names are durable when the call that changed them returns, but for deferred renames. The
+    /// kernel holds the lock of the directory.
+    pub async fn fsync_directory(self: Arc<Self>, ino: Ino) -> FsResult<()> {
+        let found = {
+            let state = self.state.lock();
+            // Nothing is in one that was removed.
+            let Ok(path) = state.directory_path(ino) else { return Ok(()) };
+            let within = |name: &str| parent(name) == path;
+            let all = state.deferred_renames.iter();
+            let found = all.filter(|(name, deferred)| within(name) || within(&deferred.backup));
+            found.map(|(name, deferred)| (name.clone(), deferred.clone())).collect::<Vec<_>>()
+        };
+        if found.is_empty() {
+            return Ok(());
+        }
+        let _staying = self.moving.read().await;
+        for (name, deferred) in found {
+            if let Ended::GivenBack(why) = self.carry_out(&name, &deferred).await? {
+                return Err(why);
+            }
+        }
+        Ok(())
     }
 
     /// Carries out all deferred renames, before the mount ends.
