@@ -180,9 +180,9 @@ impl Fs {
             // Nothing is in one that was removed.
             let Ok(path) = state.directory_path(ino) else { return Ok(()) };
             let within = |name: &str| parent(name) == path;
-            let all = state.deferred_renames.iter();
-            let found = all.filter(|(name, deferred)| within(name) || within(&deferred.backup));
-            found.map(|(name, deferred)| (name.clone(), deferred.clone())).collect::<Vec<_>>()
+            let mut found = state.all_deferred();
+            found.retain(|(name, deferred)| within(name) || within(&deferred.backup));
+            found
         };
         if found.is_empty() {
             return Ok(());
