@@ -7,8 +7,10 @@
 
 mod core;
 mod feed;
+mod gates;
 mod inotify;
 mod invalidate;
+mod kernel;
 mod operation;
 mod ops;
 mod refusals;
@@ -20,7 +22,7 @@ mod types;
 
 pub use self::core::Fs;
 pub use self::inotify::{queue, relay};
-pub use invalidate::Kernel;
+pub use kernel::Kernel;
 pub use ops::listing::{Item, OpenDirectory};
 pub use refusals::{Kept, Refusal};
 pub use rejected::Lost;

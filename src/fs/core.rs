@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
-use crate::fs::feed::watch::WatchBaseline;
+use crate::fs::feed::baseline::WatchBaseline;
+use crate::fs::gates::Gates;
 use crate::fs::inotify::queue::Relay;
-use crate::fs::invalidate::Kernel;
-use crate::fs::operation::Gates;
+use crate::fs::kernel::Kernel;
 use crate::fs::refusals::Refusals;
 use crate::fs::rejected::Rejected;
 use crate::fs::rules::error::{FsError, FsResult};

@@ -1,4 +1,5 @@
 //! Changes made elsewhere: they are taken in, and told to those who watch.
 
+pub(crate) mod baseline;
 mod changes;
 pub(crate) mod watch;

@@ -11,6 +11,7 @@ mod lookup;
 mod maintenance;
 pub(crate) mod open;
 mod publish;
+mod refusals;
 mod release;
 pub(crate) mod rename;
 mod rename_directory;

@@ -226,7 +226,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use crate::cache::FOREVER;
-    use crate::fs::invalidate::Kernel;
+    use crate::fs::kernel::Kernel;
     use crate::fs::state::invalidation::Invalidation;
     use crate::fs::types::{Caller, ROOT};
     use crate::store::Expect;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::cache::{Answer, Keys, Told};
 use crate::fs::core::Fs;
+use crate::fs::feed::baseline::WatchBaseline;
 use crate::fs::rules::error::FsResult;
 use crate::fs::rules::names::is_inside;
 use crate::fs::state::nodes::Body;
@@ -20,17 +21,6 @@ use crate::store::{Change, Key, Revision};
 const LARGEST: usize = 60 << 10;
 /// The shortest time between two looks at a store without a feed.
 const SHORTEST: Duration = Duration::from_millis(100);
-
-/// The keys as those who watch know them, while changes are not told, or some were missed.
-#[derive(Default)]
-pub(crate) struct WatchBaseline {
-    listing: Option<Keys>,
-    /// Changes were missed since, and are yet to be told.
-    missed: bool,
-    /// The listing was asked for in vain before there was one.
-    no_baseline: bool,
-    at: Option<Instant>,
-}
 
 /// What somebody watches.
 enum Part {

@@ -1,0 +1,23 @@
+//! The way to the kernel's caches.
+
+use tokio::sync::oneshot;
+
+use crate::fs::state::invalidation::Invalidation;
+use crate::fs::types::Ino;
+
+/// The way to the kernel's caches.
+pub trait Kernel: Send + Sync {
+    /// Whether it can drop all names at once.
+    fn can_invalidate_all(&self) -> bool;
+
+    /// Passes notices on, which are taken in one after the other; the receiver resolves when these have been.
+    fn invalidate(&self, invalidations: Vec<Invalidation>) -> oneshot::Receiver<()>;
+
+    /// Makes the kernel drop pages and attributes of an inode, on the caller's thread; false if it does not know it. The
+    /// kernel waits for reads of the inode that are under way, so this must not be the thread that answers them.
+    fn invalidate_inode(&self, ino: Ino) -> bool;
+
+    /// Makes the kernel drop all names, on the caller's thread and whatever is locked. Only for one that
+    /// [can](Self::can_invalidate_all).
+    fn invalidate_all(&self);
+}
