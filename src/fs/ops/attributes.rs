@@ -9,7 +9,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::nodes::{Body, Content, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Attr, Changes, Fh, Found, Ino, ROOT};
-use crate::store::Meta;
+use crate::store::{Meta, Revision};
 
 impl Fs {
     /// Attributes of an inode; through a handle, of what that handle reads or writes.
@@ -66,22 +66,19 @@ impl Fs {
             return Ok(self.directory_attr(state, ino, &inode.name));
         }
         let handle = fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content);
-        let (size, modified, created) = match (handle, &inode.body) {
-            (Some(Content::Snapshot(text, Some(meta))), Body::Key(_)) => {
-                (text.len() as u64, meta.modified, meta.created)
-            }
+        let shown = match (handle, &inode.body) {
+            (Some(Content::Snapshot(_, Some(meta))), Body::Key(_)) => Shown::of(meta),
             (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => {
                 let draft = state.draft(*id).ok_or(FsError::NotFound)?;
                 let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
-                (draft.text.len() as u64, draft.modified, created)
+                Shown { size: draft.text.len() as u64, modified: draft.modified, created, version: None }
             }
             (_, Body::Directory) => return Err(FsError::IsDirectory),
             (_, Body::Key(meta)) => {
-                let meta = self.followed(state, ino, inode).unwrap_or_else(|| meta.clone());
-                (meta.size, meta.modified, meta.created)
+                self.followed(state, ino, inode).as_ref().map_or_else(|| Shown::of(meta), Shown::of)
             }
         };
-        Ok(self.file_attr(state, ino, inode, size, modified, created))
+        Ok(self.file_attr(state, ino, inode, shown))
     }
 
     /// The current version of a key, for an inode that has been replaced and is held by nobody: a file that is
@@ -97,19 +94,12 @@ impl Fs {
         current.or_else(|| self.peek_meta(&inode.key)?.value)
     }
 
-    fn file_attr(
-        &self,
-        state: &State,
-        ino: Ino,
-        inode: &Inode,
-        size: u64,
-        modified: SystemTime,
-        created: SystemTime,
-    ) -> Attr {
+    fn file_attr(&self, state: &State, ino: Ino, inode: &Inode, shown: Shown) -> Attr {
+        let Shown { size, modified, created, version } = shown;
         let set =
             if inode.unlinked { None } else { state.paths().attributes(&inode.name) }.unwrap_or_default();
-        let is_key = matches!(inode.body, Body::Key(_));
-        let mtime = set.modified.filter(|_| is_key).unwrap_or(modified);
+        let own = set.modified.filter(|_| version.is_some() && version == set.version);
+        let mtime = own.unwrap_or(modified);
         Attr {
             ino,
             number: inode.number.unwrap_or(ino),
@@ -121,8 +111,8 @@ impl Fs {
             gid: set.gid.unwrap_or(self.settings.gid),
             accessed: set.accessed.unwrap_or(mtime),
             modified: mtime,
-            changed: match (set.changed, set.modified) {
-                (Some(changed), Some(_)) if is_key => changed,
+            changed: match (set.changed, own) {
+                (Some(changed), Some(_)) => changed,
                 (changed, _) => changed.map_or(modified, |changed| changed.max(modified)),
             },
             created,
@@ -157,6 +147,21 @@ impl Fs {
     }
 }
 
+/// What of a file is of the version that is shown.
+#[derive(Clone, Copy)]
+struct Shown {
+    size: u64,
+    modified: SystemTime,
+    created: SystemTime,
+    version: Option<Revision>,
+}
+
+impl Shown {
+    const fn of(meta: &Meta) -> Self {
+        Self { size: meta.size, modified: meta.modified, created: meta.created, version: Some(meta.revision) }
+    }
+}
+
 fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
     if ino == ROOT {
         merge(state.root_mut(), changes);
@@ -165,6 +170,10 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
     let inode = state.inode(ino)?;
     let (name, unlinked) = (inode.name.clone(), inode.unlinked);
     let directory = matches!(inode.body, Body::Directory);
+    let version = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
+        (Some(Content::Snapshot(_, Some(meta))), _) | (None, Body::Key(meta)) => Some(meta.revision),
+        _ => None,
+    };
     let draft = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
         (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
         _ => None,
@@ -178,7 +187,12 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
     match (unlinked, directory) {
         (true, _) => {}
         (false, true) => state.paths_mut().edit_directory_attributes(&name, |set| merge(set, changes)),
-        (false, false) => state.paths_mut().edit_attributes(&name, |set| merge(set, changes)),
+        (false, false) => state.paths_mut().edit_attributes(&name, |set| {
+            merge(set, changes);
+            if changes.modified.is_some() {
+                set.version = version;
+            }
+        }),
     }
     Ok(())
 }
@@ -194,4 +208,47 @@ fn merge(set: &mut Overrides, changes: &Changes) {
     set.accessed = changes.accessed.or(set.accessed);
     set.modified = changes.modified.or(set.modified);
     set.changed = Some(SystemTime::now());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fs::types::Caller;
+    use crate::store::{Change, Expect, Key, Store, Text};
+
+    const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
+
+    /// The time that utimes(2) set for the value before `change` is told, or is missed (`Everything`), and the kernel has
+    /// forgotten the inode or not: what the file shows then, and what is its own.
+    async fn after(change: Option<()>, forgotten: bool) -> (SystemTime, SystemTime) {
+        let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
+        let (key, old) = (Key::from("k"), SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        let text = |text: &str| Text::from(text.as_bytes());
+        fs.cache.set_key_value(&key, text("1"), Expect::Anything).await.unwrap();
+        let look = async || fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap();
+        let ino = look().await.ino;
+        let set = Changes { modified: Some(old), ..Changes::default() };
+        assert_eq!(fs.clone().setattr(ino, None, set).await.unwrap().attr.unwrap().modified, old);
+        if forgotten {
+            fs.forget(ino, 1);
+            assert_eq!(look().await.modified, old);
+            fs.forget(look().await.ino, 2);
+        }
+        let meta = elsewhere.set_key_value(&key, text("2"), Expect::Anything).await.unwrap();
+        let change = change.map_or(Change::Everything, |()| Change::Set(key, meta.clone()));
+        fs.apply_all(vec![change], |_| None).await;
+        (look().await.modified, meta.modified)
+    }
+
+    #[tokio::test]
+    async fn a_newer_value_has_its_own_time_however_it_became_known() {
+        for change in [Some(()), None] {
+            for forgotten in [false, true] {
+                let (shown, own) = after(change, forgotten).await;
+                assert_eq!(shown, own, "{change:?}, forgotten: {forgotten}");
+            }
+        }
+    }
 }

@@ -92,6 +92,7 @@ impl State {
             self.note_change(name);
             self.touch(name);
         }
+        self.paths.version_became(&deferred.backup, deferred.meta.revision, meta.revision);
         let mut invalidations = PathInvalidation::of_name(name);
         match self.backup_draft(&deferred.backup) {
             Some((ino, id)) => {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::fs::rules::error::FsError;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::types::{DraftId, Ino};
-use crate::store::{Key, Meta, Text};
+use crate::store::{Key, Meta, Revision, Text};
 
 /// What an inode is.
 #[derive(Clone, Debug)]
@@ -118,6 +118,8 @@ pub(crate) struct Overrides {
     pub(crate) accessed: Option<SystemTime>,
     /// Modification time.
     pub(crate) modified: Option<SystemTime>,
+    /// The version of the key to which that belongs: a newer one has its own.
+    pub(crate) version: Option<Revision>,
     /// When any of these was last set.
     pub(crate) changed: Option<SystemTime>,
 }

@@ -9,6 +9,7 @@ use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::deferred::Deferred;
 use crate::fs::state::nodes::{Directory, Overrides};
 use crate::fs::types::{DraftId, Ino};
+use crate::store::Revision;
 
 /// What a path is.
 #[derive(Debug, Default)]
@@ -206,6 +207,13 @@ impl Paths {
 
     pub(crate) fn edit_attributes<T>(&mut self, path: &str, change: impl FnOnce(&mut Overrides) -> T) -> T {
         self.edit(path, |rest| change(rest.attributes.get_or_insert_default()))
+    }
+
+    /// What was the version `before` of the key is `now` this one, with the same value.
+    pub(super) fn version_became(&mut self, path: &str, before: Revision, now: Revision) {
+        if self.attributes(path).is_some_and(|set| set.version == Some(before)) {
+            self.edit_attributes(path, |set| set.version = Some(now));
+        }
     }
 
     pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {

@@ -59,6 +59,7 @@ impl State {
         }
         self.touch(from);
         self.touch(to);
+        self.paths.version_became(from, before, meta.revision);
         let Some(ino) = self.paths.current(from) else {
             let attributes = self.paths.attributes(from);
             self.paths.set_attributes(from, None);

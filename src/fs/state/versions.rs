@@ -40,13 +40,6 @@ impl State {
             return Vec::new();
         };
         let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
-        // What utimes(2) said was about the version before.
-        if by != Origin::LocalWrite
-            && matches!(&inode.body, Body::Key(known) if known.revision < meta.revision)
-            && self.paths.attributes(name).is_some()
-        {
-            self.paths.edit_attributes(name, |set| set.modified = None);
-        }
         match &mut inode.body {
             Body::Key(known) if known.revision >= meta.revision => {
                 // Who was told of this version waits for the kernel to know of no older one.
@@ -130,6 +123,7 @@ impl State {
             self.paths.edit_attributes(name, |set| {
                 // Of a new file the kernel may have seen and kept the time of the last write.
                 set.modified = (time_set || created).then_some(written);
+                set.version = Some(meta.revision);
                 if created && !time_set {
                     set.changed = set.changed.max(Some(written));
                 }
