@@ -106,7 +106,7 @@ pub(super) struct Floor {
     spoilt: AtomicBool,
     /// Log and index, where the filesystem allows for them.
     others: Vec<(PathBuf, Id)>,
-    /// Where inotify works.
+    /// Where inotify works, of a database that can be written.
     witness: Option<Witness>,
     /// The database, unless it cannot be written. Closed after all connections to it, for that ends their locks.
     file: Option<File>,
@@ -138,12 +138,15 @@ impl Floor {
         let others = ["-wal", "-shm"].map(|suffix| beside(&place, suffix));
         let others = others.into_iter().filter_map(|path| id_of(&path).map(|id| (path, id))).collect();
         let size = AtomicU64::new(database.len());
-        let witness = Witness::start(&place)
-            .map_err(|error| {
-                tracing::warn!("whether {} is written over cannot be told: {error}", place.display());
-            })
-            .ok();
         let file = OpenOptions::new().read(true).write(true).open(&place).ok();
+        let witness = |_: &File| {
+            let unseen = |error| {
+                tracing::warn!("whether {} is written over cannot be told: {error}", place.display());
+            };
+            Witness::start(&place).map_err(unseen).ok()
+        };
+        // What nothing is written to is mixed with nothing, and its index cannot be kept.
+        let witness = file.as_ref().and_then(witness);
         let (path, database, spoilt) = (path.to_owned(), id(&database), AtomicBool::new(false));
         Ok(Self { path, database, size, spoilt, others, witness, file })
     }
