@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::cache::FOREVER;
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::state::nodes::{Body, Content, Inode, Overrides};
+use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Attr, Changes, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
@@ -170,14 +170,11 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
     let inode = state.inode(ino)?;
     let (name, unlinked) = (inode.name.clone(), inode.unlinked);
     let directory = matches!(inode.body, Body::Directory);
-    let version = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
-        (Some(Content::Snapshot(_, Some(meta))), _) | (None, Body::Key(meta)) => Some(meta.revision),
-        _ => None,
-    };
     let draft = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
         (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
         _ => None,
     };
+    let version = version_of(state, inode, fh.and_then(|fh| state.handle(fh).ok()));
     if let Some(modified) = changes.modified
         && let Some(draft) = draft.and_then(|draft| state.draft_mut(draft))
     {
@@ -195,6 +192,19 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
         }),
     }
     Ok(())
+}
+
+/// The version of its key that a file is of, by its inode or by an open file of it.
+fn version_of(state: &State, inode: &Inode, handle: Option<&Handle>) -> Option<Revision> {
+    let meta = match (handle.map(|handle| &handle.content), &inode.body) {
+        (Some(Content::Snapshot(_, meta)), _) => meta.as_ref(),
+        (Some(Content::Draft(id)), _) | (None, Body::Local(id) | Body::Draft(id)) => {
+            state.draft(*id)?.published.as_ref()
+        }
+        (None, Body::Key(meta)) => Some(meta),
+        (None, Body::Directory) => None,
+    };
+    Some(meta?.revision)
 }
 
 fn has_times(changes: &Changes) -> bool {
@@ -215,7 +225,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fs::types::Caller;
+    use crate::fs::types::{Access, Caller};
     use crate::store::{Change, Expect, Key, Store, Text};
 
     const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
@@ -240,6 +250,31 @@ mod tests {
         let change = change.map_or(Change::Everything, |()| Change::Set(key, meta.clone()));
         fs.apply_all(vec![change], |_| None).await;
         (look().await.modified, meta.modified)
+    }
+
+    #[tokio::test]
+    async fn the_time_that_is_set_by_an_open_file_stays() {
+        let (fs, _) = Fs::in_memory(Duration::ZERO);
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        fs.cache.set_key_value(&Key::from("k"), Text::from(&b"1"[..]), Expect::Anything).await.unwrap();
+        let look = async || fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap();
+        for write in [false, true] {
+            let access = Access { write, append: false, truncate: false };
+            let (ino, modified) = (look().await.ino, old + Duration::from_secs(u64::from(write)));
+            let opened = fs.clone().open(CALLER, ino, access).await;
+            // A writer is sent to look again.
+            let (ino, opened) = if let Ok(opened) = opened {
+                (ino, opened)
+            } else {
+                let ino = look().await.ino;
+                (ino, fs.clone().open(CALLER, ino, access).await.unwrap())
+            };
+            let set = Changes { modified: Some(modified), ..Changes::default() };
+            fs.clone().setattr(ino, Some(opened.fh), set).await.unwrap();
+            fs.clone().flush(CALLER, opened.fh, 0).await.unwrap();
+            fs.clone().release(opened.fh).await;
+            assert_eq!(look().await.modified, modified, "write: {write}");
+        }
     }
 
     #[tokio::test]
