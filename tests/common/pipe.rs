@@ -12,11 +12,38 @@ use parking_lot::Mutex;
 pub(crate) struct Pipe {
     pub(crate) address: String,
     open: Arc<AtomicBool>,
-    held: Arc<AtomicBool>,
+    hold: Arc<Hold>,
     behind: Arc<Mutex<String>>,
-    /// Once this has got through nothing does any more.
-    last: Arc<Mutex<Option<&'static str>>>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+/// Whether anything gets through.
+#[derive(Default)]
+struct Hold {
+    /// Nothing does.
+    on: AtomicBool,
+    /// What was the last to get through has.
+    is_through: AtomicBool,
+    last: Mutex<Option<&'static str>>,
+}
+
+impl Hold {
+    fn set(&self, held: bool) {
+        self.on.store(held, Ordering::SeqCst);
+        self.is_through.store(held, Ordering::SeqCst);
+    }
+
+    /// Waits until `text` may pass. Whether it is the last that does: nothing follows it then, however soon it is answered.
+    fn pass(&self, text: &str) -> bool {
+        while self.on.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let is_last = self.last.lock().take_if(|last| text.contains(*last)).is_some();
+        if is_last {
+            self.on.store(true, Ordering::SeqCst);
+        }
+        is_last
+    }
 }
 
 impl Pipe {
@@ -24,15 +51,13 @@ impl Pipe {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
-        let held = Arc::new(AtomicBool::new(false));
+        let hold = Arc::new(Hold::default());
         let behind = Arc::new(Mutex::new(behind.to_owned()));
-        let last = Arc::new(Mutex::new(None));
         let pipe = Self {
             address,
             open: open.clone(),
-            held: held.clone(),
+            hold: hold.clone(),
             behind: behind.clone(),
-            last: last.clone(),
             streams: streams.clone(),
         };
         std::thread::spawn(move || {
@@ -45,7 +70,7 @@ impl Pipe {
                 let mut streams = streams.lock();
                 streams.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
                 let (from_client, from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let holds = ((held.clone(), last.clone()), (held.clone(), last.clone()));
+                let holds = (hold.clone(), hold.clone());
                 std::thread::spawn(move || pass(from_client, server, &holds.0));
                 std::thread::spawn(move || pass(from_server, client, &holds.1));
             }
@@ -65,18 +90,18 @@ impl Pipe {
     /// Connections stay and are made, but nothing gets through, until it is mended.
     #[allow(dead_code, reason = "each test file uses its own part")]
     pub(crate) fn hold(&self) {
-        self.held.store(true, Ordering::SeqCst);
+        self.hold.set(true);
     }
 
     /// As [`Pipe::hold`], once `last` has got through.
     #[allow(dead_code, reason = "each test file uses its own part")]
     pub(crate) fn hold_after(&self, last: &'static str) {
-        *self.last.lock() = Some(last);
+        *self.hold.last.lock() = Some(last);
     }
 
     #[allow(dead_code, reason = "each test file uses its own part")]
     pub(crate) fn is_held(&self) -> bool {
-        self.held.load(Ordering::SeqCst)
+        self.hold.is_through.load(Ordering::SeqCst)
     }
 
     /// New connections lead to another server.
@@ -86,24 +111,21 @@ impl Pipe {
     }
 
     pub(crate) fn mend(&self) {
-        self.held.store(false, Ordering::SeqCst);
+        self.hold.set(false);
         self.open.store(true, Ordering::SeqCst);
     }
 }
 
 /// Passes bytes on until either end is gone.
-fn pass(mut from: TcpStream, mut to: TcpStream, (held, last): &(Arc<AtomicBool>, Arc<Mutex<Option<&str>>>)) {
+fn pass(mut from: TcpStream, mut to: TcpStream, hold: &Hold) {
     let mut piece = [0; 1 << 12];
     while let Ok(size @ 1..) = from.read(&mut piece) {
-        while held.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let is_last = hold.pass(&String::from_utf8_lossy(&piece[..size]));
         if to.write_all(&piece[..size]).is_err() {
             break;
         }
-        let text = String::from_utf8_lossy(&piece[..size]);
-        if last.lock().take_if(|last| text.contains(*last)).is_some() {
-            held.store(true, Ordering::SeqCst);
+        if is_last {
+            hold.is_through.store(true, Ordering::SeqCst);
         }
     }
     let _ = to.shutdown(Shutdown::Both);
