@@ -18,9 +18,9 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use journal::{Journal, Told};
+pub use journal::{ChangeRecord, Journal};
 pub use keys::Keys;
-use known::{Flight, Inner, Known};
+use known::{InFlight, Inner, Known};
 use listing::{Listed, Listings};
 
 use crate::store::{Change, Entry, Error, Key, Limits, Meta, Result, Revision, Store, Text};
@@ -63,7 +63,7 @@ pub struct Cache {
     store: Arc<dyn Store>,
     settings: Settings,
     pushed: AtomicBool,
-    untold: Mutex<Option<Instant>>,
+    paused_since: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
     journal: Journal,
 }
@@ -75,12 +75,12 @@ impl Cache {
             known: LruCache::new(settings.entries),
             writing: HashMap::new(),
             bytes: 0,
-            flights: HashMap::new(),
+            fetches: HashMap::new(),
             listings: Listings::default(),
         };
         let journal = Journal::new();
-        let (pushed, untold) = (AtomicBool::new(false), Mutex::default());
-        Self { store, settings, pushed, untold, inner: Mutex::new(inner), journal }
+        let (pushed, paused_since) = (AtomicBool::new(false), Mutex::default());
+        Self { store, settings, pushed, paused_since, inner: Mutex::new(inner), journal }
     }
 
     /// What changed of late: what was changed through this cache, and what it is told of others.
@@ -110,7 +110,7 @@ impl Cache {
 
     /// Whether all changes are pushed (true: answers are good for ever) or not (good for `max_age`).
     pub fn set_pushed(&self, pushed: bool) {
-        *self.untold.lock() = None;
+        *self.paused_since.lock() = None;
         self.pushed.store(pushed, Ordering::Release);
     }
 
@@ -131,7 +131,7 @@ impl Cache {
     /// The value of `key` if it is remembered and still good.
     pub fn peek(&self, key: &Key) -> Option<Lookup> {
         let mut inner = self.inner.lock();
-        let known = inner.known.get(key).filter(|known| !known.doubted)?;
+        let known = inner.known.get(key).filter(|known| !known.stale)?;
         let ttl = self.ttl(known.at);
         (!ttl.is_zero()).then(|| Answer { value: known.value.clone(), ttl, age: known.at.elapsed() })
     }
@@ -169,9 +169,9 @@ impl Cache {
             if let Some(answer) = self.peek(key) {
                 return Ok(answer);
             }
-            let flight = self.inner.lock().flights.entry(key.clone()).or_default().clone();
-            let result = flight.answer.get_or_init(|| self.ask_store(key)).await.clone();
-            if let Some(result) = self.landed(key, &flight, result) {
+            let in_flight = self.inner.lock().fetches.entry(key.clone()).or_default().clone();
+            let result = in_flight.answer.get_or_init(|| self.ask_store(key)).await.clone();
+            if let Some(result) = self.complete_fetch(key, &in_flight, result) {
                 return result;
             }
         }
@@ -195,22 +195,22 @@ impl Cache {
         }
     }
 
-    /// Remembers what a flight brought; `None` if the key changed under it and it must be flown again.
-    fn landed(
+    /// Remembers what a fetch brought; `None` if the key changed meanwhile and must be fetched again.
+    fn complete_fetch(
         &self,
         key: &Key,
-        flight: &Arc<Flight<Option<Entry>>>,
+        in_flight: &Arc<InFlight<Option<Entry>>>,
         result: Result<Option<Entry>>,
     ) -> Option<Result<Lookup>> {
         let mut inner = self.inner.lock();
-        // The first to wake remembers; who wakes late may find that the world has moved on.
-        let first = inner.flights.get(key).is_some_and(|current| Arc::ptr_eq(current, flight));
+        // The first that wakes remembers the answer: for those that wake later it may be old.
+        let first = inner.fetches.get(key).is_some_and(|current| Arc::ptr_eq(current, in_flight));
         if first {
-            inner.flights.remove(key);
+            inner.fetches.remove(key);
         }
         match result {
-            Ok(_) if flight.outdated.load(Ordering::Acquire) => None,
-            // Changes since the first one landed found no flight to outdate.
+            Ok(_) if in_flight.invalidated.load(Ordering::Acquire) => None,
+            // A change since the first one completed it found nothing in flight to invalidate.
             Ok(_) if !first && self.is_pushed() => None,
             Ok(value) => {
                 if first {
@@ -233,37 +233,37 @@ impl Cache {
     pub async fn list_keys(&self) -> Result<Answer<Keys>> {
         let mut tries = 0;
         loop {
-            let flight = {
+            let in_flight = {
                 let mut inner = self.inner.lock();
                 if let Some(answer) = self.good_listing(&inner) {
                     return Ok(answer);
                 }
-                inner.listings.fly()
+                inner.listings.join()
             };
             let fetch = async {
                 let (listing, texts) = self.store.list_entries().await?;
                 Ok((Keys::from(listing), Arc::new(texts)))
             };
-            let result = flight.answer.get_or_init(|| fetch).await.clone();
+            let result = in_flight.answer.get_or_init(|| fetch).await.clone();
             tries += 1;
-            if let Some(result) = self.listing_landed(&flight, result, tries == LISTING_TRIES) {
+            if let Some(result) = self.complete_listing(&in_flight, result, tries == LISTING_TRIES) {
                 return result;
             }
         }
     }
 
-    /// Remembers what a flight brought; `None` if a change under it makes it worth another one, unless it is the last.
-    fn listing_landed(
+    /// Remembers what was listed; `None` if a change meanwhile makes it worth another try, unless this is the `last`.
+    fn complete_listing(
         &self,
-        flight: &Arc<listing::Flight>,
+        in_flight: &Arc<listing::InFlight>,
         result: Result<Listed>,
         last: bool,
     ) -> Option<Result<Answer<Keys>>> {
         let mut inner = self.inner.lock();
         match result {
             Ok((listed, texts)) => {
-                let Some((keys, first)) = inner.listings.land(flight, &listed) else {
-                    // Complete at a moment during the call, so a right answer, but not for long.
+                let Some((keys, first)) = inner.listings.complete(in_flight, &listed) else {
+                    // It was right at a moment during the call, but is not good for longer.
                     let answer = Answer { value: listed, ttl: Duration::ZERO, age: Duration::ZERO };
                     return last.then_some(Ok(answer));
                 };
@@ -276,7 +276,7 @@ impl Cache {
                 Some(Ok(Answer { value: keys, ttl: self.ttl(Instant::now()), age: Duration::ZERO }))
             }
             Err(error) => {
-                inner.listings.end(flight);
+                inner.listings.end(in_flight);
                 let may_show = |at: Instant| error.is_outage() && self.may_show(at.elapsed());
                 let old = inner.listings.last().filter(|listing| may_show(listing.at));
                 let show = |old: &listing::Remembered| Answer {
@@ -319,11 +319,11 @@ impl Cache {
         self.store.set_tags(key, tags).await
     }
 
-    /// Takes in that `key` has been at `revision`: what is remembered of it may be older.
-    pub fn outdate(&self, key: &Key, revision: Revision) {
+    /// Marks what is remembered of `key` as stale if it is older than `revision`.
+    pub fn mark_stale(&self, key: &Key, revision: Revision) {
         let mut inner = self.inner.lock();
         if inner.is_news(key, revision) {
-            inner.doubt_key(key);
+            inner.mark_stale(key);
         }
     }
 
@@ -337,8 +337,8 @@ impl Cache {
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.lock();
         if let Change::Set(key, Meta { revision, .. }) | Change::Deleted(key, revision) = change {
-            // Whatever is known: a fetch that is under way may bring what was before.
-            inner.outdate(key);
+            // Whatever is known: a fetch in flight may bring what was before.
+            inner.invalidate_in_flight(key);
             inner.listings.take_in(change);
             if let Some(writing) = inner.writing.get_mut(key) {
                 writing.newest = writing.newest.max(*revision);
@@ -347,24 +347,24 @@ impl Cache {
         match change {
             Change::Set(key, meta) => {
                 let text = || self.store.take_told(key, meta.revision);
-                inner.told(key, meta, text, self.settings.bytes);
+                inner.install_pushed(key, meta, text, self.settings.bytes);
             }
             Change::Deleted(key, _) if inner.is_absent(key) => {}
             Change::Deleted(key, revision) => {
                 if inner.is_news(key, *revision) {
-                    inner.doubt_key(key);
+                    inner.mark_stale(key);
                 }
             }
             Change::Paused => {
                 if self.pushed.swap(false, Ordering::AcqRel) {
-                    *self.untold.lock() = Some(Instant::now());
-                    inner.confirm();
+                    *self.paused_since.lock() = Some(Instant::now());
+                    inner.revalidate();
                 }
             }
             Change::Resumed => self.set_pushed(true),
             Change::Everything => {
                 self.set_pushed(true);
-                inner.doubt();
+                inner.mark_all_stale();
             }
         }
     }

@@ -244,7 +244,7 @@ fn status(
                 "why": down.why.to_string(),
                 "answered_s": down.answered.map(|at| at.elapsed().as_secs()),
             })),
-            "untold_s": fs.cache().untold_since().map(|since| since.elapsed().as_secs()),
+            "untold_s": fs.cache().paused_since().map(|since| since.elapsed().as_secs()),
             "freshness": if fs.cache().is_pushed() { "pushed" } else { "bounded" },
             "keys": fs.cache().known_keys(),
             "messages": messages.snapshot(),

@@ -1,4 +1,4 @@
-//! Changes on their way to the store, and what is remembered once it has answered.
+//! Changes made through the cache, and what is remembered once the store has answered.
 
 use parking_lot::MutexGuard;
 
@@ -18,8 +18,8 @@ impl Cache {
         let change = self.begin([key]);
         let result = self.store.set_key_value(key, text.clone(), expect).await;
         let mut inner = change.end();
-        let told = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
-        inner.written(key, told, self.settings.bytes);
+        let answer = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
+        inner.written(key, answer, self.settings.bytes);
         self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
         result
     }

@@ -29,8 +29,8 @@ impl Cache {
         self.store.down()
     }
 
-    /// Since when changes are not told any more, and what is remembered is as old.
-    pub fn untold_since(&self) -> Option<Instant> {
-        *self.untold.lock()
+    /// Since when the store does not push changes any more, and what is remembered ages.
+    pub fn paused_since(&self) -> Option<Instant> {
+        *self.paused_since.lock()
     }
 }

@@ -14,8 +14,8 @@ const MOST_BYTES: usize = 16 << 20;
 /// Most changes given out at once.
 const PAGE: usize = 512;
 
-/// A change of one key, or [`Change::Everything`]; and when the value was set, or else when the change was told.
-pub type Told = (Change, SystemTime);
+/// A change of one key, or [`Change::Everything`]; and when the value was set, or else when the change was recorded.
+pub type ChangeRecord = (Change, SystemTime);
 
 /// What changed of late, each change once, those of one key in order. A change that a newer one of the same key
 /// overtook is left out.
@@ -26,10 +26,10 @@ pub struct Journal {
 }
 
 struct Ring {
-    told: VecDeque<Told>,
+    records: VecDeque<ChangeRecord>,
     /// The number that the next change gets.
     next: u64,
-    /// Of the keys in the ring: the last revision told, and whether it is a deletion.
+    /// Of the keys in the ring: the last revision recorded, and whether it is a deletion.
     newest: HashMap<Key, (Revision, bool)>,
     bytes: usize,
 }
@@ -37,7 +37,7 @@ struct Ring {
 /// Changes that follow each other.
 pub struct Page {
     /// The changes.
-    pub changes: Vec<Told>,
+    pub changes: Vec<ChangeRecord>,
     epoch: u64,
     first: u64,
 }
@@ -52,20 +52,20 @@ impl Page {
 impl Journal {
     /// An empty journal.
     pub(super) fn new() -> Self {
-        let ring = Ring { told: VecDeque::new(), next: 1, newest: HashMap::new(), bytes: 0 };
+        let ring = Ring { records: VecDeque::new(), next: 1, newest: HashMap::new(), bytes: 0 };
         Self { epoch: fastrand::u64(..), ring: Mutex::new(ring) }
     }
 
-    /// Takes changes in, and says of each whether it is news: one that is known already is not told again.
-    pub fn tell<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Vec<bool> {
+    /// Records changes, and says of each whether it is new: one that is recorded already, or a newer one, is not repeated.
+    pub fn record<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Vec<bool> {
         let mut ring = self.ring.lock();
-        changes.into_iter().map(|change| ring.tell(change.clone())).collect()
+        changes.into_iter().map(|change| ring.record(change.clone())).collect()
     }
 
-    /// Takes in what came of changes made here.
+    /// Records what came of changes made through this cache.
     pub(super) fn made<const N: usize>(&self, changes: Result<[Change; N], &Error>) {
         match changes {
-            Ok(changes) => _ = self.tell(&changes),
+            Ok(changes) => _ = self.record(&changes),
             // Only the store knows.
             Err(Error::TimedOut(_) | Error::Unsure(_)) => {
                 self.ring.lock().push(Change::Everything, SystemTime::now());
@@ -81,13 +81,13 @@ impl Journal {
         if cursor.is_empty() {
             return page(ring.next, Vec::new());
         }
-        let oldest = ring.next - ring.told.len() as u64;
+        let oldest = ring.next - ring.records.len() as u64;
         let after = self.parse(cursor).filter(|after| (oldest..=ring.next).contains(after));
         let Some(after) = after else {
             return page(ring.next - 1, vec![(Change::Everything, SystemTime::now())]);
         };
         let skipped = usize::try_from(after - oldest).unwrap_or(usize::MAX);
-        page(after, ring.told.iter().skip(skipped).take(PAGE).cloned().collect())
+        page(after, ring.records.iter().skip(skipped).take(PAGE).cloned().collect())
     }
 
     fn parse(&self, cursor: &str) -> Option<u64> {
@@ -98,7 +98,7 @@ impl Journal {
 }
 
 impl Ring {
-    fn tell(&mut self, change: Change) -> bool {
+    fn record(&mut self, change: Change) -> bool {
         let (key, revision, time) = match &change {
             Change::Set(key, meta) => (key, meta.revision, meta.modified),
             Change::Deleted(key, revision) => (key, *revision, SystemTime::now()),
@@ -122,10 +122,10 @@ impl Ring {
     }
 
     fn push(&mut self, change: Change, time: SystemTime) {
-        self.told.push_back((change, time));
+        self.records.push_back((change, time));
         self.next += 1;
-        while self.told.len() > MOST || self.bytes > MOST_BYTES {
-            let Some((old, _)) = self.told.pop_front() else { return };
+        while self.records.len() > MOST || self.bytes > MOST_BYTES {
+            let Some((old, _)) = self.records.pop_front() else { return };
             if let Some(key) = old.key() {
                 self.bytes -= key.as_str().len();
                 if self.newest.get(key).is_some_and(|(newest, _)| *newest == revision(&old)) {
@@ -179,9 +179,9 @@ mod tests {
         let journal = Journal::new();
         let mut cursor =
             all(&journal, &mut String::new()).is_empty().then(|| journal.read("").cursor(0)).unwrap();
-        journal.tell(&[set("a", 1), set("b", 2), set("a", 1), set("a", 4), set("a", 3), Change::Paused]);
+        journal.record(&[set("a", 1), set("b", 2), set("a", 1), set("a", 4), set("a", 3), Change::Paused]);
         assert_eq!(all(&journal, &mut cursor), [set("a", 1), set("b", 2), set("a", 4)]);
-        journal.tell(&[
+        journal.record(&[
             deleted("a", 5),
             deleted("a", 6),
             set("a", 4),
@@ -196,7 +196,7 @@ mod tests {
     fn changes_of_a_store_that_counts_anew_are_told() {
         let journal = Journal::new();
         let mut cursor = journal.read("").cursor(0);
-        journal.tell(&[set("a", 9), Change::Everything, set("a", 5), set("a", 5)]);
+        journal.record(&[set("a", 9), Change::Everything, set("a", 5), set("a", 5)]);
         assert_eq!(all(&journal, &mut cursor), [set("a", 9), Change::Everything, set("a", 5)]);
     }
 
@@ -218,22 +218,22 @@ mod tests {
         let journal = Journal::new();
         let start = journal.read("").cursor(0);
         let told = |cursor: &str| all(&journal, &mut cursor.to_owned());
-        journal.tell(&(1..=MOST as u64).map(|number| set(&number.to_string(), number)).collect::<Vec<_>>());
+        journal.record(&(1..=MOST as u64).map(|number| set(&number.to_string(), number)).collect::<Vec<_>>());
         assert_eq!(told(&start).len(), MOST);
-        journal.tell(&[set("one more", u64::MAX)]);
+        journal.record(&[set("one more", u64::MAX)]);
         for cursor in [&start, &Journal::new().read("").cursor(0), "x", ".", "0.0", "0.99999999999999999999"]
         {
             assert_eq!(told(cursor), [Change::Everything], "{cursor}");
         }
         assert_eq!(journal.ring.lock().newest.len(), MOST);
-        assert!(journal.ring.lock().told.iter().all(|(change, _)| *change != set("1", 1)));
+        assert!(journal.ring.lock().records.iter().all(|(change, _)| *change != set("1", 1)));
     }
 
     #[test]
     fn long_keys_do_not_fill_the_memory() {
         let journal = Journal::new();
         let long = "k".repeat(1 << 20);
-        journal.tell(&(1..=40).map(|number| set(&format!("{number}{long}"), number)).collect::<Vec<_>>());
-        assert!(journal.ring.lock().told.len() < 17 && journal.ring.lock().newest.len() < 17);
+        journal.record(&(1..=40).map(|number| set(&format!("{number}{long}"), number)).collect::<Vec<_>>());
+        assert!(journal.ring.lock().records.len() < 17 && journal.ring.lock().newest.len() < 17);
     }
 }

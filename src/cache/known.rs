@@ -14,13 +14,13 @@ use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision, Text};
 pub(super) struct Known {
     pub(super) value: Option<Entry>,
     pub(super) at: Instant,
-    /// It may be old: it may only stand in while the store is down.
-    pub(super) doubted: bool,
+    /// A newer value may exist: this one only stands in while the store is down.
+    pub(super) stale: bool,
 }
 
 impl Known {
     pub(super) fn new(value: Option<Entry>) -> Self {
-        Self { value, at: Instant::now(), doubted: false }
+        Self { value, at: Instant::now(), stale: false }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -32,12 +32,12 @@ impl Known {
     }
 }
 
-/// A fetch in flight; who asks for the same key waits for the same answer.
+/// A fetch in flight: all callers that ask for the same key wait for the same answer (singleflight).
 #[derive(Default)]
-pub(super) struct Flight<T> {
+pub(super) struct InFlight<T> {
     pub(super) answer: OnceCell<Result<T>>,
-    /// The key changed meanwhile: the answer may be from before and is not remembered.
-    pub(super) outdated: AtomicBool,
+    /// The key changed meanwhile: the answer may be from before that, and is not remembered.
+    pub(super) invalidated: AtomicBool,
 }
 
 /// Changes of one key on their way to the store.
@@ -52,7 +52,7 @@ pub(super) struct Inner {
     pub(super) known: LruCache<Key, Known>,
     pub(super) writing: HashMap<Key, Writing>,
     pub(super) bytes: usize,
-    pub(super) flights: HashMap<Key, Arc<Flight<Option<Entry>>>>,
+    pub(super) fetches: HashMap<Key, Arc<InFlight<Option<Entry>>>>,
     pub(super) listings: Listings,
 }
 
@@ -80,13 +80,13 @@ impl Inner {
     pub(super) fn written(
         &mut self,
         key: &Key,
-        told: std::result::Result<(Revision, Option<Entry>), &Error>,
+        answer: std::result::Result<(Revision, Option<Entry>), &Error>,
         limit: usize,
     ) {
-        let newest = self.end(key, told.as_ref().map(|(revision, _)| *revision).unwrap_or_default());
-        let known = self.known.peek(key).filter(|known| !known.doubted);
+        let newest = self.end(key, answer.as_ref().map(|(revision, _)| *revision).unwrap_or_default());
+        let known = self.known.peek(key).filter(|known| !known.stale);
         let known = known.and_then(Known::revision).unwrap_or_default();
-        match told {
+        match answer {
             Ok((revision, value)) if revision >= newest.max(known) => {
                 self.forget(key);
                 self.listings.take_in(&match &value {
@@ -95,32 +95,38 @@ impl Inner {
                 });
                 self.remember(key, Known::new(value), limit);
             }
-            // Another call or the store told of a newer version before this answer came.
+            // Another call or the store answer of a newer version before this answer came.
             Ok(_) if known < newest => {
-                self.doubt_key(key);
-                self.listings.forget();
+                self.mark_stale(key);
+                self.listings.mark_stale();
             }
-            // It is another one, and was not changed here.
+            // Somebody else has changed it.
             Err(Error::Changed) => {
-                self.doubt_key(key);
-                self.listings.forget();
+                self.mark_stale(key);
+                self.listings.mark_stale();
             }
             Err(error) if error.may_have_changed() => {
                 self.forget(key);
-                self.listings.forget();
+                self.listings.mark_stale();
             }
             Ok(_) | Err(_) => {}
         }
     }
 
-    /// Takes in that the store told of this version, whose value may be had.
-    pub(super) fn told(&mut self, key: &Key, meta: &Meta, text: impl FnOnce() -> Option<Text>, limit: usize) {
+    /// Takes a version in that the store has pushed, with its `text` if the store has it at hand.
+    pub(super) fn install_pushed(
+        &mut self,
+        key: &Key,
+        meta: &Meta,
+        text: impl FnOnce() -> Option<Text>,
+        limit: usize,
+    ) {
         if !self.is_news(key, meta.revision) {
             return;
         }
-        // An absence has no version: only the store knows whether this one came before or after it.
+        // An absence has no version: only the store knows which of the two is newer.
         let text = self.known.peek(key).filter(|known| known.value.is_some()).and_then(|_| text());
-        self.doubt_key(key);
+        self.mark_stale(key);
         if let Some(text) = text {
             self.remember(key, Known::new(Some(Entry { meta: meta.clone(), text })), limit);
         }
@@ -128,7 +134,7 @@ impl Inner {
 
     pub(super) fn remember(&mut self, key: &Key, known: Known, limit: usize) {
         // A slower answer about an older version must not replace a newer one.
-        let newer = |old: &Known| !old.doubted && old.revision() > known.revision() && known.value.is_some();
+        let newer = |old: &Known| !old.stale && old.revision() > known.revision() && known.value.is_some();
         if self.known.peek(key).is_some_and(newer) {
             return;
         }
@@ -143,7 +149,7 @@ impl Inner {
     }
 
     pub(super) fn forget(&mut self, key: &Key) {
-        self.outdate(key);
+        self.invalidate_in_flight(key);
         if let Some(old) = self.known.pop(key) {
             self.bytes -= old.bytes();
         }
@@ -151,33 +157,33 @@ impl Inner {
 
     /// Whether `key` is known to be absent.
     pub(super) fn is_absent(&self, key: &Key) -> bool {
-        self.known.peek(key).is_some_and(|known| !known.doubted && known.value.is_none())
+        self.known.peek(key).is_some_and(|known| !known.stale && known.value.is_none())
     }
 
     /// Whether a version of `key` may be newer than what is known. A store that was restored from a backup counts its
     /// versions anew: where something was missed the numbers say nothing.
     pub(super) fn is_news(&self, key: &Key, revision: Revision) -> bool {
         !self.listings.is_past(key, revision)
-            && self.known.peek(key).is_none_or(|known| known.doubted || known.revision() < Some(revision))
+            && self.known.peek(key).is_none_or(|known| known.stale || known.revision() < Some(revision))
     }
 
     /// Takes the end of a rename in: the version at which `from` has become `to`, or why it failed.
-    pub(super) fn renamed(&mut self, from: &Key, to: &Key, told: std::result::Result<&Meta, &Error>) {
-        let own = told.map(|meta| meta.revision).unwrap_or_default();
+    pub(super) fn renamed(&mut self, from: &Key, to: &Key, answer: std::result::Result<&Meta, &Error>) {
+        let own = answer.map(|meta| meta.revision).unwrap_or_default();
         let newest = self.end(from, own).max(self.end(to, own));
-        match told {
+        match answer {
             Err(error) if !error.may_have_changed() => return,
             Err(Error::Changed) => {
-                self.doubt_key(from);
-                self.doubt_key(to);
-                return self.listings.forget();
+                self.mark_stale(from);
+                self.mark_stale(to);
+                return self.listings.mark_stale();
             }
             Ok(_) | Err(_) => {}
         }
         self.forget(from);
         self.forget(to);
-        let Some(meta) = told.ok().filter(|meta| meta.revision >= newest) else {
-            return self.listings.forget();
+        let Some(meta) = answer.ok().filter(|meta| meta.revision >= newest) else {
+            return self.listings.mark_stale();
         };
         if from != to {
             self.listings.take_in(&Change::Deleted(from.clone(), meta.revision));
@@ -185,40 +191,40 @@ impl Inner {
         self.listings.take_in(&Change::Set(to.clone(), meta.clone()));
     }
 
-    /// The value of `key` is another one, or may be: what is known may only stand in while the store is down.
-    pub(super) fn doubt_key(&mut self, key: &Key) {
-        self.outdate(key);
+    /// The value of `key` may be another one: what is known of it only stands in while the store is down.
+    pub(super) fn mark_stale(&mut self, key: &Key) {
+        self.invalidate_in_flight(key);
         if let Some(known) = self.known.peek_mut(key) {
-            known.doubted = true;
+            known.stale = true;
         }
     }
 
-    /// An answer in flight may be from before a change of `key`.
-    pub(super) fn outdate(&mut self, key: &Key) {
-        if let Some(flight) = self.flights.remove(key) {
-            flight.outdated.store(true, Ordering::Release);
+    /// The answer to a fetch in flight may be from before a change of `key`.
+    pub(super) fn invalidate_in_flight(&mut self, key: &Key) {
+        if let Some(in_flight) = self.fetches.remove(key) {
+            in_flight.invalidated.store(true, Ordering::Release);
         }
     }
 
-    /// All that is known was right until now.
-    pub(super) fn confirm(&mut self) {
+    /// All that is known, and not stale, was right until now.
+    pub(super) fn revalidate(&mut self) {
         let now = Instant::now();
-        for (_, known) in self.known.iter_mut().filter(|(_, known)| !known.doubted) {
+        for (_, known) in self.known.iter_mut().filter(|(_, known)| !known.stale) {
             known.at = now;
         }
-        self.listings.confirm(now);
+        self.listings.revalidate(now);
     }
 
-    /// Changes were missed: what is known may only stand in while the store is down.
-    pub(super) fn doubt(&mut self) {
-        for flight in std::mem::take(&mut self.flights).into_values() {
-            flight.outdated.store(true, Ordering::Release);
+    /// Changes were missed: all that is known only stands in while the store is down.
+    pub(super) fn mark_all_stale(&mut self) {
+        for in_flight in std::mem::take(&mut self.fetches).into_values() {
+            in_flight.invalidated.store(true, Ordering::Release);
         }
         for (_, known) in &mut self.known {
-            known.doubted = true;
+            known.stale = true;
         }
-        self.listings.doubt();
-        // Nor is the answer to a change that is under way the newest for certain.
+        self.listings.missed();
+        // The answer to a change that is in flight may not be the newest either.
         for writing in self.writing.values_mut() {
             writing.newest = Revision(u64::MAX);
         }

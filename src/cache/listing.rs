@@ -1,4 +1,4 @@
-//! The remembered listing, kept true by the changes that are told of, and those to be told of a listing under way.
+//! The remembered listing, to which changes are applied as they come; and those that come while keys are being listed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,46 +10,46 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use crate::store::{Change, Key, Result, Revision, Text};
 
-/// Most changes that are remembered for a listing under way, and most deletions.
-const NEWS: usize = 10_000;
+/// Most changes that are kept for a listing in flight, and most deletions.
+const MOST: usize = 10_000;
 
 /// All keys, and the values of the first ones if the store read them too.
 pub(super) type Listed = (Keys, Arc<Vec<Text>>);
 
-/// A listing under way; who asks meanwhile waits for the same answer.
+/// A listing in flight: all callers that ask meanwhile wait for the same answer (singleflight).
 #[derive(Default)]
-pub(super) struct Flight {
+pub(super) struct InFlight {
     pub(super) answer: OnceCell<Result<Listed>>,
     /// It is not known what has become of some key meanwhile.
-    outdated: AtomicBool,
-    /// The answer with the changes until it came.
-    landed: OnceLock<Keys>,
+    invalidated: AtomicBool,
+    /// The answer, with the changes that came in before it applied.
+    completed: OnceLock<Keys>,
 }
 
 /// What the store listed.
 pub(super) struct Remembered {
     pub(super) keys: Keys,
     pub(super) at: Instant,
-    /// It may be old: it may only stand in while the store is down.
-    pub(super) doubted: bool,
+    /// Keys may have changed since: it only stands in while the store is down.
+    pub(super) stale: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Listings {
     remembered: Option<Remembered>,
-    flight: Option<Arc<Flight>>,
-    /// Changes told of since the flight began.
-    news: Vec<Change>,
-    /// Deletions: what is told of an older version later, out of order, brings no key back.
+    in_flight: Option<Arc<InFlight>>,
+    /// Changes that came in since the listing in flight began.
+    changes: Vec<Change>,
+    /// Deletions: an older version of the key that is told of late does not bring it back.
     deleted: HashMap<Key, Revision>,
     /// The newest of the deletions that are no longer remembered.
     forgotten: Revision,
 }
 
 impl Listings {
-    /// The listing, unless changes were missed since.
+    /// The listing, unless it is stale.
     pub(super) fn known(&self) -> Option<&Remembered> {
-        self.remembered.as_ref().filter(|listing| !listing.doubted)
+        self.remembered.as_ref().filter(|listing| !listing.stale)
     }
 
     /// The last listing, for when there is no better one.
@@ -57,34 +57,34 @@ impl Listings {
         self.remembered.as_ref()
     }
 
-    /// The flight under way, or a new one.
-    pub(super) fn fly(&mut self) -> Arc<Flight> {
-        if self.flight.is_none() {
-            self.news.clear();
+    /// The listing in flight, or a new one.
+    pub(super) fn join(&mut self) -> Arc<InFlight> {
+        if self.in_flight.is_none() {
+            self.changes.clear();
         }
-        self.flight.get_or_insert_default().clone()
+        self.in_flight.get_or_insert_default().clone()
     }
 
-    /// Ends `flight`, which brought `keys`, and remembers them with the changes since it began. `None` if it is not known
-    /// what has become of some key. True for the first who ends it: later the values may be old.
-    pub(super) fn land(&mut self, flight: &Arc<Flight>, keys: &Keys) -> Option<(Keys, bool)> {
-        let first = self.end(flight);
+    /// Remembers the `keys` that were listed, with the changes that came in meanwhile applied. `None` if it is not known what
+    /// has become of some key. True for the first caller that completes it: later the values may be old.
+    pub(super) fn complete(&mut self, in_flight: &Arc<InFlight>, keys: &Keys) -> Option<(Keys, bool)> {
+        let first = self.end(in_flight);
         if first {
-            let (news, mut keys) = (std::mem::take(&mut self.news), keys.clone());
-            if news.iter().all(|change| self.apply(&mut keys, change)) {
-                self.remembered = Some(Remembered { keys: keys.clone(), at: Instant::now(), doubted: false });
-                _ = flight.landed.set(keys);
+            let (changes, mut keys) = (std::mem::take(&mut self.changes), keys.clone());
+            if changes.iter().all(|change| self.apply(&mut keys, change)) {
+                self.remembered = Some(Remembered { keys: keys.clone(), at: Instant::now(), stale: false });
+                _ = in_flight.completed.set(keys);
             }
         }
-        let landed = flight.landed.get().filter(|_| !flight.outdated.load(Ordering::Acquire));
-        landed.map(|keys| (keys.clone(), first))
+        let completed = in_flight.completed.get().filter(|_| !in_flight.invalidated.load(Ordering::Acquire));
+        completed.map(|keys| (keys.clone(), first))
     }
 
-    /// Ends `flight`; true for the first who does.
-    pub(super) fn end(&mut self, flight: &Arc<Flight>) -> bool {
-        let first = self.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
+    /// Ends what is `in_flight`; true for the first caller that does.
+    pub(super) fn end(&mut self, in_flight: &Arc<InFlight>) -> bool {
+        let first = self.in_flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, in_flight));
         if first {
-            self.flight = None;
+            self.in_flight = None;
         }
         first
     }
@@ -94,14 +94,14 @@ impl Listings {
         if let Change::Deleted(key, revision) = change {
             self.note_deletion(key, *revision);
         }
-        if self.flight.is_some() {
-            self.news.push(change.clone());
-            if self.news.len() > NEWS {
-                self.outdate();
+        if self.in_flight.is_some() {
+            self.changes.push(change.clone());
+            if self.changes.len() > MOST {
+                self.invalidate_in_flight();
             }
         }
         if let Some(mut remembered) = self.remembered.take() {
-            remembered.doubted |= !self.apply(&mut remembered.keys, change);
+            remembered.stale |= !self.apply(&mut remembered.keys, change);
             self.remembered = Some(remembered);
         }
     }
@@ -112,36 +112,36 @@ impl Listings {
     }
 
     /// It is not known what has become of some key.
-    pub(super) fn forget(&mut self) {
-        self.outdate();
+    pub(super) fn mark_stale(&mut self) {
+        self.invalidate_in_flight();
         if let Some(remembered) = &mut self.remembered {
-            remembered.doubted = true;
+            remembered.stale = true;
         }
     }
 
-    /// Changes were missed.
-    pub(super) fn doubt(&mut self) {
-        self.forget();
+    /// Changes were missed: a store that was restored from a backup counts its versions anew.
+    pub(super) fn missed(&mut self) {
+        self.mark_stale();
         self.deleted.clear();
         self.forgotten = Revision::default();
     }
 
-    /// It was right until now.
-    pub(super) fn confirm(&mut self, now: Instant) {
-        if let Some(remembered) = self.remembered.as_mut().filter(|listing| !listing.doubted) {
+    /// It was right until now, unless it is stale.
+    pub(super) fn revalidate(&mut self, now: Instant) {
+        if let Some(remembered) = self.remembered.as_mut().filter(|listing| !listing.stale) {
             remembered.at = now;
         }
     }
 
-    fn outdate(&mut self) {
-        self.news.clear();
-        if let Some(flight) = self.flight.take() {
-            flight.outdated.store(true, Ordering::Release);
+    fn invalidate_in_flight(&mut self) {
+        self.changes.clear();
+        if let Some(in_flight) = self.in_flight.take() {
+            in_flight.invalidated.store(true, Ordering::Release);
         }
     }
 
     fn note_deletion(&mut self, key: &Key, revision: Revision) {
-        if self.deleted.len() == NEWS {
+        if self.deleted.len() == MOST {
             self.forgotten =
                 self.deleted.drain().map(|(_, revision)| revision).fold(self.forgotten, Ord::max);
         }
@@ -149,7 +149,7 @@ impl Listings {
         *newest = revision.max(*newest);
     }
 
-    /// False if it cannot be told whether the key is there now.
+    /// Applies a change to `keys`. False if it cannot be told whether the key is there now.
     fn apply(&self, keys: &mut Keys, change: &Change) -> bool {
         match change {
             Change::Set(key, meta) => match keys.meta(key) {

@@ -82,7 +82,7 @@ impl Fs {
 
     /// Tells those who watch of what is events to them.
     fn tell(self: &Arc<Self>, changes: Vec<(Change, Before)>) {
-        let events = self.cache.journal().tell(changes.iter().map(|(change, _)| change));
+        let events = self.cache.journal().record(changes.iter().map(|(change, _)| change));
         let events =
             changes.into_iter().zip(events).filter_map(|(change, is_news)| is_news.then_some(change));
         self.announce(events.collect());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use crate::cache::{Answer, Keys, Told};
+use crate::cache::{Answer, ChangeRecord, Keys};
 use crate::fs::core::Fs;
 use crate::fs::feed::baseline::WatchBaseline;
 use crate::fs::rules::error::FsResult;
@@ -67,7 +67,7 @@ impl Fs {
     }
 
     /// A change for who watches `part`, if it is of that, by the name that the file has there.
-    fn told(&self, (change, time): &Told, part: &Part) -> Option<Value> {
+    fn told(&self, (change, time): &ChangeRecord, part: &Part) -> Option<Value> {
         let of_key = |event: &str, key: &Key, revision: Revision| {
             let name = self.name_within(part, key)?;
             let time = shown(*time);
@@ -168,7 +168,7 @@ impl Fs {
                 let changes = changes_between(&before, &listing);
                 self.apply_all(changes, |key| Some(before.meta(key).is_some())).await;
             }
-            None if baseline.no_baseline => drop(self.cache.journal().tell(&[Change::Everything])),
+            None if baseline.no_baseline => drop(self.cache.journal().record(&[Change::Everything])),
             None => {}
         }
         (baseline.no_baseline, baseline.missed) = (false, false);

@@ -171,7 +171,7 @@ impl Fs {
             // A listing told of a newer version than the value that is remembered. While the store is down that is all
             // there is to be had.
             Some(known) if known.revision < meta.revision => {
-                self.cache.outdate(key, meta.revision);
+                self.cache.mark_stale(key, meta.revision);
                 (asked && told.ttl.is_zero()).then_some(Duration::ZERO)
             }
             Some(_) | None => None,

@@ -116,7 +116,7 @@ impl Fs {
             (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
             // A listing told of a newer version than the value that is remembered.
             (Some(revision), Some(meta)) if entry.meta.revision < revision && !asked => {
-                self.cache.outdate(&inode.key, meta.revision);
+                self.cache.mark_stale(&inode.key, meta.revision);
                 Ok(Plan::Fetch)
             }
             (Some(revision), _) => {
