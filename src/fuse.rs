@@ -8,6 +8,7 @@ mod answer;
 mod codec;
 mod directories;
 mod errno;
+mod lock_message;
 mod messages;
 mod notify;
 mod refusals;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 use self::adapter::Adapter;
 use self::answer::Answers;
+use self::lock_message::Memory;
 pub use self::messages::Messages;
 use crate::fs::Fs;
 use crate::sys;
@@ -95,6 +97,7 @@ pub fn mount(
         fs: fs.clone(),
         answers: Answers::new(fs.clone(), runtime.clone(), messages),
         directories: Arc::default(),
+        memory: Memory::open(),
         status,
         end: Some(end).into(),
     };

@@ -21,6 +21,7 @@ mod common;
 mod crash;
 mod embedded;
 mod full;
+mod locks;
 mod messages;
 mod model;
 mod notify;

@@ -17,13 +17,14 @@ use tokio::sync::oneshot;
 
 use super::answer::Answers;
 use super::codec::{
-    access, answer_attr, answer_empty, answer_entry, caller, entry_attr, lock_kind, lock_of, nothing,
-    open_flags, time, ttl, utf8, xattr,
+    access, answer_attr, answer_empty, answer_entry, caller, entry_attr, nothing, open_flags, time, ttl,
+    utf8, xattr,
 };
 use super::directories::Directories;
+use super::lock_message::{LockMessage, Memory, type_of};
 use super::messages::Op;
 use super::{STATUS, Status, refusals};
-use crate::fs::locks::{Kind, Range};
+use crate::fs::locks::{Family, Range};
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
 /// In which df(1) counts.
@@ -37,6 +38,7 @@ pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
     pub(super) answers: Answers,
     pub(super) directories: Arc<Directories>,
+    pub(super) memory: Memory,
     pub(super) status: Status,
     /// Told when the mount has ended.
     pub(super) end: Mutex<Option<oneshot::Sender<()>>>,
@@ -462,12 +464,12 @@ impl Filesystem for Adapter {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let wanted = lock_of(owner, fh, (start, end), pid, lock_kind(typ).unwrap_or(Kind::Shared));
-        let held = || self.fs.test_lock(Ino(ino.0), &wanted);
+        let message = LockMessage { fh, owner, start, end, typ, pid };
+        let held =
+            || message.lock(Family::Fcntl).map_or(Ok(None), |lock| self.fs.test_lock(Ino(ino.0), &lock));
         self.answers.now(Op::GetLk, ino, held, move |result| match result {
             Ok(Some(held)) => {
-                let typ = if held.kind == Kind::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
-                reply.locked(held.range.start, held.range.end, typ, held.pid);
+                reply.locked(held.range.start, held.range.end, type_of(held.kind), held.pid);
             }
             Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
             Err(errno) => reply.error(errno),
@@ -488,11 +490,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (fs, caller) = (self.fs.clone(), caller(request));
+        let message = LockMessage { fh, owner, start, end, typ, pid };
+        let lock = message.lock(self.memory.family(request, &message));
         let done = async move {
-            match lock_kind(typ) {
-                Some(kind) => {
-                    fs.lock(caller, Ino(ino.0), lock_of(owner, fh, (start, end), pid, kind), sleep).await
-                }
+            match lock {
+                Some(lock) => fs.lock(caller, Ino(ino.0), lock, sleep).await,
                 None => fs.unlock(Ino(ino.0), Fh(fh.0), owner.0, Range { start, end }),
             }
         };

@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, LockOwner, OpenAccMode,
-    OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
+    Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, ReplyAttr,
+    ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
 };
 
 use crate::cache::FOREVER;
-use crate::fs::locks::{Kind, Lock, Range};
 use crate::fs::{Access, Attr, Caller, Found, FsError, Ino};
 
 /// A lifetime the kernel's clock can hold.
@@ -91,18 +90,6 @@ pub(super) fn open_flags(direct: bool, no_flush: bool) -> FopenFlags {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags
-}
-
-pub(super) fn lock_of(owner: LockOwner, handle: FileHandle, range: (u64, u64), pid: u32, kind: Kind) -> Lock {
-    Lock { owner: owner.0, handle: handle.0, pid, kind, range: Range { start: range.0, end: range.1 } }
-}
-
-pub(super) fn lock_kind(kind: i32) -> Option<Kind> {
-    match kind {
-        libc::F_RDLCK => Some(Kind::Shared),
-        libc::F_WRLCK => Some(Kind::Exclusive),
-        _ => None,
-    }
 }
 
 /// What an extended attribute call answers: its size, its bytes, or that the buffer is too small.

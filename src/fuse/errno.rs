@@ -28,6 +28,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::NoAttribute => Errno::ENODATA,
         FsError::BadHandle => Errno::EBADF,
         FsError::WouldBlock => Errno::EAGAIN,
+        FsError::Deadlock => Errno::EDEADLK,
         FsError::Interrupted => Errno::EINTR,
         FsError::Store(error) => store_errno(error),
     }

@@ -365,6 +365,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::NoAttribute => libc::ENODATA,
         FsError::BadHandle => libc::EBADF,
         FsError::WouldBlock => libc::EAGAIN,
+        FsError::Deadlock => libc::EDEADLK,
         FsError::Interrupted => libc::EINTR,
         FsError::Store(Error::Denied(_)) => libc::EACCES,
         FsError::Store(Error::Busy(_)) => libc::EBUSY,

@@ -26,29 +26,50 @@ impl Fs {
 
     /// Takes a lock; waits for it if `wait`.
     pub async fn lock(self: Arc<Self>, caller: Caller, ino: Ino, lock: Lock, wait: bool) -> FsResult<()> {
-        loop {
-            let released = self.unlocked.notified();
-            {
-                let mut state = self.state.lock();
-                let name = state.inode(ino)?.name.clone();
-                if state.locks_mut().acquire(&name, lock) {
-                    break;
-                }
+        {
+            let mut state = self.state.lock();
+            let name = state.inode(ino)?.name.clone();
+            if state.locks_mut().give_up_for(&name, &lock) {
+                self.unlocked.notify_waiters();
             }
-            if !wait {
-                return Err(FsError::WouldBlock);
+            if wait {
+                state.locks_mut().wait(&name, lock);
             }
-            if sys::has_pending_signal(caller.thread) {
-                return Err(FsError::Interrupted);
-            }
-            _ = tokio::time::timeout(LOOK, released).await;
         }
+        let granted = self.acquire(caller, ino, lock, wait).await;
+        if wait {
+            self.state.lock().locks_mut().stop_waiting(&lock);
+        }
+        granted?;
         // A downgrade may let others in.
         if lock.kind == Kind::Shared {
             self.unlocked.notify_waiters();
         }
         self.refresh(ino, Fh(lock.handle)).await;
         Ok(())
+    }
+
+    async fn acquire(&self, caller: Caller, ino: Ino, lock: Lock, wait: bool) -> FsResult<()> {
+        loop {
+            let released = self.unlocked.notified();
+            {
+                let mut state = self.state.lock();
+                let name = state.inode(ino)?.name.clone();
+                if state.locks_mut().acquire(&name, lock) {
+                    return Ok(());
+                }
+                if !wait {
+                    return Err(FsError::WouldBlock);
+                }
+                if state.locks().is_deadlock(&name, &lock) {
+                    return Err(FsError::Deadlock);
+                }
+            }
+            if sys::has_pending_signal(caller.thread) {
+                return Err(FsError::Interrupted);
+            }
+            _ = tokio::time::timeout(LOOK, released).await;
+        }
     }
 
     /// Drops what `owner` holds within `range`.

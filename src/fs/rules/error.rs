@@ -74,6 +74,9 @@ pub enum FsError {
     /// A lock that is held elsewhere, and the caller does not wait.
     #[error("locked by another process")]
     WouldBlock,
+    /// Who waits for a lock is waited for by who holds it.
+    #[error("each waits for a lock of the other")]
+    Deadlock,
     /// The caller was sent a signal while it waited for a lock.
     #[error("interrupted")]
     Interrupted,
@@ -113,6 +116,7 @@ impl FsError {
                 | Self::NoAttribute
                 | Self::NotSupported
                 | Self::WouldBlock
+                | Self::Deadlock
                 | Self::Interrupted
         )
     }

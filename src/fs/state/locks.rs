@@ -1,12 +1,19 @@
 //! flock(2) and fcntl(2) locks, kept here and not in the kernel, because readers and writers of one key may hold
 //! different inodes. Ranges are those of POSIX; a flock(2) lock is one over the whole file.
-//!
-//! fuser does not tell the two kinds apart, so they conflict with each other, as on NFS.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-/// Who holds a lock: the kernel's word for an open file (flock) or a process (fcntl).
+/// Who holds a lock: the kernel's word for an open file (flock, and `F_OFD_SETLK` of fcntl) or a process (fcntl).
 pub type Owner = u64;
+
+/// The system call that a lock is of. Locks of one do not see those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// One that is converted is given up first, and nothing is a deadlock.
+    Flock,
+    /// What waits in a circle is a deadlock.
+    Fcntl,
+}
 
 /// A range of bytes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,25 +48,85 @@ pub struct Lock {
     pub handle: u64,
     /// Process, for `F_GETLK`.
     pub pid: u32,
+    /// Of which system call it is.
+    pub family: Family,
     /// What it excludes.
     pub kind: Kind,
     /// Where.
     pub range: Range,
 }
 
-/// All locks, by file name.
+impl Lock {
+    fn excludes(&self, wanted: &Self) -> bool {
+        self.owner != wanted.owner
+            && self.family == wanted.family
+            && self.range.overlaps(wanted.range)
+            && (self.kind == Kind::Exclusive || wanted.kind == Kind::Exclusive)
+    }
+}
+
+/// All locks.
 #[derive(Debug, Default)]
-pub struct Locks(HashMap<String, Vec<Lock>>);
+pub struct Locks {
+    /// By file name.
+    held: HashMap<String, Vec<Lock>>,
+    /// Those that are waited for, by file name.
+    waiting: Vec<(String, Lock)>,
+}
 
 impl Locks {
     /// A held lock that keeps `wanted` from being granted.
     pub fn conflict(&self, name: &str, wanted: &Lock) -> Option<Lock> {
-        let held = self.0.get(self.place(name, wanted.handle))?;
-        held.iter().copied().find(|lock| {
-            lock.owner != wanted.owner
-                && lock.range.overlaps(wanted.range)
-                && (lock.kind == Kind::Exclusive || wanted.kind == Kind::Exclusive)
-        })
+        self.conflicts(name, wanted).next().copied()
+    }
+
+    fn conflicts(&self, name: &str, wanted: &Lock) -> impl Iterator<Item = &Lock> {
+        let held = self.held.get(self.place(name, wanted.handle)).into_iter().flatten();
+        held.filter(|lock| lock.excludes(wanted))
+    }
+
+    /// `lock` is waited for.
+    pub fn wait(&mut self, name: &str, lock: Lock) {
+        self.waiting.push((name.to_owned(), lock));
+    }
+
+    /// `lock` is waited for no more.
+    pub fn stop_waiting(&mut self, lock: &Lock) {
+        if let Some(position) = self.waiting.iter().position(|(_, waiting)| waiting == lock) {
+            self.waiting.swap_remove(position);
+        }
+    }
+
+    /// Whether who would wait for `wanted` is waited for by those who keep it.
+    pub fn is_deadlock(&self, name: &str, wanted: &Lock) -> bool {
+        if wanted.family == Family::Flock {
+            return false;
+        }
+        let mut seen = HashSet::new();
+        let mut next: Vec<Owner> = self.conflicts(name, wanted).map(|lock| lock.owner).collect();
+        while let Some(owner) = next.pop() {
+            if owner == wanted.owner {
+                return true;
+            }
+            if seen.insert(owner) {
+                let waiting = self.waiting.iter().filter(|(_, lock)| lock.owner == owner);
+                next.extend(
+                    waiting.flat_map(|(name, lock)| self.conflicts(name, lock)).map(|lock| lock.owner),
+                );
+            }
+        }
+        false
+    }
+
+    /// Gives up a flock(2) lock that is to be converted to `lock`. Whether there was one.
+    pub fn give_up_for(&mut self, name: &str, lock: &Lock) -> bool {
+        let held = self.held.get(self.place(name, lock.handle)).into_iter().flatten();
+        let converts = lock.family == Family::Flock
+            && held.into_iter().any(|held| held.owner == lock.owner && held.kind != lock.kind);
+        if converts {
+            self.release(name, lock.handle, lock.owner, lock.range);
+        }
+        converts
     }
 
     /// Takes `lock`, or leaves all as it was and returns false. Replaces what the owner held in the range.
@@ -69,14 +136,14 @@ impl Locks {
         }
         let name = self.place(name, lock.handle).to_owned();
         self.release(&name, lock.handle, lock.owner, lock.range);
-        self.0.entry(name).or_default().push(lock);
+        self.held.entry(name).or_default().push(lock);
         true
     }
 
     /// Drops what `owner` holds within `range` of the file that `handle` has open; what lies outside stays.
     pub fn release(&mut self, name: &str, handle: u64, owner: Owner, range: Range) {
         let name = self.place(name, handle).to_owned();
-        let Some(held) = self.0.get_mut(&name) else { return };
+        let Some(held) = self.held.get_mut(&name) else { return };
         let mut rest = Vec::new();
         held.retain(|lock| {
             if lock.owner != owner || !lock.range.overlaps(range) {
@@ -92,13 +159,13 @@ impl Locks {
         });
         held.append(&mut rest);
         if held.is_empty() {
-            self.0.remove(&name);
+            self.held.remove(&name);
         }
     }
 
     /// Drops all that was taken through `handle`.
     pub fn release_handle(&mut self, handle: u64) {
-        self.0.retain(|_, held| {
+        self.held.retain(|_, held| {
             held.retain(|lock| lock.handle != handle);
             !held.is_empty()
         });
@@ -108,16 +175,16 @@ impl Locks {
     /// which the handle may have open, keeps the old `name`.
     fn place<'a>(&'a self, name: &'a str, handle: u64) -> &'a str {
         let held_in = |held: &[Lock]| held.iter().any(|lock| lock.handle == handle);
-        if self.0.get(name).is_some_and(|held| held_in(held)) {
+        if self.held.get(name).is_some_and(|held| held_in(held)) {
             return name;
         }
-        self.0.iter().find(|(_, held)| held_in(held)).map_or(name, |(elsewhere, _)| elsewhere)
+        self.held.iter().find(|(_, held)| held_in(held)).map_or(name, |(elsewhere, _)| elsewhere)
     }
 
     /// Locks follow a renamed file.
     pub fn rename(&mut self, from: &str, to: &str) {
-        if let Some(held) = self.0.remove(from) {
-            self.0.insert(to.to_owned(), held);
+        if let Some(held) = self.held.remove(from) {
+            self.held.insert(to.to_owned(), held);
         }
     }
 }
@@ -129,7 +196,7 @@ mod tests {
     const ALL: Range = Range { start: 0, end: u64::MAX };
 
     fn lock(owner: Owner, kind: Kind, start: u64, end: u64) -> Lock {
-        Lock { owner, handle: owner, pid: 1, kind, range: Range { start, end } }
+        Lock { owner, handle: owner, pid: 1, family: Family::Fcntl, kind, range: Range { start, end } }
     }
 
     #[test]
@@ -164,7 +231,7 @@ mod tests {
         locks.release_handle(1);
         assert!(locks.acquire("b", lock(2, Kind::Exclusive, 0, 0)));
         locks.release("b", 2, 2, ALL);
-        assert!(locks.0.is_empty());
+        assert!(locks.held.is_empty());
     }
 
     #[test]
@@ -182,6 +249,6 @@ mod tests {
         locks.release("a", 1, 1, ALL);
         locks.release("a", 2, 2, ALL);
         locks.release("b", 3, 3, ALL);
-        assert!(locks.0.is_empty());
+        assert!(locks.held.is_empty());
     }
 }
