@@ -346,7 +346,7 @@ impl Cache {
         }
         match change {
             Change::Set(key, meta) => {
-                let text = || self.store.take_told(key, meta.revision);
+                let text = || self.store.take_pushed_value(key, meta.revision);
                 inner.install_pushed(key, meta, text, self.settings.bytes);
             }
             Change::Deleted(key, _) if inner.is_absent(key) => {}

@@ -15,9 +15,9 @@ mod memory;
 mod prefect;
 mod prefect_cloud;
 mod renewed;
-mod seen;
 mod settings;
 mod sqlite;
+mod synthetic_revisions;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -361,8 +361,8 @@ pub trait Store: Send + Sync {
         Ok(0)
     }
 
-    /// The value of a version that the feed has told of, if the store still has it at hand. To be asked for once.
-    fn take_told(&self, _key: &Key, _revision: Revision) -> Option<Text> {
+    /// The value that the feed has pushed with this version, if the store still holds it; the store drops it then.
+    fn take_pushed_value(&self, _key: &Key, _revision: Revision) -> Option<Text> {
         None
     }
 

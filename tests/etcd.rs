@@ -6,12 +6,12 @@ mod failover;
 mod lease;
 mod listing;
 mod mounts;
+mod non_utf8;
+mod not_etcd;
 mod renewed;
 mod restored;
 mod settled;
 mod status;
-mod strange;
-mod strangers;
 mod tls;
 mod watching;
 

@@ -43,14 +43,14 @@ pub(super) fn unknown(command: &Command) -> Option<String> {
     let known: BTreeSet<&str> = arguments.filter_map(|arg| arg.get_env()?.to_str()).chain(OTHERS).collect();
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let ours = set.filter(|name| name.starts_with(PREFIX) && !known.contains(name.as_str()));
-    let mut strange: Vec<String> =
+    let mut unknown: Vec<String> =
         ours.filter(|name| !SERVICE.iter().any(|part| name.contains(part))).collect();
-    strange.sort();
+    unknown.sort();
     // What is like none of them is not meant for kvfs.
     let about = |name: &String| {
         let near = nearest(&name[PREFIX.len()..], known.iter().map(|name| &name[PREFIX.len()..]))?;
         Some(format!("{name} (the nearest is {PREFIX}{near})"))
     };
-    let named: Vec<String> = strange.iter().filter_map(about).collect();
+    let named: Vec<String> = unknown.iter().filter_map(about).collect();
     (!named.is_empty()).then(|| format!("the environment has what is no setting: {}", named.join(", ")))
 }

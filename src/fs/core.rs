@@ -78,7 +78,7 @@ impl Fs {
     /// A mount of a store that tells of its changes, without options and without a kernel, and another door to the store.
     pub(crate) fn in_memory(max_age: std::time::Duration) -> (Arc<Self>, crate::store::MemoryStore) {
         let store = crate::store::MemoryStore::new();
-        let elsewhere = store.another_door();
+        let elsewhere = store.second_client();
         let bounds = crate::cache::Settings {
             entries: std::num::NonZeroUsize::MIN.saturating_add(99),
             bytes: 1000,

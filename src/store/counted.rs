@@ -151,8 +151,8 @@ impl Store for Counted {
         self.inner.count_left_out(start).await
     }
 
-    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
-        self.inner.take_told(key, revision)
+    fn take_pushed_value(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.inner.take_pushed_value(key, revision)
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

@@ -8,9 +8,9 @@ mod api;
 mod clock;
 mod credentials;
 mod members;
+mod probe;
 mod refusal;
 mod settings;
-mod stranger;
 mod trouble;
 mod txn;
 mod view;
@@ -240,11 +240,11 @@ impl Store for EtcdStore {
     }
 
     async fn count_left_out(&self, start: &Key) -> Result<usize> {
-        Ok(self.view.count_strange(start).await?)
+        Ok(self.view.count_non_utf8(start).await?)
     }
 
-    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
-        self.view.take(key, revision)
+    fn take_pushed_value(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.view.take_pushed(key, revision)
     }
 
     async fn renew_credentials(&self) {

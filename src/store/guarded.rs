@@ -249,8 +249,8 @@ impl Store for Guarded {
         self.read(Box::pin(async move { inner.count_left_out(&start).await })).await
     }
 
-    fn take_told(&self, key: &Key, revision: Revision) -> Option<Text> {
-        self.inner.take_told(key, revision)
+    fn take_pushed_value(&self, key: &Key, revision: Revision) -> Option<Text> {
+        self.inner.take_pushed_value(key, revision)
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

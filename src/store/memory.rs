@@ -17,15 +17,15 @@ use super::{
 #[derive(Default)]
 pub struct MemoryStore {
     inner: Arc<Mutex<Inner>>,
-    /// Which of the doors to the same keys this is; it hears nothing of its own changes.
-    door: usize,
+    /// Numbers the clients of the same keys; none gets its own changes in its feed.
+    client: usize,
 }
 
 #[derive(Default)]
 struct Inner {
     entries: BTreeMap<Key, Entry>,
     revision: u64,
-    doors: usize,
+    clients: usize,
     feeds: Vec<(usize, mpsc::UnboundedSender<Change>)>,
 }
 
@@ -35,12 +35,12 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Another door to the same keys, as another process has it.
+    /// Another client of the same keys, as another process is one.
     #[must_use]
-    pub fn another_door(&self) -> Self {
+    pub fn second_client(&self) -> Self {
         let mut inner = self.inner.lock();
-        inner.doors += 1;
-        Self { inner: self.inner.clone(), door: inner.doors }
+        inner.clients += 1;
+        Self { inner: self.inner.clone(), client: inner.clients }
     }
 }
 
@@ -50,9 +50,9 @@ impl Inner {
         Revision(self.revision)
     }
 
-    fn tell(&mut self, by: usize, change: &Change) {
+    fn publish(&mut self, by: usize, change: &Change) {
         self.feeds
-            .retain(|(door, feed)| *door == by && !feed.is_closed() || feed.send(change.clone()).is_ok());
+            .retain(|(client, feed)| *client == by && !feed.is_closed() || feed.send(change.clone()).is_ok());
     }
 
     fn check(&self, key: &Key, expect: Expect) -> Result<()> {
@@ -63,14 +63,14 @@ impl Inner {
         let old = self.entries.get(key).map(|entry| entry.meta.clone());
         let meta = successor(old.as_ref(), self.next(), text.len());
         self.entries.insert(key.clone(), Entry { meta: meta.clone(), text });
-        self.tell(by, &Change::Set(key.clone(), meta.clone()));
+        self.publish(by, &Change::Set(key.clone(), meta.clone()));
         meta
     }
 
     fn delete(&mut self, by: usize, key: &Key) -> Result<Revision> {
         self.entries.remove(key).ok_or(Error::NotFound)?;
         let revision = self.next();
-        self.tell(by, &Change::Deleted(key.clone(), revision));
+        self.publish(by, &Change::Deleted(key.clone(), revision));
         Ok(revision)
     }
 
@@ -79,7 +79,7 @@ impl Inner {
         self.delete(by, from)?;
         let meta = successor(Some(&old.meta), self.next(), old.text.len());
         self.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
-        self.tell(by, &Change::Set(to.clone(), meta.clone()));
+        self.publish(by, &Change::Set(to.clone(), meta.clone()));
         Ok(meta)
     }
 }
@@ -118,7 +118,7 @@ impl Store for MemoryStore {
         self.limits().check(key, &text)?;
         let mut inner = self.inner.lock();
         inner.check(key, expect)?;
-        Ok(inner.set(self.door, key, text))
+        Ok(inner.set(self.client, key, text))
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
@@ -126,7 +126,7 @@ impl Store for MemoryStore {
         if inner.entries.contains_key(key) {
             inner.check(key, expect)?;
         }
-        inner.delete(self.door, key)
+        inner.delete(self.client, key)
     }
 
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
@@ -135,7 +135,7 @@ impl Store for MemoryStore {
         let old = inner.entries.get(from).ok_or(Error::NotFound)?.meta.revision;
         at.check(Some(old))?;
         inner.check(to, expect)?;
-        inner.rename(self.door, from, to)
+        inner.rename(self.client, from, to)
     }
 
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
@@ -146,12 +146,12 @@ impl Store for MemoryStore {
             inner.check(from, Expect::At(*at))?;
             inner.check(to, Expect::Absent)?;
         }
-        renames.iter().map(|rename| inner.rename(self.door, &rename.from, &rename.to)).collect()
+        renames.iter().map(|rename| inner.rename(self.client, &rename.from, &rename.to)).collect()
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.inner.lock().feeds.push((self.door, sender));
+        self.inner.lock().feeds.push((self.client, sender));
         Some(receiver)
     }
 }

@@ -52,7 +52,7 @@ impl PrefectStore {
             name: format!("prefect:{}", settings.url),
             view: Arc::new(View {
                 api: Api::new(settings, timeout)?,
-                seen: Mutex::default(),
+                revisions: Mutex::default(),
                 own: Mutex::default(),
             }),
             changing: tokio::sync::Mutex::default(),
@@ -61,7 +61,7 @@ impl PrefectStore {
 
     /// Sets `key`, whatever is there.
     async fn upsert(&self, key: &Key, text: &Text) -> Result<Meta> {
-        let missing = self.view.seen.lock().is_missing(key);
+        let missing = self.view.revisions.lock().is_missing(key);
         if missing {
             match self.create(key, text).await {
                 Err(Error::Exists) => {}
@@ -71,14 +71,14 @@ impl PrefectStore {
         let value = document(text);
         for _ in 0..ROUNDS {
             if self.view.api.patch(key, &format!(r#"{{"value":{value}}}"#)).await? {
-                let known = self.view.seen.lock().id(key);
+                let known = self.view.revisions.lock().id(key);
                 let id = if let Some(id) = known {
                     id
                 } else {
                     let set = self.view.api.get(key).await.map_err(Error::unsure)?;
                     set.ok_or(Error::Changed)?.id.into()
                 };
-                return Ok(self.view.seen.lock().set(key, id, text.clone()));
+                return Ok(self.view.revisions.lock().set(key, id, text.clone()));
             }
             match self.create(key, text).await {
                 Err(Error::Exists) => {}
@@ -91,7 +91,7 @@ impl PrefectStore {
     async fn create(&self, key: &Key, text: &Text) -> Result<Meta> {
         let variable = format!(r#"{{"name":{},"value":{},"tags":[]}}"#, json!(key.as_str()), document(text));
         let made = self.view.api.create(&variable).await?;
-        Ok(self.view.seen.lock().set(key, made.id.into(), text.clone()))
+        Ok(self.view.revisions.lock().set(key, made.id.into(), text.clone()))
     }
 
     async fn set(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
@@ -105,20 +105,20 @@ impl PrefectStore {
 
     /// As [`PrefectStore::set`], noting that `text` may be seen at the server before the answer comes.
     async fn change(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
-        self.view.seen.lock().setting(key, text);
+        self.view.revisions.lock().begin_set(key, text);
         self.view.own.lock().making(key, Some(text));
         let set = self.set(key, text, expect).await;
         self.view.own.lock().made(key, set.is_ok());
-        set.inspect_err(|error| self.view.seen.lock().failed(key, error))
+        set.inspect_err(|error| self.view.revisions.lock().failed(key, error))
     }
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
-        self.view.seen.lock().deleting(key);
+        self.view.revisions.lock().begin_delete(key);
         self.view.own.lock().making(key, None);
         let deleted = self.view.api.delete(key).await;
         self.view.own.lock().made(key, deleted == Ok(true));
-        let deleted = deleted.inspect_err(|error| self.view.seen.lock().failed(key, error))?;
-        let revision = self.view.seen.lock().deleted(key);
+        let deleted = deleted.inspect_err(|error| self.view.revisions.lock().failed(key, error))?;
+        let revision = self.view.revisions.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }
     }
 }
@@ -158,9 +158,9 @@ impl Store for PrefectStore {
     }
 
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
-        let asked = self.view.seen.lock().ask();
+        let asked = self.view.revisions.lock().begin_request();
         let rows = self.view.api.list().await?;
-        let entries = self.view.seen.lock().told_all(rows, asked);
+        let entries = self.view.revisions.lock().observe_listing(rows, asked);
         Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
     }
 
@@ -192,7 +192,7 @@ impl Store for PrefectStore {
         LIMITS.check_key(to)?;
         if from == to {
             expect.check(Some(entry.meta.revision))?;
-            return Ok(self.view.seen.lock().renamed(from, to, entry));
+            return Ok(self.view.revisions.lock().renamed(from, to, entry));
         }
         if let Expect::At(_) = expect {
             expect.check(self.view.fetch(to).await?.map(|entry| entry.meta.revision))?;
@@ -201,11 +201,11 @@ impl Store for PrefectStore {
         let renamed = self.view.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
         self.view.own.lock().made(to, renamed == Ok(true));
         match renamed {
-            Ok(true) => Ok(self.view.seen.lock().renamed(from, to, entry)),
+            Ok(true) => Ok(self.view.revisions.lock().renamed(from, to, entry)),
             // Of two requests the first may have done it.
             Ok(false) => match self.view.api.get(to).await.map_err(Error::unsure)? {
                 Some(variable) if *variable.id == *entry.meta.id => {
-                    Ok(self.view.seen.lock().renamed(from, to, entry))
+                    Ok(self.view.revisions.lock().renamed(from, to, entry))
                 }
                 _ => Err(Error::NotFound),
             },
@@ -216,9 +216,9 @@ impl Store for PrefectStore {
                 Ok(meta)
             }
             Err(error) => {
-                let mut seen = self.view.seen.lock();
-                seen.failed(from, &error);
-                seen.failed(to, &error);
+                let mut revisions = self.view.revisions.lock();
+                revisions.failed(from, &error);
+                revisions.failed(to, &error);
                 Err(error)
             }
         }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
 use super::json::{lenient, python_len, unique};
 use super::renewed::{Read, Renewed};
-use super::seen::{Row, Seen};
+use super::synthetic_revisions::{Row, SyntheticRevisions};
 use super::{
     Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
 };
@@ -38,7 +38,7 @@ pub struct PrefectCloudStore {
     settings: Settings,
     key: Renewed<Option<String>>,
     http: Http,
-    seen: Mutex<Seen>,
+    revisions: Mutex<SyntheticRevisions>,
     /// Held from the reading of what a change expects to its end.
     changing: tokio::sync::Mutex<()>,
 }
@@ -55,7 +55,7 @@ impl PrefectCloudStore {
             settings: settings.clone(),
             key: Renewed::new(settings.key.clone(), read),
             http: Http::new(&settings.url, None, timeout)?,
-            seen: Mutex::default(),
+            revisions: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         })
     }
@@ -120,7 +120,7 @@ impl PrefectCloudStore {
 
     /// What is there now, asked of the server.
     async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
-        let asked = self.seen.lock().ask();
+        let asked = self.revisions.lock().begin_request();
         let filter = format!("(where: {{ key: {{ _eq: {} }} }})", graphql_string(key.as_str()));
         let rows = self.rows(&filter, ENTRY_LIMIT).await?;
         if rows.iter().any(|(found, _)| found != key) {
@@ -129,7 +129,7 @@ impl PrefectCloudStore {
             ));
         }
         let row = rows.into_iter().next().map(|(_, row)| row);
-        Ok(self.seen.lock().told(key, row, asked))
+        Ok(self.revisions.lock().observe(key, row, asked))
     }
 
     /// Whether `expect` holds, as far as the server tells.
@@ -145,13 +145,13 @@ impl PrefectCloudStore {
         // The text itself, so that numbers keep their digits.
         let variables =
             format!(r#"{{"input":{{"key":{},"value":{}}}}}"#, json!(key.as_str()), document.trim());
-        self.seen.lock().setting(key, text);
+        self.revisions.lock().begin_set(key, text);
         let id = self.ask(SET, &variables, ENTRY_LIMIT).await.and_then(|(data, _)| {
             let answer: SetAnswer = parse(&data)?;
             answer.set_key_value.ok_or_else(|| Error::Other("the server has set nothing".into()))
         });
-        let id = id.inspect_err(|error| self.seen.lock().failed(key, error))?.id;
-        Ok(self.seen.lock().set(key, id_text(id), text.clone()))
+        let id = id.inspect_err(|error| self.revisions.lock().failed(key, error))?.id;
+        Ok(self.revisions.lock().set(key, id_text(id), text.clone()))
     }
 
     async fn delete(&self, key: &Key, id: &str) -> Result<Revision> {
@@ -163,8 +163,8 @@ impl PrefectCloudStore {
             // Of two requests the first may have done it.
             if answer.success || repeated { Ok(()) } else { Err(Error::NotFound) }
         });
-        success.inspect_err(|error| self.seen.lock().failed(key, error))?;
-        Ok(self.seen.lock().deleted(key))
+        success.inspect_err(|error| self.revisions.lock().failed(key, error))?;
+        Ok(self.revisions.lock().deleted(key))
     }
 }
 
@@ -189,9 +189,9 @@ impl Store for PrefectCloudStore {
     }
 
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
-        let asked = self.seen.lock().ask();
+        let asked = self.revisions.lock().begin_request();
         let rows = self.rows("", LISTING_LIMIT).await?;
-        let entries = self.seen.lock().told_all(rows, asked);
+        let entries = self.revisions.lock().observe_listing(rows, asked);
         Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
     }
 
@@ -208,7 +208,7 @@ impl Store for PrefectCloudStore {
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
         let _one_at_a_time = self.changing.lock().await;
-        let known = self.seen.lock().id(key).filter(|_| expect == Expect::Anything);
+        let known = self.revisions.lock().id(key).filter(|_| expect == Expect::Anything);
         if let Some(id) = known {
             match self.delete(key, &id).await {
                 // Set anew by somebody else, under another id.

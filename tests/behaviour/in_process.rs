@@ -52,7 +52,7 @@ impl InProcess {
     pub(crate) fn new(validate: Validate) -> Self {
         let home = TempDir::new().unwrap();
         let memory = MemoryStore::new();
-        let client = Client::new(Arc::new(memory.another_door()));
+        let client = Client::new(Arc::new(memory.second_client()));
         let store: Arc<dyn Store> = Arc::new(memory);
         let bounds = cache::Settings {
             entries: 1000.try_into().unwrap(),

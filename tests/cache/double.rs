@@ -135,7 +135,7 @@ impl Store for Double {
         self.call("rename_key", from.as_str(), self.store.rename_key(from, to, at, expect)).await
     }
 
-    fn take_told(&self, _: &Key, revision: Revision) -> Option<Text> {
+    fn take_pushed_value(&self, _: &Key, revision: Revision) -> Option<Text> {
         self.told.lock().take_if(|(told, _)| *told == revision).map(|(_, text)| text)
     }
 

@@ -8,7 +8,7 @@ use crate::suite::Fresh;
 
 fn fresh() -> Fresh {
     let store = MemoryStore::new();
-    let elsewhere = Arc::new(store.another_door());
+    let elsewhere = Arc::new(store.second_client());
     Fresh { store: Arc::new(store), elsewhere, home: None }
 }
 

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::credentials::Credentials;
 use super::members::{Member, Members};
+use super::probe;
 use super::refusal::{self, Failure, Refusal, Verdict};
 use super::settings::Settings;
-use super::stranger;
 use super::trouble::{Kind, Trouble, unsure};
 use super::wire::Watched;
 use crate::store::Error;
@@ -202,7 +202,7 @@ impl Api {
     ) -> Result<Vec<u8>, Trouble> {
         let start = Instant::now();
         let crowded = |_| Trouble::NotDone(Error::Busy("too many requests at once".into()));
-        let _lane = tokio::time::timeout(within, self.members.lane(member)).await.map_err(crowded)?;
+        let _permit = tokio::time::timeout(within, self.members.permit(member)).await.map_err(crowded)?;
         let within = within.saturating_sub(start.elapsed());
         let answer = http.ask(self.request(http, member, kind, path, body), LISTING_LIMIT, within).await;
         let answer = match answer {
@@ -214,7 +214,7 @@ impl Api {
             }
             Err(Unanswered::Lost(error)) => {
                 self.members.failed(member);
-                if let Some(who) = stranger::of_bytes(self.members.url(member), &error).await {
+                if let Some(who) = probe::of_bytes(self.members.url(member), &error).await {
                     return Err(Trouble::Absent(Error::Other(who)));
                 }
                 return Err(Trouble::lost(error, self.has_login()));
@@ -227,7 +227,7 @@ impl Api {
         let status = answer.status.as_u16();
         let Some(refusal) = Refusal::read(status, &answer.body) else {
             self.members.failed(member);
-            let who = stranger::of_http(http, self.members.url(member), status).await;
+            let who = probe::of_http(http, self.members.url(member), status).await;
             return Err(Trouble::Absent(Error::Other(who)));
         };
         match refusal.verdict() {
@@ -264,13 +264,13 @@ impl Api {
         self.credentials.login().is_some()
     }
 
-    /// The token that was used is none any more, unless it has been replaced.
     /// Has the next call log in with what the files hold now.
     pub(super) async fn renew(&self) {
         self.credentials.read_all().await;
         *self.token.lock() = None;
     }
 
+    /// Drops the token that was `used`, unless another call has replaced it meanwhile.
     fn drop_token(&self, used: Option<&Arc<str>>) {
         let mut token = self.token.lock();
         if token.as_ref() == used {

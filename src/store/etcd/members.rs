@@ -3,8 +3,8 @@
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests that are under way at one member at once; each change has a connection of its own.
-const LANES: usize = 64;
+/// Limit of requests in flight at one member; each change has a connection of its own.
+const IN_FLIGHT: usize = 64;
 
 /// A member by its place in the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) struct Member(usize);
 
 pub(super) struct Members {
     urls: Vec<String>,
-    lanes: Vec<Semaphore>,
+    in_flight: Vec<Semaphore>,
     /// The one that answered last comes first, those that failed come last.
     order: Mutex<Vec<Member>>,
 }
@@ -21,17 +21,17 @@ impl Members {
     pub(super) fn new(scheme: &str, addresses: &[String]) -> Self {
         let urls: Vec<String> = addresses.iter().map(|address| format!("{scheme}://{address}")).collect();
         let order = Mutex::new((0..urls.len()).map(Member).collect());
-        let lanes = urls.iter().map(|_| Semaphore::new(LANES)).collect();
-        Self { urls, lanes, order }
+        let in_flight = urls.iter().map(|_| Semaphore::new(IN_FLIGHT)).collect();
+        Self { urls, in_flight, order }
     }
 
     pub(super) fn url(&self, member: Member) -> &str {
         &self.urls[member.0]
     }
 
-    /// To be held while a request is under way.
-    pub(super) async fn lane(&self, member: Member) -> Option<SemaphorePermit<'_>> {
-        self.lanes[member.0].acquire().await.ok()
+    /// The permit that a request holds while it is in flight.
+    pub(super) async fn permit(&self, member: Member) -> Option<SemaphorePermit<'_>> {
+        self.in_flight[member.0].acquire().await.ok()
     }
 
     pub(super) fn in_order(&self) -> Vec<Member> {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::stranger::shown;
+use super::probe::shown;
 use crate::store::Error;
 
 /// An answer that is an error, as the JSON gateway gives it.

@@ -25,21 +25,21 @@ const LAST_PAGE: u32 = 20_000;
 const PAGE_BYTES: usize = 4 << 20;
 /// Bytes of values that a listing keeps.
 const TEXTS: usize = 64 << 20;
-/// Most values of the watch that are kept until they are taken, and the largest one in bytes.
-const TOLD: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
-const TOLD_BYTES: usize = 16 << 10;
-/// Keys that are no text, of which the log tells.
-const STRANGE: usize = 1_000;
+/// How many values that the watch has pushed are kept until they are taken, and the largest one in bytes.
+const PUSHED: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
+const PUSHED_BYTES: usize = 16 << 10;
+/// How many skipped keys are logged.
+const SKIPPED: usize = 1_000;
 /// How often a listing is begun anew because its revision is compacted meanwhile.
 const ROUNDS: usize = 3;
 
 pub(super) struct View {
     pub(super) api: Api,
     prefix: String,
-    /// Keys that are no text, of which the log has told.
-    strange: Mutex<HashSet<Bytes>>,
-    /// Values that the watch brought of late.
-    told: Mutex<LruCache<Key, (Revision, Text)>>,
+    /// Keys that are not UTF-8: they are skipped, and each is logged once.
+    skipped_non_utf8: Mutex<HashSet<Bytes>>,
+    /// Values that the watch has pushed of late.
+    pushed: Mutex<LruCache<Key, (Revision, Text)>>,
     /// What answers have shown, for [`Witness`](super::witness::Witness).
     pub(super) shown: Mutex<Shown>,
 }
@@ -50,7 +50,7 @@ struct Listed {
     listing: Listing,
     texts: Vec<Text>,
     bytes: usize,
-    strange: Vec<Bytes>,
+    non_utf8: Vec<Bytes>,
 }
 
 impl View {
@@ -58,8 +58,8 @@ impl View {
         Self {
             api,
             prefix,
-            strange: Mutex::default(),
-            told: Mutex::new(LruCache::new(TOLD)),
+            skipped_non_utf8: Mutex::default(),
+            pushed: Mutex::new(LruCache::new(PUSHED)),
             shown: Mutex::default(),
         }
     }
@@ -83,25 +83,25 @@ impl View {
         }
     }
 
-    /// A key as it was told; `None` for one that is no text.
+    /// The key of a pair; `None` if it is not UTF-8.
     pub(super) fn key(&self, sent: &Bytes) -> Option<Key> {
         let name = sent.0.strip_prefix(self.prefix.as_bytes())?;
         std::str::from_utf8(name).ok().map(Key::from)
     }
 
-    /// Keeps a value that the watch has brought.
-    pub(super) fn keep(&self, key: &Key, revision: Revision, value: &[u8]) {
-        let mut told = self.told.lock();
-        if value.len() <= TOLD_BYTES {
-            told.put(key.clone(), (revision, value.into()));
+    /// Keeps a value that the watch has pushed.
+    pub(super) fn keep_pushed(&self, key: &Key, revision: Revision, value: &[u8]) {
+        let mut pushed = self.pushed.lock();
+        if value.len() <= PUSHED_BYTES {
+            pushed.put(key.clone(), (revision, value.into()));
         } else {
-            told.pop(key);
+            pushed.pop(key);
         }
     }
 
-    /// The value that the watch has brought of this version.
-    pub(super) fn take(&self, key: &Key, revision: Revision) -> Option<Text> {
-        let (kept, text) = self.told.lock().pop(key)?;
+    /// The value that the watch has pushed with this version.
+    pub(super) fn take_pushed(&self, key: &Key, revision: Revision) -> Option<Text> {
+        let (kept, text) = self.pushed.lock().pop(key)?;
         (kept == revision).then_some(text)
     }
 
@@ -166,34 +166,34 @@ impl View {
                 listed => break listed?,
             }
         };
-        self.leave_out(listed.strange);
+        self.log_skipped(listed.non_utf8);
         Ok((listed.listing, listed.texts))
     }
 
-    /// Tells the log of keys that are no text, of each once.
-    pub(super) fn leave_out(&self, keys: impl IntoIterator<Item = Bytes>) {
-        let mut strange = self.strange.lock();
+    /// Logs keys that are skipped because they are not UTF-8, each once.
+    pub(super) fn log_skipped(&self, keys: impl IntoIterator<Item = Bytes>) {
+        let mut skipped = self.skipped_non_utf8.lock();
         let (mut count, mut last) = (0, None);
         for key in keys {
-            if strange.len() < STRANGE && strange.insert(key.clone()) {
+            if skipped.len() < SKIPPED && skipped.insert(key.clone()) {
                 count += 1;
                 last = Some(key);
             }
         }
         let Some(last) = last else { return };
-        let more = if strange.len() < STRANGE { "" } else { "; the log tells of no more such keys" };
+        let more = if skipped.len() < SKIPPED { "" } else { "; the log tells of no more such keys" };
         tracing::warn!(
             "{count} keys of the cluster are not UTF-8 and are left out, such as {}{more}",
             last.0.escape_ascii()
         );
     }
 
-    /// How many keys that begin with `start` are no text.
-    pub(super) async fn count_strange(&self, start: &Key) -> Outcome<usize> {
+    /// How many keys that begin with `start` are not UTF-8.
+    pub(super) async fn count_non_utf8(&self, start: &Key) -> Outcome<usize> {
         let mut from = self.sent(start);
         let mut end = from.clone();
         if let Some(last) = end.0.last_mut() {
-            // That of a text is never the greatest.
+            // No byte of UTF-8 is 0xff.
             *last += 1;
         } else {
             (from, end) = self.ends();
@@ -242,7 +242,7 @@ impl View {
 
     fn take_in(&self, listed: &mut Listed, cluster: u64, pair: Pair) {
         let Some(key) = self.key(&pair.key) else {
-            listed.strange.push(pair.key);
+            listed.non_utf8.push(pair.key);
             return;
         };
         let Entry { meta, text } = self.entry(cluster, pair);

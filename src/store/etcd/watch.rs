@@ -257,18 +257,18 @@ impl Follower {
         Ok(Some(whole))
     }
 
-    /// `None` for a key that is no text.
+    /// The change of an event; `None` if its key is not UTF-8.
     fn change(&self, cluster: u64, event: &Event) -> Option<Change> {
         let pair = &event.kv;
         let Some(key) = self.view.key(&pair.key) else {
-            self.view.leave_out([pair.key.clone()]);
+            self.view.log_skipped([pair.key.clone()]);
             return None;
         };
         let revision = Revision(pair.changed);
         if event.is_deletion() {
             return Some(Change::Deleted(key, revision));
         }
-        self.view.keep(&key, revision, &pair.value.0);
+        self.view.keep_pushed(&key, revision, &pair.value.0);
         Some(Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())))
     }
 

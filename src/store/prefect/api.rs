@@ -17,7 +17,7 @@ use crate::store::http::{
     Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode,
 };
 use crate::store::renewed::{Read, Renewed};
-use crate::store::seen::Row;
+use crate::store::synthetic_revisions::Row;
 use crate::store::{Error, Key, Result, json as json_text};
 
 /// Rows asked for at once; the most that the server gives unless it is set up to give fewer.

@@ -220,7 +220,7 @@ impl Follower {
         if self.awaited.contains_key(key) {
             return false;
         }
-        let known = self.view.seen.lock().current(key);
+        let known = self.view.revisions.lock().current(key);
         let as_told = |known: &Entry| value.is_some_and(|value| json_text::stands_for(&known.text, value));
         overtaken || known.as_ref().map_or(value.is_none(), as_told)
     }
@@ -237,7 +237,7 @@ impl Follower {
 
     /// A variable is known by its id: under another name it is gone.
     fn expect_no_other(&mut self, id: &str, key: &Key) {
-        let other = self.view.seen.lock().key_of(id, key);
+        let other = self.view.revisions.lock().key_of(id, key);
         if let Some(other) = other {
             self.wait_for(other, None);
         }
@@ -286,7 +286,7 @@ impl Follower {
         let contested = awaited.is_some_and(Awaited::is_contested);
         let wanted = awaited.and_then(|awaited| awaited.value.clone());
         let as_told = |text: &[u8]| wanted.as_ref().is_some_and(|value| json_text::stands_for(text, value));
-        let own = self.view.seen.lock().current(key);
+        let own = self.view.revisions.lock().current(key);
         let known =
             own.filter(|own| !contested && as_told(&own.text)).map(|own| Change::Set(key.clone(), own.meta));
         let there = match known {
@@ -295,8 +295,8 @@ impl Follower {
         };
         // The answer to a change made here, which is still to come, will count as newer than what is there.
         let (changing, text) = {
-            let seen = self.view.seen.lock();
-            (seen.is_changing(key), seen.current(key).map(|entry| entry.text))
+            let revisions = self.view.revisions.lock();
+            (revisions.is_changing(key), revisions.current(key).map(|entry| entry.text))
         };
         if let Change::Set(_, meta) = &there {
             self.expect_no_other(&meta.id, key);
@@ -310,7 +310,7 @@ impl Follower {
         let count = self.view.api.count().await?;
         let newest = self.view.api.newest().await?.and_then(Variable::row);
         let stale = newest.is_some_and(|(key, row)| {
-            let known = self.view.seen.lock().current(&key);
+            let known = self.view.revisions.lock().current(&key);
             !self.awaited.contains_key(&key)
                 && known.is_some_and(|known| !json_text::stands_for(&known.text, &row.value))
         });
@@ -373,7 +373,7 @@ mod tests {
         let url = "http://127.0.0.1:9/api".into();
         let settings = Settings { url, ..Settings::default() };
         let api = Api::new(&settings, PATIENCE).unwrap();
-        let view = View { api, seen: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
+        let view = View { api, revisions: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
         view.own.lock().follow(true);
         let (feed, told) = mpsc::unbounded_channel();
         (Follower::new(Arc::new(view), feed), told)
@@ -393,7 +393,7 @@ mod tests {
         fn set(&self, key: &Key, text: &str) {
             let text = Text::from(text.as_bytes());
             self.view.own.lock().making(key, Some(&text));
-            self.view.seen.lock().set(key, format!("id-{}", key.as_str()).into(), text);
+            self.view.revisions.lock().set(key, format!("id-{}", key.as_str()).into(), text);
             self.view.own.lock().made(key, true);
         }
     }

@@ -5,19 +5,19 @@ use parking_lot::Mutex;
 use super::LIMITS;
 use super::api::Api;
 use super::own::Own;
-use crate::store::seen::Seen;
+use crate::store::synthetic_revisions::SyntheticRevisions;
 use crate::store::{Change, Entry, Key, Result, Revision};
 
 pub(super) struct View {
     pub(super) api: Api,
-    pub(super) seen: Mutex<Seen>,
+    pub(super) revisions: Mutex<SyntheticRevisions>,
     pub(super) own: Mutex<Own>,
 }
 
 impl View {
     /// What is there now, asked of the server, as a change.
     pub(super) async fn look(&self, key: &Key) -> Result<Change> {
-        let asked = self.seen.lock().ask();
+        let asked = self.revisions.lock().begin_request();
         let found = self.fetch(key).await?;
         Ok(match found {
             Some(entry) => Change::Set(key.clone(), entry.meta),
@@ -30,8 +30,8 @@ impl View {
         if LIMITS.check_key(key).is_err() {
             return Ok(None);
         }
-        let asked = self.seen.lock().ask();
+        let asked = self.revisions.lock().begin_request();
         let row = self.api.get(key).await?.and_then(|variable| Some(variable.row()?.1));
-        Ok(self.seen.lock().told(key, row, asked))
+        Ok(self.revisions.lock().observe(key, row, asked))
     }
 }

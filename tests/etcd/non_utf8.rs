@@ -1,4 +1,4 @@
-//! Keys that are no text: no file shows them, and they are not forgotten.
+//! Keys that are not UTF-8: no file shows them, the log names each once, and a rename of their directory is refused.
 
 use std::fs;
 
@@ -33,12 +33,12 @@ fn the_log_tells_of_each_once_whether_it_is_listed_or_told() {
 #[test]
 fn a_directory_is_not_renamed_without_them() {
     let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
-    let strange = [cluster.prefix().as_bytes(), b"d/in/\xff"].concat();
+    let non_utf8 = [cluster.prefix().as_bytes(), b"d/in/\xff"].concat();
     let mount = Mount::start_in(TempDir::new().unwrap(), &cluster.argument(), &[]);
     fs::create_dir_all(mount.path("d/in")).unwrap();
     fs::write(mount.path("d/in/k"), "1").unwrap();
     fs::write(mount.path("d/k"), "1").unwrap();
-    cluster.put(&strange, "1");
+    cluster.put(&non_utf8, "1");
     for (from, to) in [("d", "e"), ("d/in", "d/out")] {
         assert_eq!(errno(fs::rename(mount.path(from), mount.path(to))), libc::EINVAL);
         assert!(
@@ -58,7 +58,7 @@ fn a_directory_is_not_renamed_without_them() {
     for number in 0..70 {
         cluster.members[0].delete(format!("{}d/in/{number}", cluster.prefix()));
     }
-    cluster.members[0].delete(&strange);
+    cluster.members[0].delete(&non_utf8);
     wait_for(PATIENCE, || !mount.path("d/in/69").exists());
     fs::rename(mount.path("d"), mount.path("e")).unwrap();
     assert_eq!(mount.text("e/in/k").as_deref(), Some("1"));

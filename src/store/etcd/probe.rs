@@ -1,4 +1,4 @@
-//! Who answers where an etcd was expected: the fact, and what to do.
+//! Finds out what kind of server answers where an etcd was expected, and says what to do about it.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use tokio::net::TcpStream;
 use crate::store::Error;
 use crate::store::http::Http;
 
-/// How long a look may take.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long a probe may take.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What every etcd tells of itself, with its gateway or without.
+/// `/version`, which every etcd has, with its gateway or without.
 #[derive(Deserialize)]
 struct Version {
     etcdserver: String,
 }
 
-/// Of a server that speaks HTTP and does not know the way that was asked for.
+/// Explains a server that speaks HTTP and does not know the path of the gateway.
 pub(super) async fn of_http(http: &Http, url: &str, status: u16) -> String {
-    let answer = http.ask(http.fresh().get(format!("{url}/version")), 1 << 12, LOOK).await;
+    let answer = http.ask(http.fresh().get(format!("{url}/version")), 1 << 12, TIMEOUT).await;
     let version = answer.ok().and_then(|answer| serde_json::from_slice::<Version>(&answer.body).ok());
     let place = place(url);
     match version.map(|version| shown(&version.etcdserver)) {
@@ -34,10 +34,10 @@ pub(super) async fn of_http(http: &Http, url: &str, status: u16) -> String {
     }
 }
 
-/// Of a server that does not speak HTTP/1, if that is what `error` says: by what it says first.
+/// Explains a server that does not speak HTTP/1, if that is what `error` says, by the first bytes that it sends.
 pub(super) async fn of_bytes(url: &str, error: &Error) -> Option<String> {
     let Error::Other(why) = error else { return None };
-    // Where the server speaks first it depends on who is faster.
+    // Which of the two it is, where the server speaks first, depends on the timing.
     let (garbled, early) = (why.ends_with(" parsed"), why.contains("received unexpected message"));
     if !garbled && !early {
         return None;
@@ -45,16 +45,16 @@ pub(super) async fn of_bytes(url: &str, error: &Error) -> Option<String> {
     let place = place(url);
     let mut first = [0; 64];
     let look = async { TcpStream::connect(place).await?.read(&mut first).await };
-    let size = tokio::time::timeout(LOOK, look).await.ok().and_then(Result::ok).unwrap_or(0);
+    let size = tokio::time::timeout(TIMEOUT, look).await.ok().and_then(Result::ok).unwrap_or(0);
     if first.starts_with(b"HTTP/") || (size == 0 && !garbled) {
         return None;
     }
-    Some(who(place, &first[..size]))
+    Some(by_first_bytes(place, &first[..size]))
 }
 
-fn who(place: &str, first: &[u8]) -> String {
+fn by_first_bytes(place: &str, first: &[u8]) -> String {
     match first {
-        // The frame with which a server of HTTP/2 begins.
+        // A SETTINGS frame: the first one that a server of HTTP/2 sends.
         [0, 0, _, 4, ..] => format!(
             "what answers at {place} speaks HTTP/2 only, as gRPC does; kvfs needs the JSON gateway: name the address of \
              --listen-client-http-urls, if the etcd has one"
@@ -77,7 +77,7 @@ fn is_old(version: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(major), Some(minor)) if (major, minor) < (3, 4))
 }
 
-/// What strangers say, fit for a terminal.
+/// Text from an unknown server, fit for a terminal.
 pub(super) fn shown(text: &str) -> String {
     text.trim().chars().filter(|char| !char.is_control()).take(300).collect()
 }

@@ -1,4 +1,5 @@
-//! What the server has told so far. It has no revisions and gives values without their text: both are made here.
+//! Revisions and texts for servers that have neither: a version gets a revision when an answer first shows it, and its text
+//! is the one that was written here, or the value printed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,34 +17,35 @@ pub(super) struct Row {
     pub(super) updated: Option<SystemTime>,
 }
 
-/// How many questions and changes an absence outlives.
-const QUESTIONS: u64 = 10_000;
+/// How many requests and changes later a recorded absence is dropped.
+const ABSENCE_AGE: u64 = 10_000;
 
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SyntheticRevisions {
     keys: HashMap<Key, Known>,
-    /// Texts on their way to the server, which others may see there before its answer comes.
-    setting: HashMap<Key, Text>,
-    /// Counts questions and changes: the source of revisions.
+    /// Texts of sets and deletes in flight, which others may see at the server before its answer comes.
+    in_flight: HashMap<Key, Text>,
+    /// Counts requests and changes: the source of revisions.
     clock: u64,
 }
 
 struct Known {
     /// `None` for a key that was deleted here.
     entry: Option<Entry>,
-    /// When what is known was asked, or the key was changed here. An answer to an older question is out of date.
+    /// When the request was made whose answer this is, or the key was changed here. The answer to an older request is
+    /// out of date.
     since: u64,
     /// When the server says it was set.
     updated: Option<SystemTime>,
 }
 
 impl Known {
-    fn here(entry: Option<Entry>, since: u64) -> Self {
+    fn changed_here(entry: Option<Entry>, since: u64) -> Self {
         Self { entry, since, updated: None }
     }
 
-    /// Whether an answer to what was asked at `asked` is out of date. Of two that were under way at once the server may
-    /// have given the one to the later question first.
+    /// Whether the answer to the request `asked` is out of date. Of two requests in flight at once the server may have
+    /// answered the later one first.
     fn is_newer(&self, row: Option<&Row>, asked: u64) -> bool {
         let at_once = self.entry.as_ref().is_some_and(|entry| entry.meta.revision.0 > asked);
         let other = row.and_then(|row| row.updated);
@@ -51,25 +53,25 @@ impl Known {
     }
 }
 
-impl Seen {
-    /// The number of the next question, to be given back with its answer.
-    pub(super) fn ask(&mut self) -> u64 {
+impl SyntheticRevisions {
+    /// The number of the next request, to be given back with its answer.
+    pub(super) fn begin_request(&mut self) -> u64 {
         self.tick()
     }
 
     fn tick(&mut self) -> u64 {
         self.clock += 1;
-        if self.clock.is_multiple_of(QUESTIONS) {
-            // No answer is as old as that: what is known of absences then is of no more use.
-            let latest = self.clock - QUESTIONS;
+        if self.clock.is_multiple_of(ABSENCE_AGE) {
+            // No request is in flight for that long, so no answer is older than these absences.
+            let latest = self.clock - ABSENCE_AGE;
             self.keys.retain(|_, known| known.entry.is_some() || known.since > latest);
         }
         self.clock
     }
 
-    /// Takes in what the server had for `key` when it was asked at `asked`; says what is there now. The text that was
-    /// written here stays as long as it stands for the server's value.
-    pub(super) fn told(&mut self, key: &Key, row: Option<Row>, asked: u64) -> Option<Entry> {
+    /// Records the row of `key` in the answer to the request `asked`, and returns the newest version known. The text
+    /// that was written here stays as long as it stands for the server's value.
+    pub(super) fn observe(&mut self, key: &Key, row: Option<Row>, asked: u64) -> Option<Entry> {
         let known = self.keys.get(key);
         if let Some(known) = known.filter(|known| known.is_newer(row.as_ref(), asked)) {
             return known.entry.clone();
@@ -90,9 +92,9 @@ impl Seen {
         entry
     }
 
-    /// A version that is new here.
+    /// Makes a revision and a text for a row that was not seen before.
     fn version(&mut self, key: &Key, old: Option<&Entry>, row: Row) -> Entry {
-        let own = self.setting.get(key).filter(|text| json::stands_for(text, &row.value));
+        let own = self.in_flight.get(key).filter(|text| json::stands_for(text, &row.value));
         let text = own.map_or_else(|| json::shown(&row.value), Text::clone);
         let now = SystemTime::now();
         let earliest = old.map_or(SystemTime::UNIX_EPOCH, |old| old.meta.modified + Duration::from_micros(1));
@@ -107,32 +109,32 @@ impl Seen {
         Entry { meta, text }
     }
 
-    /// A listing that was asked for at `asked` is complete: what it does not name is gone.
-    pub(super) fn told_all(&mut self, rows: Vec<(Key, Row)>, asked: u64) -> Vec<(Key, Entry)> {
+    /// As [`Self::observe`], for the complete listing that answers the request `asked`: keys that it lacks are gone.
+    pub(super) fn observe_listing(&mut self, rows: Vec<(Key, Row)>, asked: u64) -> Vec<(Key, Entry)> {
         self.keys.retain(|_, known| known.entry.is_some() || known.since > asked);
         let mut listed: BTreeMap<Key, Option<Row>> =
             self.keys.keys().map(|key| (key.clone(), None)).collect();
         listed.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
-        let told = |(key, row): (Key, Option<Row>)| {
-            let entry = self.told(&key, row, asked)?;
+        let observe = |(key, row): (Key, Option<Row>)| {
+            let entry = self.observe(&key, row, asked)?;
             Some((key, entry))
         };
-        listed.into_iter().filter_map(told).collect()
+        listed.into_iter().filter_map(observe).collect()
     }
 
     /// The key is about to be deleted here.
-    pub(super) fn deleting(&mut self, key: &Key) {
-        self.setting.insert(key.clone(), Text::default());
+    pub(super) fn begin_delete(&mut self, key: &Key) {
+        self.in_flight.insert(key.clone(), Text::default());
     }
 
     /// The key is about to be set here.
-    pub(super) fn setting(&mut self, key: &Key, text: &Text) {
-        self.setting.insert(key.clone(), text.clone());
+    pub(super) fn begin_set(&mut self, key: &Key, text: &Text) {
+        self.in_flight.insert(key.clone(), text.clone());
     }
 
     /// The key was set here.
     pub(super) fn set(&mut self, key: &Key, id: Arc<str>, text: Text) -> Meta {
-        self.setting.remove(key);
+        self.in_flight.remove(key);
         let old = self.keys.get(key).and_then(|known| known.entry.as_ref());
         let old = old.filter(|old| old.meta.id == id);
         let now = SystemTime::now();
@@ -147,7 +149,7 @@ impl Seen {
             modified: now.max(earliest),
         };
         let entry = Some(Entry { meta: meta.clone(), text });
-        self.keys.insert(key.clone(), Known::here(entry, since));
+        self.keys.insert(key.clone(), Known::changed_here(entry, since));
         meta
     }
 
@@ -158,34 +160,34 @@ impl Seen {
         let modified = SystemTime::now().max(entry.meta.modified + Duration::from_micros(1));
         let meta = Meta { revision: Revision(since), modified, ..entry.meta };
         let entry = Entry { meta: meta.clone(), text: entry.text };
-        self.keys.insert(to.clone(), Known::here(Some(entry), since));
+        self.keys.insert(to.clone(), Known::changed_here(Some(entry), since));
         meta
     }
 
     /// The key was deleted here.
     pub(super) fn deleted(&mut self, key: &Key) -> Revision {
-        self.setting.remove(key);
+        self.in_flight.remove(key);
         let since = self.tick();
-        self.keys.insert(key.clone(), Known::here(None, since));
+        self.keys.insert(key.clone(), Known::changed_here(None, since));
         Revision(since)
     }
 
     /// The key was not changed here, or only the server knows.
     pub(super) fn failed(&mut self, key: &Key, error: &Error) {
         match error {
-            Error::Exists | Error::Changed => drop(self.setting.remove(key)),
+            Error::Exists | Error::Changed => drop(self.in_flight.remove(key)),
             error if error.may_have_changed() => self.unsure(key),
-            _ => drop(self.setting.remove(key)),
+            _ => drop(self.in_flight.remove(key)),
         }
     }
 
-    /// Only the server knows what became of the key.
+    /// Forgets the key: only the server knows what became of it.
     pub(super) fn unsure(&mut self, key: &Key) {
-        self.setting.remove(key);
+        self.in_flight.remove(key);
         self.keys.remove(key);
     }
 
-    /// What is known of a key.
+    /// The newest version known of the key.
     pub(super) fn current(&self, key: &Key) -> Option<Entry> {
         self.keys.get(key)?.entry.clone()
     }
@@ -198,7 +200,7 @@ impl Seen {
 
     /// Whether the key is being set or deleted here.
     pub(super) fn is_changing(&self, key: &Key) -> bool {
-        self.setting.contains_key(key)
+        self.in_flight.contains_key(key)
     }
 
     /// Whether there was no such key when it was last asked for or changed.
@@ -226,72 +228,72 @@ mod tests {
 
     #[test]
     fn a_text_stays_while_it_stands_for_the_value() {
-        let (mut seen, key) = (Seen::default(), Key::from("k"));
-        let meta = seen.set(&key, "i".into(), Text::from(&b"{ \"a\":1 }"[..]));
-        let asked = seen.ask();
-        let same = seen.told(&key, Some(row("i", r#"{"a":1}"#)), asked).unwrap();
+        let (mut revisions, key) = (SyntheticRevisions::default(), Key::from("k"));
+        let meta = revisions.set(&key, "i".into(), Text::from(&b"{ \"a\":1 }"[..]));
+        let asked = revisions.begin_request();
+        let same = revisions.observe(&key, Some(row("i", r#"{"a":1}"#)), asked).unwrap();
         assert_eq!((same.meta, &same.text[..]), (meta.clone(), &b"{ \"a\":1 }"[..]));
-        let asked = seen.ask();
-        let other = seen.told(&key, Some(row("i", r#"{"a":2}"#)), asked).unwrap();
+        let asked = revisions.begin_request();
+        let other = revisions.observe(&key, Some(row("i", r#"{"a":2}"#)), asked).unwrap();
         assert!(other.meta.revision > meta.revision && other.meta.modified > meta.modified);
         assert_eq!(text(Some(other)).unwrap(), "{\n  \"a\": 2\n}\n");
-        seen.setting(&key, &Text::from(&b" 3"[..]));
-        let asked = seen.ask();
-        assert_eq!(text(seen.told(&key, Some(row("i", "3")), asked)).unwrap(), " 3");
+        revisions.begin_set(&key, &Text::from(&b" 3"[..]));
+        let asked = revisions.begin_request();
+        assert_eq!(text(revisions.observe(&key, Some(row("i", "3")), asked)).unwrap(), " 3");
     }
 
     #[test]
-    fn an_answer_to_an_older_question_does_not_count() {
-        let (mut seen, key) = (Seen::default(), Key::from("k"));
-        let before = seen.ask();
-        seen.set(&key, "i".into(), Text::from(&b"2"[..]));
-        assert_eq!(text(seen.told(&key, Some(row("i", "1")), before)).unwrap(), "2");
-        assert_eq!(text(seen.told(&key, None, before)).unwrap(), "2");
-        let (first, second) = (seen.ask(), seen.ask());
-        assert_eq!(text(seen.told(&key, Some(row("i", "4")), second)).unwrap(), "4\n");
-        assert_eq!(text(seen.told(&key, Some(row("i", "3")), first)).unwrap(), "4\n");
-        let before = seen.ask();
-        seen.deleted(&key);
-        assert!(seen.is_missing(&key) && !seen.is_missing(&Key::from("never asked for")));
-        assert_eq!(text(seen.told(&key, Some(row("i", "4")), before)), None);
-        assert!(seen.told_all(vec![(key.clone(), row("i", "4"))], before).is_empty());
-        let asked = seen.ask();
-        assert_eq!(text(seen.told(&key, Some(row("j", "5")), asked)).unwrap(), "5\n");
+    fn an_answer_to_an_older_request_does_not_count() {
+        let (mut revisions, key) = (SyntheticRevisions::default(), Key::from("k"));
+        let before = revisions.begin_request();
+        revisions.set(&key, "i".into(), Text::from(&b"2"[..]));
+        assert_eq!(text(revisions.observe(&key, Some(row("i", "1")), before)).unwrap(), "2");
+        assert_eq!(text(revisions.observe(&key, None, before)).unwrap(), "2");
+        let (first, second) = (revisions.begin_request(), revisions.begin_request());
+        assert_eq!(text(revisions.observe(&key, Some(row("i", "4")), second)).unwrap(), "4\n");
+        assert_eq!(text(revisions.observe(&key, Some(row("i", "3")), first)).unwrap(), "4\n");
+        let before = revisions.begin_request();
+        revisions.deleted(&key);
+        assert!(revisions.is_missing(&key) && !revisions.is_missing(&Key::from("never asked for")));
+        assert_eq!(text(revisions.observe(&key, Some(row("i", "4")), before)), None);
+        assert!(revisions.observe_listing(vec![(key.clone(), row("i", "4"))], before).is_empty());
+        let asked = revisions.begin_request();
+        assert_eq!(text(revisions.observe(&key, Some(row("j", "5")), asked)).unwrap(), "5\n");
     }
 
     #[test]
-    fn of_two_answers_under_way_at_once_the_later_one_is_what_the_server_changed_later() {
-        let (mut seen, key) = (Seen::default(), Key::from("k"));
+    fn of_two_requests_in_flight_at_once_the_row_that_the_server_updated_later_wins() {
+        let (mut revisions, key) = (SyntheticRevisions::default(), Key::from("k"));
         let at = |seconds, value| {
             let updated = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
             Some(Row { updated, ..row("i", value) })
         };
         for (first, second) in [((2, "22"), (1, "1")), ((3, "3"), (4, "4"))] {
-            let (look, listing) = (seen.ask(), seen.ask());
-            seen.told(&key, at(first.0, first.1), look);
+            let (look, listing) = (revisions.begin_request(), revisions.begin_request());
+            revisions.observe(&key, at(first.0, first.1), look);
             let newest = if first.0 > second.0 { first.1 } else { second.1 };
-            let told = seen.told(&key, at(second.0, second.1), listing);
-            assert_eq!(text(told).unwrap().trim(), newest);
-            assert_eq!(text(seen.current(&key)).unwrap().trim(), newest);
+            let observed = revisions.observe(&key, at(second.0, second.1), listing);
+            assert_eq!(text(observed).unwrap().trim(), newest);
+            assert_eq!(text(revisions.current(&key)).unwrap().trim(), newest);
         }
         // The clock of the server may be set back.
-        let asked = seen.ask();
-        assert_eq!(text(seen.told(&key, at(1, "5"), asked)).unwrap().trim(), "5");
+        let asked = revisions.begin_request();
+        assert_eq!(text(revisions.observe(&key, at(1, "5"), asked)).unwrap().trim(), "5");
     }
 
     #[test]
-    fn what_a_listing_does_not_name_is_gone() {
-        let (mut seen, a, b) = (Seen::default(), Key::from("a"), Key::from("b"));
-        seen.set(&a, "1".into(), Text::from(&b"1"[..]));
-        seen.set(&b, "2".into(), Text::from(&b"2"[..]));
+    fn a_key_that_a_listing_lacks_is_gone() {
+        let (mut revisions, a, b) = (SyntheticRevisions::default(), Key::from("a"), Key::from("b"));
+        revisions.set(&a, "1".into(), Text::from(&b"1"[..]));
+        revisions.set(&b, "2".into(), Text::from(&b"2"[..]));
         for _ in 0..2 {
-            let asked = seen.ask();
-            let listed = seen.told_all(vec![(b.clone(), row("2", "2"))], asked);
+            let asked = revisions.begin_request();
+            let listed = revisions.observe_listing(vec![(b.clone(), row("2", "2"))], asked);
             assert_eq!(listed.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&b]);
         }
-        assert_eq!((seen.id(&a), seen.id(&b)), (None, Some("2".into())));
-        let asked = seen.ask();
-        assert!(seen.told_all(Vec::new(), asked).is_empty());
-        assert_eq!(seen.keys.len(), 1);
+        assert_eq!((revisions.id(&a), revisions.id(&b)), (None, Some("2".into())));
+        let asked = revisions.begin_request();
+        assert!(revisions.observe_listing(Vec::new(), asked).is_empty());
+        assert_eq!(revisions.keys.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! What answers, and is no etcd that can be used: the message says who it is, and what to do.
+//! Servers that are no etcd that can be used: the message says what they are, and what to do.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ fn saying(text: &'static [u8]) -> String {
         for client in listener.incoming() {
             let mut client = client.unwrap();
             std::thread::spawn(move || {
-                // Who looks only may be gone.
+                // A client that only connects may be gone.
                 if text.starts_with(b"HTTP") {
                     let _ = client.read(&mut [0; 1 << 12]);
                 }
@@ -40,7 +40,7 @@ fn refused(address: &str) -> String {
 }
 
 #[test]
-fn who_is_no_etcd_is_named() {
+fn what_answers_in_place_of_an_etcd_is_named() {
     for (said, wanted) in [
         (&b"HTTP/1.1 501 Unsupported method\r\nContent-Length: 6\r\n\r\n<html>"[..], "is no etcd (HTTP 501)"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\n\r\nnot here", "is no etcd (HTTP 404)"),
@@ -59,10 +59,10 @@ fn who_is_no_etcd_is_named() {
 }
 
 #[test]
-fn another_member_is_asked_where_one_is_a_stranger() {
+fn another_member_is_asked_where_one_is_no_etcd() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
-    let stranger = saying(b"HTTP/1.1 501 Unsupported method\r\nContent-Length: 0\r\n\r\n");
-    let at = Bench(store_within(&format!("etcd:{stranger},{}/app", cluster.members[0].address), PATIENCE));
+    let other = saying(b"HTTP/1.1 501 Unsupported method\r\nContent-Length: 0\r\n\r\n");
+    let at = Bench(store_within(&format!("etcd:{other},{}/app", cluster.members[0].address), PATIENCE));
     block_on(async {
         at.set("k", "1").await;
         assert_eq!(at.text("k").await, b"1");
@@ -77,7 +77,7 @@ fn an_etcd_without_its_gateway_is_named_with_what_to_turn_on() {
 }
 
 #[test]
-fn a_mount_of_a_stranger_is_refused_in_one_line() {
+fn a_mount_of_what_is_no_etcd_is_refused_in_one_line() {
     let home = TempDir::new().unwrap();
     let address = saying(b"SSH-2.0-OpenSSH_9.2\r\n");
     let mut command = Mount::command(&home);
