@@ -5,7 +5,9 @@
 //! whatever it was told. All tables are in [`state`] behind one mutex. Lock order: `moving`, the gates of names
 //! ([`operation`]), the state, then the cache's own lock; the state is never held across an await.
 
+mod clock;
 mod core;
+mod door;
 mod feed;
 mod gates;
 mod inotify;
@@ -22,6 +24,7 @@ mod types;
 
 pub use self::core::Fs;
 pub use self::inotify::{queue, relay};
+pub use clock::{Clock, SystemClock};
 pub use kernel::Kernel;
 pub use ops::listing::{Item, OpenDirectory};
 pub use refusals::{Kept, Refusal};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -189,6 +190,7 @@ impl Mount {
                 names,
                 scratch,
                 rejected: state.join("rejected"),
+                clock: Arc::new(fs::SystemClock),
             },
             state,
             state_else,

@@ -43,8 +43,7 @@ impl Fs {
         let rejected = Rejected::new(settings.rejected.clone(), cache.name());
         Arc::new(Self {
             cache,
-            settings,
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(settings.clock.clone())),
             kernel: OnceLock::new(),
             rejected,
             refusals: Mutex::default(),
@@ -52,7 +51,8 @@ impl Fs {
             dropped: tokio::sync::Notify::new(),
             moving: tokio::sync::RwLock::default(),
             gates: Gates::default(),
-            started: SystemTime::now(),
+            started: settings.clock.now(),
+            settings,
             relay: Relay::default(),
             baseline: Arc::default(),
         })

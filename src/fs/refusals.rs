@@ -57,7 +57,14 @@ impl Refusals {
 
     /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one, of the time
     /// when a program was told of it last.
-    pub(crate) fn add(&mut self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        error: Option<FsError>,
+        reason: &str,
+        kept: Option<Kept>,
+        at: SystemTime,
+    ) {
         let reason: String = logging::shown(reason).chars().take(REASON).collect();
         let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
         let position = self.0.iter().rposition(told);
@@ -76,7 +83,7 @@ impl Refusals {
             error: error.or_else(|| told?.error),
             reason,
             kept,
-            at: SystemTime::now(),
+            at,
             since: Instant::now(),
         });
     }
@@ -98,23 +105,25 @@ impl std::fmt::Display for Refusal {
 mod tests {
     use super::*;
 
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
     #[test]
     fn one_refusal_that_is_told_of_several_times_is_one_and_the_oldest_of_too_many_go() {
         let mut refusals = Refusals::default();
         let kept = |number: usize| Some(Kept::In(number.to_string().into()));
         for number in 0..2 {
-            refusals.add("k", Some(FsError::ReadOnly), "why", None);
-            refusals.add("other", Some(FsError::ReadOnly), "why", None);
-            refusals.add("k", Some(FsError::ReadOnly), "why", None);
-            refusals.add("k", None, "why", kept(number));
+            refusals.add("k", Some(FsError::ReadOnly), "why", None, NOW);
+            refusals.add("other", Some(FsError::ReadOnly), "why", None, NOW);
+            refusals.add("k", Some(FsError::ReadOnly), "why", None, NOW);
+            refusals.add("k", None, "why", kept(number), NOW);
         }
         let all: Vec<_> =
             refusals.0.iter().map(|one| (one.name.as_str(), one.error.is_some(), one.kept.clone())).collect();
         assert_eq!(all, [("k", true, kept(0)), ("other", true, None), ("k", true, kept(1))]);
-        refusals.add("late", None, "why", kept(2));
+        refusals.add("late", None, "why", kept(2), NOW);
         assert_eq!(refusals.0.back().map(|one| one.name.as_str()), Some("late"));
         for number in 0..2 * MOST {
-            refusals.add(&number.to_string(), None, &"é".repeat(2 * REASON), None);
+            refusals.add(&number.to_string(), None, &"é".repeat(2 * REASON), None, NOW);
         }
         assert_eq!((refusals.0.len(), refusals.0[0].name.as_str()), (MOST, "100"));
         assert!(refusals.0.iter().all(|one| one.reason.chars().count() == REASON));

@@ -1,5 +1,8 @@
 //! Settings of a mount that concern files.
 
+use std::sync::Arc;
+
+use crate::fs::clock::Clock;
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::names::Names;
 use crate::fs::rules::scratch::Patterns;
@@ -23,6 +26,8 @@ pub struct Settings {
     pub scratch: Patterns,
     /// Where rejected content is kept.
     pub rejected: std::path::PathBuf,
+    /// Whose times new texts and names get.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[cfg(test)]
@@ -38,6 +43,7 @@ impl Settings {
             names: Names::default(),
             scratch: Patterns::new(&[]).unwrap_or_else(|why| panic!("{why}")),
             rejected: std::path::PathBuf::new(),
+            clock: Arc::new(crate::fs::clock::SystemClock),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! anything waits.
 
 pub(crate) mod backups;
+pub(crate) mod buffer;
 pub(crate) mod deferred;
 mod deferred_renames;
 mod directories;

@@ -72,6 +72,7 @@ impl InProcess {
             names: Names::default(),
             scratch: Patterns::new(&[]).unwrap(),
             rejected: home.path().join("rejected"),
+            clock: Arc::new(kvfs::fs::SystemClock),
         };
         let fs = Fs::new(cache, settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -67,6 +67,7 @@ impl Files {
             names,
             scratch: Patterns::new(&[]).unwrap(),
             rejected: home.path().to_owned(),
+            clock: Arc::new(kvfs::fs::SystemClock),
         };
         let fs = Fs::new(at.cache.clone(), settings);
         let (feed, changes) = unbounded_channel();

@@ -45,8 +45,13 @@ pub struct RelayEvent {
 }
 
 impl RelayEvent {
+    /// Whether it is of this kind, and about `path`.
+    pub(crate) fn is(&self, kind: Kind, path: &str) -> bool {
+        self.kind == kind && self.name == path
+    }
+
     /// The file that it is about.
-    pub(super) fn file(&self) -> (&str, &Key, &Meta) {
+    pub(crate) fn file(&self) -> (&str, &Key, &Meta) {
         (&self.name, &self.key, &self.meta)
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use crate::cache::FOREVER;
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::drafts::Draft;
 use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
-use crate::fs::types::{Attr, Changes, Fh, Found, Ino, ROOT};
+use crate::fs::types::{Attr, Changes, DraftId, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
 
 impl Fs {
@@ -65,16 +66,10 @@ impl Fs {
         if matches!(inode.body, Body::Directory) {
             return Ok(self.directory_attr(state, ino, &inode.name));
         }
-        let handle = fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content);
-        let shown = match (handle, &inode.body) {
-            (Some(Content::Snapshot(_, Some(meta))), Body::Key(_)) => Shown::of(meta),
-            (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => {
-                let draft = state.draft(*id).ok_or(FsError::NotFound)?;
-                let created = draft.published.as_ref().map_or(draft.modified, |meta| meta.created);
-                Shown { size: draft.text.len() as u64, modified: draft.modified, created, version: None }
-            }
-            (_, Body::Directory) => return Err(FsError::IsDirectory),
-            (_, Body::Key(meta)) => {
+        let handle = fh.and_then(|fh| state.handle(fh).ok());
+        let shown = match open_as(inode, handle).ok_or(FsError::IsDirectory)? {
+            OpenAs::Draft(id) => Shown::of_draft(state.draft(id).ok_or(FsError::NotFound)?),
+            OpenAs::Version(meta) => {
                 self.followed(state, ino, inode).as_ref().map_or_else(|| Shown::of(meta), Shown::of)
             }
         };
@@ -128,7 +123,7 @@ impl Fs {
             (state.paths().directory_attributes(path).unwrap_or_default(), own)
         };
         // Who watches a directory without links would be told of its end before that of what was in it.
-        let gone = !self.relay().is_on() && state.inode(ino).ok().is_some_and(|inode| inode.unlinked);
+        let gone = !self.relay().is_on() && state.inode(ino).is_ok_and(|inode| inode.unlinked);
         let modified = set.modified.unwrap_or(own);
         Attr {
             ino,
@@ -157,35 +152,42 @@ struct Shown {
 }
 
 impl Shown {
+    fn of_draft(draft: &Draft) -> Self {
+        let (size, modified) = (draft.bytes.len() as u64, draft.bytes.modified());
+        let created = draft.published.as_ref().map_or(modified, |meta| meta.created);
+        Self { size, modified, created, version: None }
+    }
+
     const fn of(meta: &Meta) -> Self {
         Self { size: meta.size, modified: meta.modified, created: meta.created, version: Some(meta.revision) }
     }
 }
 
 fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
+    let now = state.now();
     if ino == ROOT {
-        merge(state.root_mut(), changes);
+        merge(state.root_mut(), changes, now);
         return Ok(());
     }
     let inode = state.inode(ino)?;
     let (name, unlinked) = (inode.name.clone(), inode.unlinked);
     let directory = matches!(inode.body, Body::Directory);
-    let draft = match (fh.and_then(|fh| state.handle(fh).ok()).map(|handle| &handle.content), &inode.body) {
-        (Some(Content::Draft(draft)), _) | (None, Body::Local(draft) | Body::Draft(draft)) => Some(*draft),
-        _ => None,
+    let (draft, version) = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
+        Some(OpenAs::Draft(id)) => (Some(id), state.draft(id).and_then(|draft| draft.published.as_ref())),
+        Some(OpenAs::Version(meta)) => (None, Some(meta)),
+        None => (None, None),
     };
-    let version = version_of(state, inode, fh.and_then(|fh| state.handle(fh).ok()));
+    let version = version.map(|meta| meta.revision);
     if let Some(modified) = changes.modified
         && let Some(draft) = draft.and_then(|draft| state.draft_mut(draft))
     {
-        draft.modified = modified;
-        draft.time_set = true;
+        draft.bytes.set_modified(modified);
     }
     match (unlinked, directory) {
         (true, _) => {}
-        (false, true) => state.paths_mut().edit_directory_attributes(&name, |set| merge(set, changes)),
+        (false, true) => state.paths_mut().edit_directory_attributes(&name, |set| merge(set, changes, now)),
         (false, false) => state.paths_mut().edit_attributes(&name, |set| {
-            merge(set, changes);
+            merge(set, changes, now);
             if changes.modified.is_some() {
                 set.version = version;
             }
@@ -194,30 +196,34 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
     Ok(())
 }
 
-/// The version of its key that a file is of, by its inode or by an open file of it.
-fn version_of(state: &State, inode: &Inode, handle: Option<&Handle>) -> Option<Revision> {
-    let meta = match (handle.map(|handle| &handle.content), &inode.body) {
-        (Some(Content::Snapshot(_, meta)), _) => meta.as_ref(),
-        (Some(Content::Draft(id)), _) | (None, Body::Local(id) | Body::Draft(id)) => {
-            state.draft(*id)?.published.as_ref()
+/// What a file is, by its inode or by an open file of it.
+enum OpenAs<'a> {
+    Version(&'a Meta),
+    Draft(DraftId),
+}
+
+/// `None` is a directory.
+fn open_as<'a>(inode: &'a Inode, handle: Option<&'a Handle>) -> Option<OpenAs<'a>> {
+    Some(match (handle.map(|handle| &handle.content), &inode.body) {
+        (Some(Content::Draft(id)), _) | (_, Body::Local(id) | Body::Draft(id)) => OpenAs::Draft(*id),
+        (Some(Content::Snapshot(_, Some(meta))), Body::Key(_)) | (_, Body::Key(meta)) => {
+            OpenAs::Version(meta)
         }
-        (None, Body::Key(meta)) => Some(meta),
-        (None, Body::Directory) => None,
-    };
-    Some(meta?.revision)
+        (_, Body::Directory) => return None,
+    })
 }
 
 fn has_times(changes: &Changes) -> bool {
     changes.accessed.is_some() || changes.modified.is_some()
 }
 
-fn merge(set: &mut Overrides, changes: &Changes) {
+fn merge(set: &mut Overrides, changes: &Changes, now: SystemTime) {
     set.mode = changes.mode.map(|mode| mode & 0o7777).or(set.mode);
     set.uid = changes.uid.or(set.uid);
     set.gid = changes.gid.or(set.gid);
     set.accessed = changes.accessed.or(set.accessed);
     set.modified = changes.modified.or(set.modified);
-    set.changed = Some(SystemTime::now());
+    set.changed = Some(now);
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ impl Fs {
         if state.paths().current(to).is_some() {
             unlinked(&mut state, to);
         }
-        let mut draft = Draft::new(entry.text.to_vec(), Publish::Never, Expect::Anything);
-        draft.modified = entry.meta.modified;
+        let text = entry.text.to_vec();
+        let mut draft = Draft::new(text, Publish::Never, Expect::Anything, entry.meta.modified);
         draft.was_key = true;
         let id = state.add_draft(draft);
         // The kernel takes the inode along to the new name.
@@ -180,9 +180,7 @@ impl Fs {
             // Nothing is in one that was removed.
             let Ok(path) = state.directory_path(ino) else { return Ok(()) };
             let within = |name: &str| parent(name) == path;
-            let mut found = state.all_deferred();
-            found.retain(|(name, deferred)| within(name) || within(&deferred.backup));
-            found
+            state.deferred_where(|name, deferred| within(name) || within(&deferred.backup))
         };
         if found.is_empty() {
             return Ok(());
@@ -198,7 +196,7 @@ impl Fs {
 
     /// Carries out all deferred renames, before the mount ends.
     pub(crate) async fn carry_out_all(self: &Arc<Self>) {
-        let all = self.state.lock().all_deferred();
+        let all = self.state.lock().deferred_where(|_, _| true);
         for (name, deferred) in all {
             let _staying = self.moving.read().await;
             if let Err(error) = self.carry_out(&name, &deferred).await {

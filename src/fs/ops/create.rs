@@ -1,7 +1,7 @@
 //! New files. Creating one never asks the store: the kernel holds the whole directory while it waits.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
@@ -28,9 +28,8 @@ const fn purpose_of_new(class: Class, fit_for_key: bool) -> Publish {
 }
 
 impl Fs {
-    /// Creates `name` in the directory `within` and opens it. The file is local until its first complete document is
-    /// published.
-    pub fn create(
+    /// As [`Fs::create`], for all but the relay.
+    pub(crate) fn create_file(
         &self,
         caller: Caller,
         (within, name): (Ino, &str),
@@ -38,9 +37,6 @@ impl Fs {
         access: Access,
         exclusive: bool,
     ) -> FsResult<(Found, Opened)> {
-        if let Some(created) = self.relay_create(caller, &self.path_of(within, name)) {
-            return created;
-        }
         self.writable()?;
         let (name, mut state) = self.place_of_new(within, name)?;
         if exclusive && state.paths().current(&name).is_some() {
@@ -67,7 +63,7 @@ impl Fs {
             if access.truncate && !exclusive || deferred { Expect::Anything } else { Expect::Absent };
         let mut draft = match entry {
             Some(entry) => draft_of(entry, access),
-            None => Draft::new(Vec::new(), purpose, expect),
+            None => Draft::new(Vec::new(), purpose, expect, state.now()),
         };
         draft.exclusive = exclusive;
         let draft = state.add_draft(draft);
@@ -96,7 +92,7 @@ impl Fs {
         mode: u32,
     ) -> FsResult<Found> {
         let access = Access { write: true, append: false, truncate: false };
-        let (found, Opened { fh, .. }) = self.create(caller, (within, name), mode, access, true)?;
+        let (found, Opened { fh, .. }) = self.create_file(caller, (within, name), mode, access, true)?;
         let closed = self.close(caller, fh).await;
         self.clone().release(fh).await;
         if let (Err(_), Some(attr)) = (&closed, found.attr) {
@@ -132,7 +128,7 @@ impl Fs {
             mode: own(mode & 0o7777, usual & !self.settings.umask),
             uid: own(caller.uid, self.settings.uid),
             gid: own(caller.gid, self.settings.gid),
-            changed: Some(SystemTime::now()),
+            changed: Some(self.settings.clock.now()),
             ..Overrides::default()
         }
     }

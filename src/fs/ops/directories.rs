@@ -1,7 +1,6 @@
 //! mkdir(2) and rmdir(2).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::fs::core::Fs;
 use crate::fs::ops::resolve::Resolved;
@@ -11,8 +10,8 @@ use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::types::{Caller, Found, Ino};
 
 impl Fs {
-    /// mkdir(2). The directory is in no store until a key is below it.
-    pub async fn make_directory(
+    /// As [`Fs::make_directory`], for all but the relay.
+    pub(crate) async fn make_empty_directory(
         self: Arc<Self>,
         caller: Caller,
         within: Ino,
@@ -23,13 +22,7 @@ impl Fs {
             return Err(FsError::Flat);
         }
         let _staying = self.moving.read().await;
-        let path = match self.place(caller, within, &name).await? {
-            Resolved::Directory(path, _) if self.is_new_to_relay(caller, &path) => {
-                return Ok(self.found_directory(&mut self.state.lock(), &path, Duration::ZERO));
-            }
-            Resolved::File(path) if self.relay_directory(caller, &path).is_some() => {
-                return Err(FsError::NotFound);
-            }
+        let path = match self.place(within, &name).await? {
             Resolved::File(path) if base(&path) == name => path,
             Resolved::File(_) | Resolved::Directory(..) => return Err(FsError::Exists),
             Resolved::Nothing(_) => return Err(FsError::BadName),
@@ -62,23 +55,17 @@ impl Fs {
         Ok(self.cache.limits().check_key(&prefix)?)
     }
 
-    /// rmdir(2): of a directory without keys, files and directories.
-    pub async fn remove_directory(
+    /// As [`Fs::remove_directory`], for all but the relay.
+    pub(crate) async fn remove_empty_directory(
         self: Arc<Self>,
         caller: Caller,
         within: Ino,
         name: String,
     ) -> FsResult<()> {
         let _staying = self.moving.read().await;
-        let path = match self.place(caller, within, &name).await? {
-            Resolved::Directory(path, _) if self.relay_directory(caller, &path).is_some() => {
-                return Err(FsError::NotEmpty);
-            }
+        let path = match self.place(within, &name).await? {
             Resolved::Directory(path, _) => path,
             Resolved::File(path) => {
-                if let Some(done) = self.relay_directory(caller, &path) {
-                    return done;
-                }
                 let there = self.state.lock().paths().current(&path).is_some();
                 return Err(if there { FsError::NotDirectory } else { FsError::NotFound });
             }

@@ -1,7 +1,6 @@
 //! read(2), write(2), fallocate(2), and ftruncate(2) of an open file.
 
 use crate::fs::core::Fs;
-use crate::fs::inotify::queue::HANDLE;
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
@@ -15,7 +14,7 @@ impl Fs {
         let handle = state.handle(fh)?;
         let text = match &handle.content {
             Content::Snapshot(text, _) => &text[..],
-            Content::Draft(draft) => &state.draft(*draft).ok_or(FsError::BadHandle)?.text[..],
+            Content::Draft(draft) => state.draft(*draft).ok_or(FsError::BadHandle)?.bytes.text(),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let end = start.saturating_add(size).min(text.len());
@@ -33,7 +32,7 @@ impl Fs {
         }
         let append = handle.append;
         let (id, draft) = state.draft_of(fh)?;
-        let offset = if append { draft.text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+        let offset = if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
         // What has lost its name is never published: any bytes will do.
         let validate = if draft.orphan { Validate::None } else { self.settings.validate };
         let goes_to_store = draft.purpose == Publish::OnClose && !draft.orphan;
@@ -42,7 +41,8 @@ impl Fs {
         let full = outage.filter(|error| error.keeps_out(new)).map_or(Ok(()), Err);
         let room =
             full.map_err(FsError::from).and_then(|()| state.room(id, offset.saturating_add(data.len())));
-        match room.and_then(|()| state.draft_of(fh)?.1.write(offset, data, &limits, validate)) {
+        let now = state.now();
+        match room.and_then(|()| state.draft_of(fh)?.1.write(offset, data, &limits, validate, now)) {
             Ok(()) => Ok(data.len()),
             Err(error) => {
                 if let Some(handle) = state.handle_mut(fh) {
@@ -56,16 +56,13 @@ impl Fs {
         }
     }
 
-    /// Reserves space: the file grows with zeros.
-    pub fn allocate(&self, fh: Fh, offset: u64, length: u64, keep_size: bool) -> FsResult<()> {
-        if fh == HANDLE {
-            return Ok(());
-        }
+    /// As [`Fs::allocate`], for all but the relay.
+    pub(crate) fn reserve(&self, fh: Fh, offset: u64, length: u64, keep_size: bool) -> FsResult<()> {
         let limits = self.cache.limits();
         let end = usize::try_from(offset.saturating_add(length)).unwrap_or(usize::MAX);
         let mut state = self.state.lock();
         let (id, draft) = state.draft_of(fh)?;
-        if end <= draft.text.len() {
+        if end <= draft.bytes.len() {
             return Ok(());
         }
         if keep_size {

@@ -122,7 +122,7 @@ impl Fs {
             Content::Draft(id) => {
                 let draft = state.draft(*id)?;
                 let alone = draft.handles == 1 && draft.purpose == Publish::OnClose && !draft.orphan;
-                let clean = !draft.changed && matches!(draft.expect, Expect::At(_));
+                let clean = !draft.bytes.is_changed() && matches!(draft.expect, Expect::At(_));
                 draft.published.as_ref().filter(|_| alone && clean)?
             }
             Content::Snapshot(..) => return None,

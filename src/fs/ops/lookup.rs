@@ -18,8 +18,13 @@ use crate::store::{Error, Key, Meta};
 type Told = Answer<Option<Meta>>;
 
 impl Fs {
-    /// Finds `name` in the directory `within` and counts one reference to its inode.
-    pub async fn lookup(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
+    /// As [`Fs::lookup`], for all but the relay.
+    pub(crate) async fn lookup_name(
+        self: Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: String,
+    ) -> FsResult<Found> {
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.moving.try_read().ok();
         let found = self.clone().lookup_now(caller, within, name).await?;
@@ -31,10 +36,7 @@ impl Fs {
     }
 
     async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
-        match self.place(caller, within, &name).await? {
-            Resolved::Directory(path, _) if self.is_new_to_relay(caller, &path) => {
-                Ok(Found { attr: None, ttl: Duration::ZERO })
-            }
+        match self.place(within, &name).await? {
             Resolved::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
             Resolved::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
             Resolved::File(path) => {
@@ -45,9 +47,6 @@ impl Fs {
     }
 
     async fn lookup_file(self: Arc<Self>, caller: Caller, name: String) -> FsResult<Found> {
-        if let Some(found) = self.relay_lookup(caller, &name) {
-            return Ok(found);
-        }
         if let Some(found) = self.lookup_known(caller, &name, None) {
             return Ok(found);
         }
@@ -116,7 +115,12 @@ impl Fs {
     }
 
     /// The answer, if it can be given from memory (or from what the store just `told`).
-    fn lookup_known(&self, caller: Caller, name: &str, told: Option<(Key, Told)>) -> Option<Found> {
+    pub(crate) fn lookup_known(
+        &self,
+        caller: Caller,
+        name: &str,
+        told: Option<(Key, Told)>,
+    ) -> Option<Found> {
         let mut state = self.state.lock();
         if let Some(ino) = state.redirected(caller.thread, name) {
             return self.found(&mut state, ino, Duration::ZERO);

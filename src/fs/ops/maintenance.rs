@@ -51,8 +51,8 @@ impl Fs {
                 && draft.handles == 0
                 && draft.refused.is_none()
                 && !draft.orphan
-                && draft.touched.elapsed() > PROMOTION
-                && !draft.text.is_empty()
+                && draft.bytes.idle() > PROMOTION
+                && !draft.bytes.is_empty()
                 && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
         });
         let grown = grown.map(|(id, draft)| (draft.ino, id)).collect();

@@ -31,11 +31,13 @@ enum Plan {
 }
 
 impl Fs {
-    /// Opens an inode.
-    pub async fn open(self: Arc<Self>, caller: Caller, ino: Ino, access: Access) -> FsResult<Opened> {
-        if let Some(opened) = self.relay_open(caller) {
-            return Ok(opened);
-        }
+    /// As [`Fs::open`], for all but the relay.
+    pub(crate) async fn open_inode(
+        self: Arc<Self>,
+        caller: Caller,
+        ino: Ino,
+        access: Access,
+    ) -> FsResult<Opened> {
         if access.write || access.truncate {
             self.writable()?;
             self.carry_out_at(ino).await?;
@@ -215,11 +217,12 @@ impl Fs {
 
     /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
     fn truncated(&self, state: &mut State, draft: DraftId) {
+        let now = state.now();
         if let Some(draft) = state.draft_mut(draft) {
             // A shared new file that is empty already stays clean.
-            let fresh = draft.published.is_none() && draft.text.is_empty() && !draft.changed;
+            let fresh = draft.published.is_none() && draft.bytes.is_empty() && !draft.bytes.is_changed();
             if !fresh || self.settings.validate == Validate::None {
-                draft.clear();
+                draft.clear(now);
             }
             if !matches!(draft.expect, Expect::Absent) {
                 draft.expect = Expect::Anything;
@@ -230,7 +233,7 @@ impl Fs {
 
 /// Makes a draft inode for a writer of a key that exists, and sends the writer there.
 fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
-    let Some(inode) = state.inode(ino).ok() else { return FsError::NotFound };
+    let Ok(inode) = state.inode(ino) else { return FsError::NotFound };
     let (name, key) = (inode.name.clone(), inode.key.clone());
     let number = inode.number.or(Some(ino));
     let draft = state.add_draft(draft_of(entry, access));
@@ -254,8 +257,7 @@ pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
     } else {
         (entry.text.to_vec(), Expect::At(entry.meta.revision))
     };
-    let mut draft = Draft::new(text, Publish::OnClose, expect);
-    draft.modified = entry.meta.modified;
+    let mut draft = Draft::new(text, Publish::OnClose, expect, entry.meta.modified);
     draft.published = Some(entry.meta);
     draft
 }

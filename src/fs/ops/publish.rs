@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::fs::core::Fs;
 use crate::fs::ops::backup::Ended;
 use crate::fs::rules::document::{Fault, Validate};
@@ -96,14 +94,14 @@ impl Fs {
         let raw = self.settings.validate == Validate::None;
         match draft.purpose {
             Publish::Never => return Verdict::Nothing,
-            Publish::OnRename if !fsync || draft.text.is_empty() => return Verdict::Nothing,
+            Publish::OnRename if !fsync || draft.bytes.is_empty() => return Verdict::Nothing,
             Publish::OnRename | Publish::OnClose => {}
         }
-        let dirty = draft.changed || raw && draft.published.is_none();
+        let dirty = draft.bytes.is_changed() || raw && draft.published.is_none();
         if !dirty {
             return Verdict::Nothing;
         }
-        if draft.text.is_empty() && !raw {
+        if draft.bytes.is_empty() && !raw {
             // A new file without content is no key yet; a key without content keeps its value, and that is said.
             return match draft.published {
                 None => Verdict::Nothing,
@@ -148,12 +146,12 @@ impl Fs {
             let draft = state.draft(id).ok_or(FsError::BadHandle)?;
             // Renamed to a scratch name meanwhile, it is no value.
             let over = draft.orphan || draft.purpose == Publish::Never;
-            if over || !draft.changed && draft.published.is_some() {
+            if over || !draft.bytes.is_changed() && draft.published.is_some() {
                 return Ok(also);
             }
             draft.check(&self.cache.limits(), self.settings.validate)?;
-            let text = Text::from(&draft.text[..]);
-            (inode.key.clone(), text, draft.expect, draft.generation)
+            let text = Text::from(draft.bytes.text());
+            (inode.key.clone(), text, draft.expect, draft.bytes.generation())
         };
         match self.cache.set_key_value(&key, text, expect).await {
             Ok(meta) => {
@@ -178,7 +176,7 @@ impl Fs {
         };
         if draft.purpose == Publish::OnRename && error.is_outage() {
             // A temporary file that came of age was promised nothing: it is tried again by itself.
-            draft.touched = Instant::now();
+            draft.bytes.wait_anew();
         } else {
             draft.refused = Some(error.clone());
         }

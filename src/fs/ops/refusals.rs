@@ -10,17 +10,23 @@ use crate::fs::types::{Ino, ROOT};
 impl Fs {
     /// Remembers why an operation on `name` failed.
     pub fn note(&self, name: &str, error: &FsError) {
-        self.refusals.lock().add(name, Some(error.clone()), &error.to_string(), None);
+        self.refusals.lock().add(
+            name,
+            Some(error.clone()),
+            &error.to_string(),
+            None,
+            self.settings.clock.now(),
+        );
     }
 
     /// Remembers what failed that no program waited for.
     pub(crate) fn note_late(&self, name: &str, reason: &str) {
-        self.refusals.lock().add(name, None, reason, None);
+        self.refusals.lock().add(name, None, reason, None, self.settings.clock.now());
     }
 
     /// Remembers that the text of `name` was not published, and what became of it.
     pub(crate) fn note_text(&self, name: &str, error: Option<FsError>, reason: &str, kept: Option<Kept>) {
-        self.refusals.lock().add(name, error, reason, kept);
+        self.refusals.lock().add(name, error, reason, kept, self.settings.clock.now());
     }
 
     /// The last failure noted.

@@ -47,7 +47,7 @@ impl Fs {
         let draft = state.draft(id)?;
         let due = draft.handles == 1
             && draft.purpose == Publish::OnClose
-            && draft.changed
+            && draft.bytes.is_changed()
             && draft.refused.is_none()
             && !draft.orphan
             && draft.check(&self.cache.limits(), self.settings.validate).is_ok();
@@ -96,8 +96,8 @@ impl Fs {
             let state = self.state.lock();
             let open = state.drafts().filter(|(_, draft)| !draft.orphan);
             let pending = open.filter(|(_, draft)| match draft.purpose {
-                Publish::OnClose => draft.changed,
-                Publish::OnRename => !draft.text.is_empty(),
+                Publish::OnClose => draft.bytes.is_changed(),
+                Publish::OnRename => !draft.bytes.is_empty(),
                 Publish::Never => draft.was_key,
             });
             let fit = |id: &DraftId| {
@@ -131,7 +131,9 @@ impl Fs {
         let copy = {
             let state = self.state.lock();
             let draft = state.draft(id);
-            draft.and_then(|draft| Some((state.inode(draft.ino).ok()?.name.clone(), draft.text.clone())))
+            draft.and_then(|draft| {
+                Some((state.inode(draft.ino).ok()?.name.clone(), draft.bytes.text().to_vec()))
+            })
         };
         if let Some((name, text)) = copy
             && self.keep_rejected_text(&name, &text, why, None)
@@ -145,7 +147,7 @@ impl Fs {
         let (name, text, why) = {
             let state = self.state.lock();
             let Some(draft) = state.draft(id) else { return false };
-            let Some(inode) = state.inode(draft.ino).ok() else { return false };
+            let Ok(inode) = state.inode(draft.ino) else { return false };
             // The key of a backup that still is in the store needs no copy.
             if draft.purpose == Publish::Never
                 && state
@@ -163,7 +165,7 @@ impl Fs {
                 _ => "it is a scratch file, which ends with the mount, and holds what was the value of a key"
                     .into(),
             };
-            (inode.name.clone(), draft.text.clone(), why)
+            (inode.name.clone(), draft.bytes.text().to_vec(), why)
         };
         if let Some(draft) = self.state.lock().draft_mut(id) {
             draft.orphan = true;

@@ -26,15 +26,15 @@ enum Source {
 }
 
 impl Fs {
-    /// rename(2). The kernel holds the directory's lock meanwhile, so notices are sent and not waited for.
-    pub async fn rename(
+    /// As [`Fs::rename`], for all but the relay.
+    pub(crate) async fn rename_name(
         self: Arc<Self>,
         caller: Caller,
         (from_within, from): (Ino, String),
         (to_within, to): (Ino, String),
         no_replace: bool,
     ) -> FsResult<()> {
-        let from = match self.place(caller, from_within, &from).await? {
+        let from = match self.place(from_within, &from).await? {
             Resolved::File(path) => path,
             Resolved::Directory(path, _) => {
                 self.writable()?;
@@ -42,14 +42,11 @@ impl Fs {
             }
             Resolved::Nothing(_) => return Err(FsError::NotFound),
         };
-        let to = match self.place(caller, to_within, &to).await? {
+        let to = match self.place(to_within, &to).await? {
             Resolved::File(path) => path,
             Resolved::Directory(..) => return Err(FsError::IsDirectory),
             Resolved::Nothing(_) => return Err(FsError::BadName),
         };
-        if let Some(done) = self.relay_rename(caller, &to) {
-            return done;
-        }
         self.writable()?;
         let _staying = self.moving.read().await;
         let parents = [parent(&from).to_owned(), parent(&to).to_owned()];
@@ -186,7 +183,7 @@ impl Fs {
         let (text, generation) = {
             let state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
-            if draft.text.is_empty() && self.settings.validate == Validate::Json {
+            if draft.bytes.is_empty() && self.settings.validate == Validate::Json {
                 drop(state);
                 if there.is_some() {
                     return Err(Fault::Empty.into());
@@ -194,9 +191,9 @@ impl Fs {
                 self.move_local(ino, id, from, to, target, Publish::OnClose);
                 return Ok(None);
             }
-            self.cache.limits().check(target, &draft.text)?;
-            self.settings.validate.check(&draft.text)?;
-            (Text::from(&draft.text[..]), draft.generation)
+            self.cache.limits().check(target, draft.bytes.text())?;
+            self.settings.validate.check(draft.bytes.text())?;
+            (Text::from(draft.bytes.text()), draft.bytes.generation())
         };
         let same = there.is_some_and(|entry| entry.text == text);
         // It may have another value by now.

@@ -68,7 +68,7 @@ impl Fs {
         no_replace: bool,
     ) -> FsResult<String> {
         let _staying = self.moving.read().await;
-        let place = self.place(caller, within, name).await?;
+        let place = self.place(within, name).await?;
         if let Resolved::Directory(path, _) = &place
             && path != from
             && !no_replace

@@ -12,7 +12,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, NAME_MAX, base, is_alias, join, parent, value_name};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::tables::State;
-use crate::fs::types::{Caller, Found, Ino};
+use crate::fs::types::{Found, Ino};
 use crate::store::{Change, Key};
 
 /// What a name in a directory stands for, by its path.
@@ -27,28 +27,24 @@ pub(crate) enum Resolved {
 
 impl Fs {
     /// What `name` in the directory `within` stands for.
-    pub(crate) async fn place(&self, caller: Caller, within: Ino, name: &str) -> FsResult<Resolved> {
-        let path = match self.relay_path(caller, within, name) {
-            Some(path) => path,
-            None => self.path(within, name)?,
-        };
+    pub(crate) async fn place(&self, within: Ino, name: &str) -> FsResult<Resolved> {
+        let path = self.path(within, name)?;
         if !self.settings.names.has_directories() {
             return Ok(Resolved::File(path));
         }
-        // The kernel holds a lock for the relay, which nobody else should have to wait for.
-        let keys = match self.cache.last_keys().filter(|_| self.relay.is(caller)) {
-            Some(keys) => keys,
-            None => self.keys().await?,
-        };
-        Ok(self.place_among(path, &keys))
+        Ok(self.place_among(path, &self.keys().await?))
     }
 
     /// As [`Fs::place`] by what is remembered, however old: the kernel has just looked there.
     pub(crate) fn known_place(&self, within: Ino, name: &str) -> FsResult<Resolved> {
-        let path = self.path(within, name)?;
+        Ok(self.remembered_place(self.path(within, name)?))
+    }
+
+    /// What a path stands for by what is remembered, however old.
+    pub(crate) fn remembered_place(&self, path: String) -> Resolved {
         match self.cache.last_keys() {
-            Some(keys) if self.settings.names.has_directories() => Ok(self.place_among(path, &keys)),
-            Some(_) | None => Ok(Resolved::File(path)),
+            Some(keys) if self.settings.names.has_directories() => self.place_among(path, &keys),
+            Some(_) | None => Resolved::File(path),
         }
     }
 
@@ -88,8 +84,8 @@ impl Fs {
     }
 
     /// The path of the file that `name` in the directory `within` stands for.
-    pub(crate) async fn file(&self, caller: Caller, within: Ino, name: &str) -> FsResult<String> {
-        match self.place(caller, within, name).await? {
+    pub(crate) async fn file(&self, within: Ino, name: &str) -> FsResult<String> {
+        match self.place(within, name).await? {
             Resolved::File(path) => Ok(path),
             Resolved::Directory(..) => Err(FsError::IsDirectory),
             Resolved::Nothing(_) => Err(FsError::NotFound),

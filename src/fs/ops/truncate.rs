@@ -25,8 +25,8 @@ impl Fs {
         if let Some(id) = draft {
             let mut state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
-            if draft.handles == 0 && draft.purpose == Publish::OnClose && size != draft.text.len() {
-                resized(&draft.text, size, &limits, self.settings.validate)?;
+            if draft.handles == 0 && draft.purpose == Publish::OnClose && size != draft.bytes.len() {
+                resized(draft.bytes.text(), size, &limits, self.settings.validate)?;
             }
             return state.resize(id, size, &limits);
         }

@@ -12,12 +12,14 @@ use crate::fs::types::{Caller, Ino};
 use crate::store::Expect;
 
 impl Fs {
-    /// unlink(2): deletes the key, durably; a local file just goes. Who has the file open keeps it.
-    pub async fn unlink(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<()> {
-        let name = self.file(caller, within, &name).await?;
-        if let Some(done) = self.relay_unlink(caller, &name) {
-            return done;
-        }
+    /// As [`Fs::unlink`], for all but the relay.
+    pub(crate) async fn unlink_file(
+        self: Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: String,
+    ) -> FsResult<()> {
+        let name = self.file(within, &name).await?;
         self.writable()?;
         self.state.lock().pin(&name);
         let _staying = self.moving.read().await;

@@ -49,21 +49,24 @@ impl State {
 
     /// Those that are due; one whose successor is being written is not.
     pub(crate) fn due_renames(&self) -> Vec<(String, DeferredRename)> {
-        let due = self.paths.deferred_renames().filter(|(name, deferred)| {
+        self.deferred_where(|name, deferred| {
             deferred.is_expired() && !(crate::sys::is_alive(deferred.by) && self.is_drafted(name))
-        });
-        due.map(|(name, deferred)| (name.to_owned(), deferred.clone())).collect()
+        })
     }
 
-    /// All of them, by the names that they had.
-    pub(crate) fn all_deferred(&self) -> Vec<(String, DeferredRename)> {
-        self.paths.deferred_renames().map(|(name, deferred)| (name.to_owned(), deferred.clone())).collect()
+    /// Those for which `is_one` holds, by the names that they had.
+    pub(crate) fn deferred_where(
+        &self,
+        is_one: impl Fn(&str, &DeferredRename) -> bool,
+    ) -> Vec<(String, DeferredRename)> {
+        let found = self.paths.deferred_renames().filter(|(name, deferred)| is_one(name, deferred));
+        found.map(|(name, deferred)| (name.to_owned(), deferred.clone())).collect()
     }
 
     /// The text that was renamed.
     pub(crate) fn backup_text(&self, backup: &str) -> Option<Text> {
         let (_, id) = self.backup_draft(backup)?;
-        Some(Text::from(&self.drafts.get(&id)?.text[..]))
+        Some(Text::from(self.drafts.get(&id)?.bytes.text()))
     }
 
     fn backup_draft(&self, backup: &str) -> Option<(Ino, DraftId)> {
@@ -142,10 +145,7 @@ impl State {
 
     /// Those in the directory at `path`, or with backup names in it.
     pub(crate) fn deferred_in(&self, path: &str) -> Vec<(String, DeferredRename)> {
-        let inside = self.paths.deferred_renames();
-        let inside =
-            inside.filter(|(name, deferred)| is_inside(name, path) || is_inside(&deferred.backup, path));
-        inside.map(|(name, deferred)| (name.to_owned(), deferred.clone())).collect()
+        self.deferred_where(|name, deferred| is_inside(name, path) || is_inside(&deferred.backup, path))
     }
 
     /// The inode in which others than who renamed it see a key whose successor is being written.

@@ -80,7 +80,7 @@ impl State {
     pub(crate) fn keep_directory(&mut self, path: &str) {
         let mut path = path;
         while !path.is_empty() {
-            let modified = SystemTime::now();
+            let modified = self.now();
             let keep = |directory: &mut Directory| std::mem::replace(&mut directory.kept, true);
             if self.paths.edit_directory(path, modified, keep) {
                 return;
@@ -149,6 +149,7 @@ impl State {
 
     /// The names in the directory of `path` have changed.
     pub(crate) fn touch(&mut self, path: &str) {
+        let now = self.now();
         let own = match parent(path) {
             "" => &mut self.root_modified,
             parent => match self.paths.directory_mut(parent) {
@@ -156,6 +157,6 @@ impl State {
                 None => return,
             },
         };
-        *own = SystemTime::now().max(*own + Duration::from_micros(1));
+        *own = now.max(*own + Duration::from_micros(1));
     }
 }

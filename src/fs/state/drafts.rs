@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use tokio::time::Instant;
-
-use crate::fs::rules::document::{Prefix, Validate};
+use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
+use crate::fs::state::buffer::Buffer;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::{Expect, Limits, Meta, counted_len};
 
@@ -21,12 +20,12 @@ pub(crate) enum Publish {
     Never,
 }
 
-/// The unsaved bytes of one file.
+/// The unsaved bytes of one file, and what may become of them.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "independent facts about the bytes")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about the file")]
 pub(crate) struct Draft {
     /// What a reader of the draft sees.
-    pub(crate) text: Vec<u8>,
+    pub(crate) bytes: Buffer,
     /// Where the bytes may go.
     pub(crate) purpose: Publish,
     /// What must hold in the store when the draft is published.
@@ -35,16 +34,8 @@ pub(crate) struct Draft {
     pub(crate) exclusive: bool,
     /// Made as an empty file, by who closed it so: that it is again where a text is refused.
     pub(crate) empty: bool,
-    /// Bytes were written, or the size changed, since the draft was last published.
-    pub(crate) changed: bool,
-    /// Counts changes: a publish that ends at another count than it began does not make the draft clean.
-    pub(crate) generation: u64,
     /// What the store knows since the last publish.
     pub(crate) published: Option<Meta>,
-    /// When the bytes last changed, or what utimes(2) said since.
-    pub(crate) modified: SystemTime,
-    /// utimes(2) was called after the last write; the time outlives the publish.
-    pub(crate) time_set: bool,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
     /// The key was deleted while the draft was open: it goes nowhere.
@@ -55,57 +46,35 @@ pub(crate) struct Draft {
     pub(crate) was_key: bool,
     /// The inode it belongs to.
     pub(crate) ino: Ino,
-    /// When the bytes last changed, for promotion.
-    pub(crate) touched: Instant,
-    /// The document so far, as long as it is written from the start to the end.
-    prefix: Option<Prefix>,
 }
 
 impl Draft {
-    /// A draft that starts with `text`.
-    pub(crate) fn new(text: Vec<u8>, purpose: Publish, expect: Expect) -> Self {
+    /// A draft that starts with `text`, which is as of `modified`.
+    pub(crate) fn new(text: Vec<u8>, purpose: Publish, expect: Expect, modified: SystemTime) -> Self {
         Self {
-            text,
+            bytes: Buffer::new(text, modified),
             purpose,
             expect,
             exclusive: false,
             empty: false,
-            changed: false,
-            generation: 0,
             published: None,
-            modified: SystemTime::now(),
-            time_set: false,
             handles: 0,
             orphan: false,
             refused: None,
             was_key: false,
             ino: ROOT,
-            touched: Instant::now(),
-            prefix: Some(Prefix::new()),
         }
     }
 
     /// Starts over with nothing, as `O_TRUNC` does.
-    pub(crate) fn clear(&mut self) {
-        self.text.clear();
-        self.prefix = Some(Prefix::new());
-        self.touch();
+    pub(crate) fn clear(&mut self, now: SystemTime) {
+        self.bytes.clear(now);
+        self.refused = None;
     }
 
-    /// Replaces the bytes by what the store has; nothing is left to publish.
-    pub(crate) fn reset(&mut self, text: &[u8]) {
-        self.text = text.to_vec();
-        self.prefix = Some(Prefix::new());
-        self.touch();
-        self.changed = false;
-    }
-
-    fn touch(&mut self) {
-        self.changed = true;
-        self.generation += 1;
-        self.modified = SystemTime::now();
-        self.time_set = false;
-        self.touched = Instant::now();
+    /// Replaces the bytes by what the store has, as of `modified`; nothing is left to publish.
+    pub(crate) fn reset(&mut self, text: &[u8], modified: SystemTime) {
+        self.bytes.reset(text, modified);
         self.refused = None;
     }
 
@@ -115,9 +84,7 @@ impl Draft {
         self.published = Some(meta.clone());
         self.purpose = Publish::OnClose;
         self.refused = None;
-        if self.generation == generation {
-            self.changed = false;
-        }
+        self.bytes.saved(generation);
     }
 
     /// Writes `data` at `offset`, or nothing of it.
@@ -127,36 +94,34 @@ impl Draft {
         data: &[u8],
         limits: &Limits,
         validate: Validate,
+        now: SystemTime,
     ) -> FsResult<()> {
         let end = offset.checked_add(data.len()).ok_or(FsError::Argument)?;
-        if end > self.text.len() {
-            let last = data.last().copied();
-            self.check_size(end, last, limits)?;
+        if end > self.bytes.len() {
+            self.check_size(end, data.last().copied(), limits)?;
         }
-        self.check_prefix(offset, data, validate)?;
-        if end > self.text.len() {
-            self.text.resize(end, 0);
+        if self.purpose == Publish::OnClose && validate != Validate::None {
+            self.bytes.check_prefix(offset, data)?;
         }
-        self.text[offset..end].copy_from_slice(data);
-        self.touch();
+        self.bytes.write(offset, data, now);
+        self.refused = None;
         Ok(())
     }
 
     /// Sets the size; new bytes are zero.
-    pub(crate) fn truncate(&mut self, size: usize, limits: &Limits) -> FsResult<()> {
-        if size == self.text.len() {
+    pub(crate) fn truncate(&mut self, size: usize, limits: &Limits, now: SystemTime) -> FsResult<()> {
+        if size == self.bytes.len() {
             return Ok(());
         }
         if size == 0 {
-            self.clear();
+            self.clear(now);
             return Ok(());
         }
-        if size > self.text.len() {
+        if size > self.bytes.len() {
             self.check_size(size, Some(0), limits)?;
         }
-        self.text.resize(size, 0);
-        self.prefix = None;
-        self.touch();
+        self.bytes.resize(size, now);
+        self.refused = None;
         Ok(())
     }
 
@@ -177,29 +142,13 @@ impl Draft {
         Ok(())
     }
 
-    /// Refuses bytes after which no continuation is a document, as long as the draft is written in order.
-    fn check_prefix(&mut self, offset: usize, data: &[u8], validate: Validate) -> FsResult<()> {
-        if self.purpose != Publish::OnClose || validate == Validate::None {
-            return Ok(());
-        }
-        let Some(prefix) = self.prefix.as_mut().filter(|_| offset == self.text.len()) else {
-            self.prefix = None;
-            return Ok(());
-        };
-        let mut next = prefix.clone();
-        let seen = next.seen();
-        next.feed(&self.text[seen..]).and_then(|()| next.feed(data))?;
-        self.prefix = Some(next);
-        Ok(())
-    }
-
     /// Whether the draft can be published as it is.
     pub(crate) fn check(&self, limits: &Limits, validate: Validate) -> FsResult<()> {
-        let size = counted_len(&self.text);
+        let size = counted_len(self.bytes.text());
         if size > limits.value {
             return Err(FsError::TooLarge { size, limit: limits.value });
         }
-        Ok(validate.check(&self.text)?)
+        Ok(validate.check(self.bytes.text())?)
     }
 }
 
@@ -211,49 +160,50 @@ fn counted_len_of_tail(last: Option<u8>) -> usize {
 mod tests {
     use super::*;
 
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const LIMITS: Limits = Limits::bytes(10_000, 100);
 
     fn draft() -> Draft {
-        Draft::new(Vec::new(), Publish::OnClose, Expect::Anything)
+        Draft::new(Vec::new(), Publish::OnClose, Expect::Anything, NOW)
     }
 
     #[test]
     fn the_limit_is_the_same_for_every_way_to_grow() {
         let mut a = draft();
-        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json), Ok(()));
-        assert!(a.write(10_000, b"1", &LIMITS, Validate::None).is_err());
-        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json), Ok(()));
-        assert!(a.write(10_001, b"\n", &LIMITS, Validate::Json).is_err());
-        assert!(draft().write(0, &[b' '; 10_001], &LIMITS, Validate::Json).is_err());
-        assert!(draft().write(10_000, b"1", &LIMITS, Validate::None).is_err());
-        assert!(draft().truncate(10_001, &LIMITS).is_err());
-        assert_eq!(draft().truncate(10_000, &LIMITS), Ok(()));
+        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json, NOW), Ok(()));
+        assert!(a.write(10_000, b"1", &LIMITS, Validate::None, NOW).is_err());
+        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json, NOW), Ok(()));
+        assert!(a.write(10_001, b"\n", &LIMITS, Validate::Json, NOW).is_err());
+        assert!(draft().write(0, &[b' '; 10_001], &LIMITS, Validate::Json, NOW).is_err());
+        assert!(draft().write(10_000, b"1", &LIMITS, Validate::None, NOW).is_err());
+        assert!(draft().truncate(10_001, &LIMITS, NOW).is_err());
+        assert_eq!(draft().truncate(10_000, &LIMITS, NOW), Ok(()));
     }
 
     #[test]
     fn a_refused_write_leaves_the_draft_as_it_was() {
         let mut draft = draft();
-        draft.write(0, b"{\"a\":", &LIMITS, Validate::Json).unwrap();
-        assert!(draft.write(5, b"}", &LIMITS, Validate::Json).is_err());
-        draft.write(5, b"1}", &LIMITS, Validate::Json).unwrap();
-        assert_eq!(draft.text, b"{\"a\":1}");
+        draft.write(0, b"{\"a\":", &LIMITS, Validate::Json, NOW).unwrap();
+        assert!(draft.write(5, b"}", &LIMITS, Validate::Json, NOW).is_err());
+        draft.write(5, b"1}", &LIMITS, Validate::Json, NOW).unwrap();
+        assert_eq!(draft.bytes.text(), b"{\"a\":1}");
         assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
     }
 
     #[test]
     fn an_append_goes_on_from_the_old_text() {
-        let mut draft = Draft::new(b"{\"a\":1}\n".to_vec(), Publish::OnClose, Expect::Anything);
-        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json), Ok(()));
-        assert!(draft.write(10, b"x", &LIMITS, Validate::Json).is_err());
+        let mut draft = Draft::new(b"{\"a\":1}\n".to_vec(), Publish::OnClose, Expect::Anything, NOW);
+        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json, NOW), Ok(()));
+        assert!(draft.write(10, b"x", &LIMITS, Validate::Json, NOW).is_err());
     }
 
     #[test]
     fn a_truncation_is_judged_by_what_it_leaves() {
-        let mut draft = Draft::new(b"[1] [2".to_vec(), Publish::OnClose, Expect::Anything);
-        draft.truncate(5, &LIMITS).unwrap();
+        let mut draft = Draft::new(b"[1] [2".to_vec(), Publish::OnClose, Expect::Anything, NOW);
+        draft.truncate(5, &LIMITS, NOW).unwrap();
         assert!(draft.check(&LIMITS, Validate::Json).is_err());
         assert_eq!(draft.check(&LIMITS, Validate::None), Ok(()));
-        draft.truncate(3, &LIMITS).unwrap();
+        draft.truncate(3, &LIMITS, NOW).unwrap();
         assert_eq!(draft.check(&LIMITS, Validate::Json), Ok(()));
     }
 }

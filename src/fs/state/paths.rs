@@ -81,10 +81,11 @@ impl Paths {
 
     /// Changes what few paths have of `path`.
     fn edit<T>(&mut self, path: &str, change: impl FnOnce(&mut Rest) -> T) -> T {
-        if !self.records.contains_key(path) {
-            self.records.insert(path.to_owned(), Record::default());
-        }
-        let rest = self.records.entry(path.to_owned()).or_default().rest.get_or_insert_default();
+        let record = match self.records.get_mut(path) {
+            Some(record) => record,
+            None => self.records.entry(path.to_owned()).or_default(),
+        };
+        let rest = record.rest.get_or_insert_default();
         let changed = change(rest);
         let is = [rest.directory.is_some(), rest.deferred_rename.is_some(), rest.in_flight.is_some()];
         let indexes = [&mut self.directories, &mut self.deferred_renames, &mut self.in_flight];

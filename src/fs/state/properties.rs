@@ -1,6 +1,7 @@
 //! What holds of the tables whatever is done to them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use proptest::prelude::*;
@@ -10,12 +11,14 @@ use super::nodes::{Body, Content, Handle};
 use super::tables::State;
 use super::unlinked::{unlinked, unlinked_elsewhere};
 use super::versions::Origin;
+use crate::fs::clock::SystemClock;
 use crate::fs::rules::document::Validate;
 use crate::fs::types::{Fh, Ino};
 use crate::store::{Expect, Key, Limits, Meta, Revision, Text};
 
 const NAMES: [&str; 4] = ["a", "b", "d/a", "d/b"];
 const LIMITS: Limits = Limits::bytes(10_000, 100);
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 /// One thing that a program, the kernel or somebody else does, to the file or handle of this number.
 #[derive(Clone, Debug)]
@@ -62,7 +65,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The tables, and what the kernel and the store know.
-#[derive(Default)]
 struct World {
     state: State,
     lookups: HashMap<Ino, u64>,
@@ -72,6 +74,16 @@ struct World {
 }
 
 impl World {
+    fn new() -> Self {
+        Self {
+            state: State::new(Arc::new(SystemClock)),
+            lookups: HashMap::new(),
+            handles: Vec::new(),
+            store: BTreeMap::new(),
+            revision: 0,
+        }
+    }
+
     fn meta(&mut self, name: &str) -> Meta {
         self.revision += 1;
         let time = SystemTime::UNIX_EPOCH;
@@ -115,7 +127,7 @@ impl World {
         match body {
             Body::Local(draft) => self.open(ino, Content::Draft(draft), true),
             Body::Key(meta) => {
-                let mut draft = Draft::new(b"1".to_vec(), Publish::OnClose, Expect::At(meta.revision));
+                let mut draft = Draft::new(b"1".to_vec(), Publish::OnClose, Expect::At(meta.revision), NOW);
                 draft.published = Some(meta);
                 let draft = self.state.add_draft(draft);
                 let target = self.state.add_inode(name, &key, Body::Draft(draft));
@@ -135,7 +147,7 @@ impl World {
         if self.state.named(name).is_some() || self.store.contains_key(name) {
             return;
         }
-        let draft = self.state.add_draft(Draft::new(Vec::new(), Publish::OnClose, Expect::Absent));
+        let draft = self.state.add_draft(Draft::new(Vec::new(), Publish::OnClose, Expect::Absent, NOW));
         let ino = self.state.add_inode(name, &Key::from(name), Body::Local(draft));
         self.state.lead_to(name, ino);
         self.state.paths_mut().edit_attributes(name, |set| set.mode = Some(0o600));
@@ -146,8 +158,11 @@ impl World {
     fn publish(&mut self, fh: Fh) {
         let handle = self.state.handle(fh).unwrap();
         let (ino, Content::Draft(id)) = (handle.ino, handle.content.clone()) else { return };
-        let Some(draft) = self.state.draft(id).filter(|draft| draft.changed && !draft.orphan) else { return };
-        let (generation, name) = (draft.generation, self.state.inode(ino).unwrap().name.clone());
+        let Some(draft) = self.state.draft(id).filter(|draft| draft.bytes.is_changed() && !draft.orphan)
+        else {
+            return;
+        };
+        let (generation, name) = (draft.bytes.generation(), self.state.inode(ino).unwrap().name.clone());
         let meta = self.meta(&name);
         self.state.published_draft(ino, id, &name, &meta, generation);
         self.state.install_version(&name, &meta, Origin::LocalWrite);
@@ -203,7 +218,7 @@ impl World {
                 if let Some(fh) = pick(handle, &self.handles)
                     && let Ok((_, draft)) = self.state.draft_of(fh)
                 {
-                    draft.write(0, b"2", &LIMITS, Validate::Json).unwrap();
+                    draft.write(0, b"2", &LIMITS, Validate::Json, NOW).unwrap();
                 }
             }
             Step::Publish(handle) => _ = pick(handle, &self.handles).map(|fh| self.publish(fh)),
@@ -298,12 +313,13 @@ impl World {
 
 #[test]
 fn a_deletion_elsewhere_says_nothing_of_other_files_that_have_lost_their_names() {
-    let mut world = World::default();
+    let mut world = World::new();
     let meta = world.meta("a");
     let ino = world.lookup("a").unwrap();
     unlinked(&mut world.state, "a");
     // By way of /proc/self/fd/N.
-    let draft = world.state.add_draft(Draft::new(Vec::new(), Publish::OnClose, Expect::At(meta.revision)));
+    let draft =
+        world.state.add_draft(Draft::new(Vec::new(), Publish::OnClose, Expect::At(meta.revision), NOW));
     world.state.own_draft(draft, ino);
     world.open(ino, Content::Draft(draft), true);
     world.meta("b");
@@ -317,7 +333,7 @@ proptest! {
 
     #[test]
     fn names_lead_to_live_inodes_drafts_are_owned_counts_are_right_and_nothing_is_left(steps in steps()) {
-        let mut world = World::default();
+        let mut world = World::new();
         for step in &steps {
             world.step(step);
             world.check();

@@ -62,10 +62,10 @@ impl State {
     ) -> Option<(String, Vec<u8>, FsError)> {
         let (draft, inode) = (self.draft(id)?, self.inode(handle.ino).ok()?);
         let goes_to_store = !draft.orphan && draft.purpose == Publish::OnClose;
-        if !goes_to_store || !draft.changed && handle.failed.is_none() {
+        if !goes_to_store || !draft.bytes.is_changed() && handle.failed.is_none() {
             return None;
         }
-        let text = [&draft.text[..], &handle.refused].concat();
+        let text = [draft.bytes.text(), &handle.refused].concat();
         let why = handle.failed.clone().or_else(|| draft.refused.clone()).or_else(|| check(draft).err());
         let why = why.unwrap_or_else(|| Fault::Incomplete(Place::after(&text)).into());
         Some((inode.name.clone(), text, why))
@@ -79,7 +79,7 @@ impl State {
         unpublished: bool,
         is_newest: impl Fn(&Key, &Meta) -> bool,
     ) -> Vec<PathInvalidation> {
-        let ino = handle.ino;
+        let (ino, now) = (handle.ino, self.now());
         let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) else {
             return Vec::new();
         };
@@ -89,7 +89,7 @@ impl State {
         let (name, key) = (inode.name.clone(), inode.key.clone());
         let is_successor = self.paths.deferred_rename(&name).is_some();
         // Nothing but a text that was refused: there was no such file before.
-        let refused = !draft.empty && (handle.failed.is_some() || !draft.text.is_empty());
+        let refused = !draft.empty && (handle.failed.is_some() || !draft.bytes.is_empty());
         match inode.body {
             Body::Local(_) if !unpublished => draft.empty = true,
             Body::Local(_) if refused && !is_successor => {
@@ -98,7 +98,7 @@ impl State {
             }
             // The file stays, as empty as it was before it was written.
             Body::Local(_) => {
-                draft.reset(&[]);
+                draft.reset(&[], now);
                 draft.empty = true;
                 return self.stale(ino);
             }

@@ -1,7 +1,5 @@
 //! Renames: what is known of a path goes along.
 
-use std::time::SystemTime;
-
 use crate::fs::rules::names::is_inside;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
@@ -23,7 +21,8 @@ impl State {
             to.clone_into(&mut inode.name);
             inode.key = key.clone();
         }
-        self.paths.edit_attributes(to, |set| set.changed = Some(SystemTime::now()));
+        let now = self.now();
+        self.paths.edit_attributes(to, |set| set.changed = Some(now));
         self.locks.rename(from, to);
         self.note_change(from);
         self.note_change(to);

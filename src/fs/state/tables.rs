@@ -2,8 +2,10 @@
 //! while anything waits.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::ledger::KernelCache;
@@ -38,11 +40,12 @@ pub(crate) struct State {
     /// When the names in the root last changed.
     pub(super) root_modified: SystemTime,
     last_id: u64,
+    clock: Arc<dyn Clock>,
 }
 
 impl State {
     /// An empty directory.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             inodes: HashMap::new(),
             has_relay: false,
@@ -53,9 +56,15 @@ impl State {
             redirects: Redirects::default(),
             locks: Locks::default(),
             root: Overrides::default(),
-            root_modified: SystemTime::now(),
+            root_modified: clock.now(),
             last_id: ROOT.0,
+            clock,
         }
+    }
+
+    /// The time of now.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     fn next_id(&mut self) -> u64 {
@@ -325,14 +334,8 @@ impl State {
         let inode = self.inodes.get(&ino)?;
         let Body::Local(id) = inode.body else { return None };
         let draft = self.drafts.get(&id)?;
-        let empty = draft.purpose == Publish::OnClose && draft.handles == 0 && draft.text.is_empty();
+        let empty = draft.purpose == Publish::OnClose && draft.handles == 0 && draft.bytes.is_empty();
         let new = self.is_current(ino, inode) && self.paths.deferred_rename(&inode.name).is_none();
         (empty && new).then(|| (inode.name.clone(), inode.key.clone()))
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
     }
 }

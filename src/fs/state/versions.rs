@@ -67,7 +67,7 @@ impl State {
             // Somebody else set the key of a file that is only local so far. Unless it is being written, it is
             // the key now.
             Body::Local(draft) => {
-                let idle = |draft: &Draft| draft.handles == 0 && draft.text.is_empty();
+                let idle = |draft: &Draft| draft.handles == 0 && draft.bytes.is_empty();
                 if self.drafts.get(draft).is_some_and(idle) {
                     self.paths.take_current(name);
                     self.collect(ino);
@@ -117,7 +117,8 @@ impl State {
         let Some(draft) = self.drafts.get_mut(&id) else { return };
         draft.published(meta, generation);
         self.paths.set_failure(name, None);
-        let (time_set, still_written, written) = (draft.time_set, draft.handles > 0, draft.modified);
+        let (time_set, still_written, written) =
+            (draft.bytes.is_time_set(), draft.handles > 0, draft.bytes.modified());
         let created = self.inodes.get(&ino).is_some_and(|inode| matches!(inode.body, Body::Local(_)));
         if self.paths.attributes(name).is_some() {
             self.paths.edit_attributes(name, |set| {
@@ -136,11 +137,11 @@ impl State {
         if still_written {
             inode.body = Body::Draft(id);
             self.paths.take_current(name);
-        } else if draft.changed && !draft.text.is_empty() {
+        } else if draft.bytes.is_changed() && !draft.bytes.is_empty() {
             // Rewritten meanwhile, and closed: it becomes the key as any temporary file that is left alone.
             draft.purpose = Publish::OnRename;
         } else {
-            if draft.changed {
+            if draft.bytes.is_changed() {
                 inode.cached.mark_stale();
             }
             let key = inode.key.clone();
@@ -234,12 +235,11 @@ impl State {
             }
             Content::Draft(id) => {
                 let id = *id;
-                let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.changed) else {
+                let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.bytes.is_changed()) else {
                     return false;
                 };
-                draft.reset(&entry.text);
+                draft.reset(&entry.text, entry.meta.modified);
                 draft.expect = Expect::At(entry.meta.revision);
-                draft.modified = entry.meta.modified;
                 draft.published = Some(entry.meta.clone());
                 true
             }
@@ -266,7 +266,7 @@ impl State {
         if self.inodes.get(&draft.ino).is_none_or(|inode| inode.handles == 0) {
             return;
         }
-        let text = Text::from(&draft.text[..]);
+        let text = Text::from(draft.bytes.text());
         for handle in self.handles.values_mut() {
             if matches!(handle.content, Content::Draft(read) if read == id) {
                 handle.content = Content::Snapshot(text.clone(), published.cloned());
