@@ -206,7 +206,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
 }
 
 fn say(failure: &Failure) -> ExitCode {
-    if !matches!(failure, Failure::Said(_)) {
+    if !matches!(failure, Failure::AlreadyReported(_)) {
         logging::tell(&failure.to_string());
     }
     ExitCode::from(failure.exit_code())

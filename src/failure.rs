@@ -20,8 +20,8 @@ pub enum Failure {
     SetAside(usize, PathBuf),
     /// Unmounted, but so many files were neither published nor set aside, for this reason: 6.
     Lost(u64, String),
-    /// The background process has said why, and ended with this code.
-    Said(u8),
+    /// The background process has reported why, and ended with this code.
+    AlreadyReported(u8),
 }
 
 impl Failure {
@@ -34,7 +34,7 @@ impl Failure {
             Self::Store(_) => 4,
             Self::Fuse(_) => 5,
             Self::SetAside(..) | Self::Lost(..) => 6,
-            Self::Said(code) => *code,
+            Self::AlreadyReported(code) => *code,
         }
     }
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Failure {
                 let files = if *count == 1 { "file is" } else { "files are" };
                 write!(f, "{count} unpublished {files} lost, for it could not be kept in {why}")
             }
-            Self::Said(code) => write!(f, "the mount failed (exit code {code})"),
+            Self::AlreadyReported(code) => write!(f, "the mount failed (exit code {code})"),
         }
     }
 }

@@ -5,8 +5,8 @@ mod connections;
 mod http;
 mod keys;
 mod listener;
+mod memory_budget;
 mod query;
-mod room;
 mod scalar;
 mod schema;
 mod tenant;
@@ -30,7 +30,7 @@ use crate::store::{self, Location};
 pub use keys::Source as KeySource;
 pub use tenant::DEFAULT as DEFAULT_TENANT;
 
-/// How long what is under way may take after the end was asked for.
+/// How long requests in flight may take after the signal to end.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Threads. More than processors: a large answer that is being built must not hold up small ones.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Name and store of each tenant; the first is the default.
     pub tenants: Vec<(String, Location)>,
-    /// Who may use them.
+    /// The API keys that open them.
     pub keys: KeySource,
     /// Deadline of a store call.
     pub timeout: Duration,
@@ -74,7 +74,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 
 fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
     let _entered = runtime.enter();
-    // Those that are there are looked at first; one is made, and shown, when nothing can fail any more.
+    // Existing keys are checked first; a new one is generated, and shown, once nothing else can fail.
     let keys = Keys::load(&settings.keys)?;
     let tenants = open_tenants(settings)?;
     let unknown = |name: &String| !tenants.iter().any(|tenant| tenant.name == *name);
@@ -91,7 +91,7 @@ fn serve(runtime: &Runtime, settings: &Settings) -> Result<(), Failure> {
         for tenant in &tenants {
             tracing::info!("tenant {:?} ({}) is {}", tenant.name, tenant.id, tenant.store.name());
         }
-        // Who reads the next line may end the server at once.
+        // A program that reads the next line may send a signal at once.
         let signals = Signals::listen()?;
         eprintln!("kvfs: serving the Prefect 1.x KV API at http://{address}");
         let stores: Vec<_> = tenants.iter().map(|tenant| tenant.store.clone()).collect();

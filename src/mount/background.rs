@@ -48,7 +48,7 @@ pub(super) fn spawn() -> Result<(), Failure> {
     let status = child.wait().map_err(failed)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
     match code {
-        Some(code) => Err(Failure::Said(code)),
+        Some(code) => Err(Failure::AlreadyReported(code)),
         None => {
             Err(Failure::Other(format!("the background process ended before the mount answered ({status})")))
         }

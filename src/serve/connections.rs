@@ -1,5 +1,5 @@
-//! The connections that are open: how many, which of them give way to new ones, and how long an answer may wait for its
-//! reader.
+//! The open connections: their limit, which of them is closed for a new one, and how long a client may leave its answer
+//! unread.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -20,8 +20,8 @@ const CONNECTIONS: usize = 256;
 /// How long a client may leave an answer unread.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// All open connections. When there is no room for one more, the one that has been waiting for its client for longest
-/// gives way: of those that have never sent a request that was admitted, if there are any.
+/// All open connections. At the limit a new one replaces the one that has been waiting for its client for longest: of
+/// those that have never sent a request that was admitted, if there are any.
 #[derive(Default)]
 pub(super) struct Connections {
     open: Mutex<Open>,
@@ -30,13 +30,13 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct Open {
-    seats: HashMap<u64, Seat>,
+    slots: HashMap<u64, Slot>,
     clock: u64,
 }
 
-struct Seat {
+struct Slot {
     task: AbortHandle,
-    /// Has sent a request that was admitted.
+    /// Whether it has sent a request that was admitted.
     known: bool,
     /// Since when it waits for its client: for a request, or to be read. `None` while a request is carried out.
     waits: Option<u64>,
@@ -48,24 +48,24 @@ impl Open {
         self.clock
     }
 
-    /// True if there is room for one more; ends a connection if that makes some.
-    fn make_room(&mut self) -> bool {
-        if self.seats.len() < CONNECTIONS {
+    /// Whether a slot is free; closes a connection if that frees one.
+    fn free_slot(&mut self) -> bool {
+        if self.slots.len() < CONNECTIONS {
             return true;
         }
-        let waiting = self.seats.iter().filter_map(|(id, seat)| Some((seat.known, seat.waits?, *id)));
+        let waiting = self.slots.iter().filter_map(|(id, slot)| Some((slot.known, slot.waits?, *id)));
         let Some((_, _, id)) = waiting.min() else { return false };
-        self.seats.remove(&id).is_some_and(|seat| {
-            seat.task.abort();
+        self.slots.remove(&id).is_some_and(|slot| {
+            slot.task.abort();
             true
         })
     }
 }
 
 impl Connections {
-    /// Waits until there is room for one more connection.
-    pub(super) async fn room(&self) {
-        while !self.open.lock().make_room() {
+    /// Waits for a free slot.
+    pub(super) async fn slot(&self) {
+        while !self.open.lock().free_slot() {
             self.changed.notified().await;
         }
     }
@@ -78,20 +78,20 @@ impl Connections {
         let mut open = self.open.lock();
         let id = open.tick();
         let handle = Connection { all: self.clone(), id };
-        let (leave, served) = (Leave(handle.clone()), connection(handle));
+        let (slot, served) = (FreeOnDrop(handle.clone()), connection(handle));
         let task = tokio::spawn(async move {
-            let _leave = leave;
+            let _slot = slot;
             served.await;
         });
-        open.seats.insert(id, Seat { task: task.abort_handle(), known: false, waits: Some(id) });
+        open.slots.insert(id, Slot { task: task.abort_handle(), known: false, waits: Some(id) });
     }
 
     fn mark(&self, id: u64, at_work: bool) {
         let mut open = self.open.lock();
         let now = open.tick();
-        if let Some(seat) = open.seats.get_mut(&id) {
-            seat.known = true;
-            seat.waits = (!at_work).then_some(now);
+        if let Some(slot) = open.slots.get_mut(&id) {
+            slot.known = true;
+            slot.waits = (!at_work).then_some(now);
         }
         drop(open);
         self.changed.notify_one();
@@ -106,7 +106,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A request that was admitted is here as a whole and will be answered: the connection stays until then.
+    /// An admitted request has arrived as a whole: the connection is not closed until it has been answered.
     pub(super) fn work(&self) -> Work<'_> {
         self.all.mark(self.id, true);
         Work(self)
@@ -121,23 +121,23 @@ impl Drop for Work<'_> {
     }
 }
 
-struct Leave(Connection);
+struct FreeOnDrop(Connection);
 
-impl Drop for Leave {
+impl Drop for FreeOnDrop {
     fn drop(&mut self) {
-        self.0.all.open.lock().seats.remove(&self.0.id);
+        self.0.all.open.lock().slots.remove(&self.0.id);
         self.0.all.changed.notify_one();
     }
 }
 
 /// A connection whose writes fail when the client reads nothing for [`STALL_TIMEOUT`].
-pub(super) struct Patient {
+pub(super) struct StallTimeout {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     stalled: bool,
 }
 
-impl Patient {
+impl StallTimeout {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, end: Box::pin(tokio::time::sleep(STALL_TIMEOUT)), stalled: false }
     }
@@ -155,7 +155,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for StallTimeout {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -165,7 +165,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for StallTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)

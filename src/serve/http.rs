@@ -1,4 +1,4 @@
-//! Requests and answers: who asks, for what, and with which status it is answered.
+//! Requests and answers: which tenant a request is admitted to, and the status of its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::browsers;
 use super::connections::Connection;
 use super::keys::Keys;
+use super::memory_budget::{MemoryBudget, Reservation};
 use super::query;
-use super::room::{Held, Room};
 use super::scalar;
 use super::schema::{Access, Schema, UNAVAILABLE, schema};
 use super::tenant::Tenant;
@@ -28,7 +28,7 @@ const REQUEST_LIMIT: usize = 1 << 20;
 /// How long the body of a request may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what `/health` found holds.
+/// How long the answer of `/health` is kept.
 const HEALTH_AGE: Duration = Duration::from_secs(1);
 
 /// A code and a reason.
@@ -40,14 +40,14 @@ pub(super) struct App {
     /// The first is the default.
     tenants: Vec<Arc<Tenant>>,
     schema: Schema,
-    room: Room,
+    memory: MemoryBudget,
     /// When the store was last asked for `/health`, and whether it answered.
     health: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
-/// What a request is handled by.
+/// Handles the requests of one connection.
 #[derive(Clone)]
-struct Desk {
+struct Handler {
     app: Arc<App>,
     connection: Connection,
     client: SocketAddr,
@@ -59,12 +59,12 @@ impl App {
             keys,
             tenants,
             schema: schema(),
-            room: Room::new(),
+            memory: MemoryBudget::new(),
             health: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Which tenant the request is about; else a code and a reason.
+    /// The tenant that the request is about and all that its key may use; else a code and a reason.
     fn admit(&self, headers: &HeaderMap) -> Result<(Arc<Tenant>, Vec<Arc<Tenant>>), Refused> {
         let login = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let login = login.and_then(|value| value.trim().split_once(char::is_whitespace));
@@ -104,7 +104,7 @@ impl App {
     }
 }
 
-impl Desk {
+impl Handler {
     async fn answer(&self, (tenant, allowed): (Arc<Tenant>, Vec<Arc<Tenant>>), body: Body) -> Response {
         const GIANT: &str = "the request is over 1 MiB or broken";
         if body.size_hint().lower() > REQUEST_LIMIT as u64 {
@@ -117,26 +117,30 @@ impl Desk {
             return refusal(StatusCode::PAYLOAD_TOO_LARGE, "BAD_REQUEST", GIANT);
         };
         let _work = self.connection.work();
-        let Some(_room) = self.app.room.request(body.len()).await else {
+        let Some(_memory) = self.app.memory.reserve_request(body.len()).await else {
             return unavailable("too many requests at once");
         };
-        let held = Arc::new(self.app.room.answer());
+        let memory = Arc::new(self.app.memory.reserve_answer());
         let request = match parse(&body) {
             Ok(request) => request,
             Err((code, why)) => return refusal(StatusCode::BAD_REQUEST, code, &why),
         };
         drop(body);
-        let access = Access { tenant, allowed, held: held.clone() };
-        encode(&self.app.schema.execute(request.data(access)).await, held)
+        let access = Access { tenant, allowed, memory: memory.clone() };
+        encode(&self.app.schema.execute(request.data(access)).await, memory)
     }
 }
 
 pub(super) fn router(app: Arc<App>, connection: Connection, client: SocketAddr) -> Router {
-    // The client posts to the address it was given, whatever path that has.
-    Router::new().route("/health", get(health)).fallback(graphql).with_state(Desk { app, connection, client })
+    // The 1.x client posts to the address it was given, whatever path that has.
+    Router::new().route("/health", get(health)).fallback(graphql).with_state(Handler {
+        app,
+        connection,
+        client,
+    })
 }
 
-async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Response {
+async fn health(State(Handler { app, .. }): State<Handler>, headers: HeaderMap) -> Response {
     if let Some(why) = app.foreign(&headers) {
         return refusal(StatusCode::FORBIDDEN, "FORBIDDEN", why);
     }
@@ -147,22 +151,22 @@ async fn health(State(Desk { app, .. }): State<Desk>, headers: HeaderMap) -> Res
     }
 }
 
-async fn graphql(State(desk): State<Desk>, request: Request) -> Response {
+async fn graphql(State(handler): State<Handler>, request: Request) -> Response {
     let start = Instant::now();
     let (parts, body) = request.into_parts();
     // Neither keys nor values nor the query, which may hold both.
-    let what = format!("{} {} {:?}", desk.client, parts.method, parts.uri.path());
-    if let Some(why) = desk.app.foreign(&parts.headers) {
+    let what = format!("{} {} {:?}", handler.client, parts.method, parts.uri.path());
+    if let Some(why) = handler.app.foreign(&parts.headers) {
         tracing::warn!("{what} refused: {why}");
         return refusal(StatusCode::FORBIDDEN, "FORBIDDEN", why);
     }
-    let (tenant, response) = match desk.app.admit(&parts.headers) {
+    let (tenant, response) = match handler.app.admit(&parts.headers) {
         _ if parts.method != Method::POST => {
             let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "BAD_REQUEST", "send a POST request");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             (String::new(), response)
         }
-        Ok(tenants) => (tenants.0.name.clone(), desk.answer(tenants, body).await),
+        Ok(tenants) => (tenants.0.name.clone(), handler.answer(tenants, body).await),
         Err((code, why)) => {
             let known = if code == "FORBIDDEN" { why } else { "it has no API key that is known here" };
             tracing::warn!("{what} refused: {known}");
@@ -223,7 +227,7 @@ fn place(error: &serde_json::Error) -> String {
 
 /// The status goes by what the client makes of it: 200 for what was carried out, errors with a path included; 400 for
 /// what was not; 503 where it shall try again.
-fn encode(response: &async_graphql::Response, held: Arc<Held>) -> Response {
+fn encode(response: &async_graphql::Response, memory: Arc<Reservation>) -> Response {
     let code = |error: &async_graphql::ServerError| {
         let extensions = error.extensions.as_ref()?;
         match extensions.get("code")? {
@@ -238,7 +242,7 @@ fn encode(response: &async_graphql::Response, held: Arc<Held>) -> Response {
     scalar::write(&response.data, &mut text);
     if response.errors.is_empty() {
         text.push('}');
-        return Answer::sent(StatusCode::OK, text, held);
+        return Answer::sent(StatusCode::OK, text, memory);
     }
     let errors: Vec<Value> = response
         .errors
@@ -253,20 +257,20 @@ fn encode(response: &async_graphql::Response, held: Arc<Held>) -> Response {
     text.push_str(",\"errors\":");
     text.push_str(&Value::from(errors).to_string());
     text.push('}');
-    Answer::sent(status, text, held)
+    Answer::sent(status, text, memory)
 }
 
-/// An answer, which has its room until it has been sent.
+/// An answer, whose memory is reserved until it has been sent.
 struct Answer {
     text: String,
-    _held: Arc<Held>,
+    _memory: Arc<Reservation>,
 }
 
 impl Answer {
-    fn sent(status: StatusCode, mut text: String, held: Arc<Held>) -> Response {
+    fn sent(status: StatusCode, mut text: String, memory: Arc<Reservation>) -> Response {
         text.shrink_to_fit();
-        held.shrink(text.len());
-        sent(status, Bytes::from_owner(Self { text, _held: held }))
+        memory.shrink(text.len());
+        sent(status, Bytes::from_owner(Self { text, _memory: memory }))
     }
 }
 

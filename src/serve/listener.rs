@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::GRACE;
-use super::connections::{Connections, Patient};
+use super::connections::{Connections, StallTimeout};
 use super::http::{App, router};
 use crate::failure::Failure;
 use crate::signals::Signals;
@@ -21,14 +21,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest head of a request.
 const HEAD_LIMIT: usize = 32 << 10;
 
-/// Serves until the process is told to end; then finishes what is under way.
+/// Serves until a signal ends the process; then finishes the requests in flight.
 pub(super) async fn serve(listener: TcpListener, app: Arc<App>, mut signals: Signals) -> Result<(), Failure> {
     let connections = Arc::new(Connections::default());
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = async {
             let accepted = listener.accept().await;
-            connections.room().await;
+            connections.slot().await;
             accepted
         };
         let accepted = tokio::select! {
@@ -36,7 +36,7 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>, mut signals: Sig
             () = signals.first() => break,
         };
         match accepted {
-            Ok((stream, client)) => talk(stream, client, &app, &connections, &graceful),
+            Ok((stream, client)) => spawn_connection(stream, client, &app, &connections, &graceful),
             Err(error) => {
                 // Out of descriptors, or gone before it was accepted.
                 tracing::warn!("cannot accept a connection: {error}");
@@ -51,7 +51,7 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>, mut signals: Sig
     Ok(())
 }
 
-fn talk(
+fn spawn_connection(
     stream: TcpStream,
     client: SocketAddr,
     app: &Arc<App>,
@@ -64,7 +64,7 @@ fn talk(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT);
     connections.run(|connection| {
         let service = TowerToHyperService::new(router(app.clone(), connection, client));
-        let served = builder.serve_connection(TokioIo::new(Patient::new(stream)), service).into_owned();
+        let served = builder.serve_connection(TokioIo::new(StallTimeout::new(stream)), service).into_owned();
         let served = graceful.watch(served);
         async move {
             if let Err(error) = served.await {

@@ -9,7 +9,7 @@ use async_graphql::{
 };
 use jiff::Timestamp;
 
-use super::room::{Full, Held};
+use super::memory_budget::{Full, Reservation};
 use super::scalar::{self, Json, Uuid};
 use super::tenant::Tenant;
 use crate::store::{self, Expect, Key, Meta, Text, VALUE_LIMIT, json};
@@ -20,7 +20,7 @@ type Result<T> = async_graphql::Result<T>;
 /// Fields that one request may ask for, aliases counted: each may read the whole store.
 const FIELDS: usize = 100;
 
-/// Room that a line of a listing needs beside its key and value.
+/// Bytes of memory that a row of a listing needs beside its key and value.
 const ROW: usize = 512;
 
 pub(super) fn schema() -> Schema {
@@ -37,8 +37,8 @@ pub(super) struct Access {
     pub(super) tenant: Arc<Tenant>,
     /// Those its key may choose.
     pub(super) allowed: Vec<Arc<Tenant>>,
-    /// Room for the answer.
-    pub(super) held: Arc<Held>,
+    /// The memory of the answer.
+    pub(super) memory: Arc<Reservation>,
 }
 
 fn access<'a>(context: &Context<'a>) -> Result<&'a Access> {
@@ -316,13 +316,13 @@ impl Query {
         limit: Option<u32>,
         offset: Option<u32>,
     ) -> Result<Vec<KeyValue>> {
-        let Access { tenant, held, .. } = access(context)?;
+        let Access { tenant, memory, .. } = access(context)?;
         let which = which.unwrap_or_default();
         let with_values = context.look_ahead().field("value").exists();
         let page = (offset.unwrap_or(0) as usize, limit.map_or(usize::MAX, |limit| limit as usize));
         let row = |key: Key, meta: Meta, text: Option<Text>| {
             let size = key.as_str().len() + text.as_ref().map_or(0, |text| text.len());
-            held.take(ROW + 3 * size).map_err(|full| crowded(&full))?;
+            memory.grow(ROW + 3 * size).map_err(|full| crowded(&full))?;
             Ok(KeyValue { tenant: tenant.clone(), key, meta, value: text.map(|text| Json::of(&text)) })
         };
         let asked_for = which.key.as_ref().and_then(|key| key.eq.as_deref());
@@ -332,7 +332,7 @@ impl Query {
             let rows = entry.map(|entry| row(key.clone(), entry.meta, Some(entry.text)));
             return rows.skip(page.0).take(page.1).collect();
         }
-        let _turn = tenant.listings.next().await.map_err(|full| crowded(&full))?;
+        let _permit = tenant.listings.acquire().await.map_err(|full| crowded(&full))?;
         let (listing, texts) = tenant.store.list_entries().await.map_err(|error| failed(&error))?;
         // The values that came along, if any did.
         let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));

@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::room::Turns;
+use super::memory_budget::ListingPermits;
 use crate::store::{Entry, Error, Expect, Key, Meta, Result, Store};
 
 /// The name of the tenant whose store is the argument of the command line.
@@ -26,8 +26,8 @@ pub(super) struct Tenant {
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
-    /// Turns to read a listing: each tenant has its own, for a store may answer late or never.
-    pub(super) listings: Turns,
+    /// Each tenant has permits of its own, for a store may answer late or never.
+    pub(super) listings: ListingPermits,
     recent: Mutex<Recent>,
 }
 
@@ -42,7 +42,7 @@ impl Tenant {
     pub(super) fn new(name: &str, store: Arc<dyn Store>, all: usize) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}.tenant.kvfs").as_bytes());
         let recent = Recent { keys: LruCache::new(REMEMBERED), deleted: LruCache::new(REMEMBERED) };
-        let listings = Turns::shared(all);
+        let listings = ListingPermits::shared(all);
         Self { id, name: name.to_owned(), store, listings, recent: Mutex::new(recent) }
     }
 

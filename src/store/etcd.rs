@@ -5,13 +5,14 @@
 
 mod address;
 mod api;
+mod api_error;
 mod clock;
 mod credentials;
+mod failure;
+mod member_error;
 mod members;
 mod probe;
-mod refusal;
 mod settings;
-mod trouble;
 mod txn;
 mod view;
 mod watch;
@@ -25,7 +26,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use self::api::Api;
-use self::refusal::Failure;
+use self::failure::Failure;
 use self::txn::{Plan, exists, is_absent, is_at};
 use self::view::{View, too_big};
 use self::watch::Follower;

@@ -163,54 +163,54 @@ impl Http {
         let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
         let mut pause = FIRST_PAUSE;
         let mut repeated = false;
-        let told = |error: Error, unsure: bool| if unsure { error.unsure() } else { error };
+        let last = |error: Error, unsure: bool| if unsure { error.unsure() } else { error };
         loop {
             let copy = request.try_clone().ok_or_else(|| Error::Other("the request is a stream".into()))?;
-            let trouble = match self.once(copy, limit).await {
+            let failed = match self.once(copy, limit).await {
                 Ok(answer) => return Ok(Answer { repeated, ..answer }),
-                Err(trouble) => trouble,
+                Err(failed) => failed,
             };
-            let wait = match trouble.again {
-                Again::Later(wanted) => wanted.max(pause.mul_f64(0.5 + fastrand::f64() / 2.0)),
-                Again::Once if !broken => Duration::ZERO,
-                Again::Once | Again::Never => return Err(told(trouble.error, repeated)),
+            let wait = match failed.retry {
+                Retry::After(wanted) => wanted.max(pause.mul_f64(0.5 + fastrand::f64() / 2.0)),
+                Retry::Once if !broken => Duration::ZERO,
+                Retry::Once | Retry::Never => return Err(last(failed.error, repeated)),
             };
             if start.elapsed().saturating_add(wait) > patience {
-                return Err(told(trouble.error, repeated));
+                return Err(last(failed.error, repeated));
             }
-            broken |= matches!(trouble.again, Again::Once);
-            repeated |= trouble.error.may_have_changed();
+            broken |= matches!(failed.retry, Retry::Once);
+            repeated |= failed.error.may_have_changed();
             pause *= 2;
             tokio::time::sleep(wait).await;
         }
     }
 
     /// The answer to one request.
-    async fn once(&self, request: RequestBuilder, limit: usize) -> std::result::Result<Answer, Trouble> {
+    async fn once(&self, request: RequestBuilder, limit: usize) -> std::result::Result<Answer, SendError> {
         let response = request.send().await.map_err(|error| self.failed(error))?;
         let status = response.status();
         let why = format!("HTTP {status}");
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let said = self.read(response, limit).await.map(|body| excerpt(&body)).unwrap_or_default();
-                Err(Trouble::last(Error::Denied(format!("{why}{said}"))))
+                Err(SendError::last(Error::Denied(format!("{why}{said}"))))
             }
-            StatusCode::TOO_MANY_REQUESTS => Err(Trouble::busy(Error::Busy(why), &response)),
+            StatusCode::TOO_MANY_REQUESTS => Err(SendError::busy(Error::Busy(why), &response)),
             // A proxy may say so of a server that has carried it out.
-            StatusCode::SERVICE_UNAVAILABLE => Err(Trouble::busy(Error::Busy(why).unsure(), &response)),
+            StatusCode::SERVICE_UNAVAILABLE => Err(SendError::busy(Error::Busy(why).unsure(), &response)),
             _ if status.is_redirection() => {
                 let why = format!("{why}: the address leads elsewhere; use the one it leads to");
-                Err(Trouble::last(Error::Other(why)))
+                Err(SendError::last(Error::Other(why)))
             }
             _ if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => {
-                Err(Trouble::last(Error::Other(why)))
+                Err(SendError::last(Error::Other(why)))
             }
             _ => Ok(Answer { status, body: self.read(response, limit).await?, repeated: false }),
         }
     }
 
-    async fn read(&self, mut response: Response, limit: usize) -> std::result::Result<Vec<u8>, Trouble> {
-        let too_long = || Trouble::last(Error::Other(format!("the answer is over {} MiB", limit >> 20)));
+    async fn read(&self, mut response: Response, limit: usize) -> std::result::Result<Vec<u8>, SendError> {
+        let too_long = || SendError::last(Error::Other(format!("the answer is over {} MiB", limit >> 20)));
         if response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_long());
         }
@@ -225,17 +225,17 @@ impl Http {
     }
 
     /// Without the address, which the message of the store names.
-    fn failed(&self, error: reqwest::Error) -> Trouble {
+    fn failed(&self, error: reqwest::Error) -> SendError {
         let error = error.without_url();
         let why = cause(&error);
         if error.is_connect() {
-            return Trouble::last(distrust(&why).map_or(Error::Unreachable(why), Error::Untrusted));
+            return SendError::last(distrust(&why).map_or(Error::Unreachable(why), Error::Untrusted));
         }
         if error.is_timeout() {
-            return Trouble::last(Error::TimedOut(self.timeout.as_millis()));
+            return SendError::last(Error::TimedOut(self.timeout.as_millis()));
         }
         // A server may close a kept connection just when it is used again.
-        Trouble { error: Error::Other(format!("the connection broke: {why}")), again: Again::Once }
+        SendError { error: Error::Other(format!("the connection broke: {why}")), retry: Retry::Once }
     }
 }
 
@@ -386,29 +386,29 @@ fn distrust(why: &str) -> Option<String> {
     })
 }
 
-/// Why there is no answer, and whether another request may bring one.
-struct Trouble {
+/// Why a request has no answer, and whether it may be sent again.
+struct SendError {
     error: Error,
-    again: Again,
+    retry: Retry,
 }
 
-enum Again {
+enum Retry {
     Never,
     Once,
     /// Not before this time has passed.
-    Later(Duration),
+    After(Duration),
 }
 
-impl Trouble {
+impl SendError {
     fn last(error: Error) -> Self {
-        Self { error, again: Again::Never }
+        Self { error, retry: Retry::Never }
     }
 
-    /// Another request may be sent when the server wants it, at once unless it says so in seconds.
+    /// It may be sent again after the seconds of `Retry-After`, at once without that.
     fn busy(error: Error, response: &Response) -> Self {
         let wanted = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let seconds = wanted.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0);
-        Self { error, again: Again::Later(Duration::from_secs(seconds)) }
+        Self { error, retry: Retry::After(Duration::from_secs(seconds)) }
     }
 }
 

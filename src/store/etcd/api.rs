@@ -1,4 +1,4 @@
-//! Requests to a cluster through its JSON gateway: which member is asked, how long, and what may be asked again.
+//! Requests to a cluster through its JSON gateway: the member that gets each, its deadline, and whether it is sent again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::api_error::{self, ApiError};
 use super::credentials::Credentials;
+use super::failure::Failure;
+use super::member_error::{Kind, MemberError, unsure};
 use super::members::{Member, Members};
 use super::probe;
-use super::refusal::{self, Failure, Refusal, Verdict};
 use super::settings::Settings;
-use super::trouble::{Kind, Trouble, unsure};
 use super::wire::Watched;
 use crate::store::Error;
 use crate::store::http::{Http, LISTING_LIMIT, Lines, Method, RequestBuilder, StatusCode, Unanswered};
@@ -26,7 +27,7 @@ pub(super) type Outcome<T> = Result<T, Failure>;
 pub(super) struct Api {
     credentials: Credentials,
     members: Members,
-    /// Empty where the cluster has no use for a login.
+    /// Empty for a cluster without authentication.
     token: Mutex<Option<Arc<str>>>,
     /// Held while a token is fetched, so that many callers fetch one.
     renewing: tokio::sync::Mutex<()>,
@@ -43,7 +44,7 @@ struct Token {
 #[derive(Deserialize)]
 struct Line {
     result: Option<Watched>,
-    error: Option<Refusal>,
+    error: Option<ApiError>,
 }
 
 impl Api {
@@ -59,12 +60,12 @@ impl Api {
         })
     }
 
-    /// The answer to a question, of whichever member gives it first.
+    /// The answer of the first member that gives one.
     pub(super) async fn read<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Outcome<T> {
         self.call(Kind::Read, path, &body.to_string()).await
     }
 
-    /// The answer to a question, of this member.
+    /// The answer of this member.
     pub(super) async fn read_at<T: DeserializeOwned>(
         &self,
         member: Member,
@@ -75,14 +76,14 @@ impl Api {
         let within = self.patience / 2;
         let used = self.token.lock().clone();
         let mut answer = self.once(member, Kind::Read, path, &body, within).await;
-        if let Err(Trouble::Login | Trouble::Closed(_)) = answer {
+        if let Err(MemberError::BadToken | MemberError::Closed(_)) = answer {
             self.renew_token(used).await?;
             answer = self.once(member, Kind::Read, path, &body, within).await;
         }
-        parse(&answer.map_err(|trouble| self.told(trouble))?)
+        parse(&answer.map_err(|error| self.failure(error))?)
     }
 
-    /// Has a change carried out, once at most. If that is not known, the error says that it may have been.
+    /// Sends a change once. If the answer is lost the error says that the change may have been made.
     pub(super) async fn write<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Outcome<T> {
         self.call(Kind::Write, path, &body.to_string()).await
     }
@@ -94,39 +95,39 @@ impl Api {
         let (start, mut pause, mut closed) = (Instant::now(), Duration::ZERO, false);
         loop {
             match self.rounds(kind, path, body).await {
-                Err((Trouble::Closed(error), used)) if !std::mem::replace(&mut closed, true) => {
+                Err((MemberError::Closed(error), used)) if !std::mem::replace(&mut closed, true) => {
                     if kind == Kind::Write {
-                        // It may have been carried out; the next one has another token.
+                        // The change may have been made; the next call gets another token.
                         self.drop_token(used.as_ref());
                         return Err(unsure(error, start).into());
                     }
                     self.renew_token(used).await?;
                 }
-                // Also a new token may be over by the time it is used: if it is good for a second, and the machine is busy.
-                Err((Trouble::Login, used)) if start.elapsed() < self.patience => {
+                // A token with a short TTL may expire before it is used, on a busy machine.
+                Err((MemberError::BadToken, used)) if start.elapsed() < self.patience => {
                     tokio::time::sleep(pause.min(self.patience.saturating_sub(start.elapsed()))).await;
                     pause = (pause * 2).max(FIRST_PAUSE);
                     self.renew_token(used).await?;
                 }
                 answer => {
-                    let text = answer.map_err(|(trouble, _)| self.told(trouble))?;
+                    let text = answer.map_err(|(error, _)| self.failure(error))?;
                     return parse(&text);
                 }
             }
         }
     }
 
-    /// Asks the members one after the other, again and again while that may help. With the trouble comes the token that was
+    /// Asks the members one after the other, again and again while that may help. The error comes with the token that was
     /// used.
     async fn rounds(
         &self,
         kind: Kind,
         path: &str,
         body: &str,
-    ) -> Result<Vec<u8>, (Trouble, Option<Arc<str>>)> {
+    ) -> Result<Vec<u8>, (MemberError, Option<Arc<str>>)> {
         let (start, mut pause, mut broken) = (Instant::now(), FIRST_PAUSE, false);
         loop {
-            let (mut last, mut again): (Option<(Trouble, _)>, bool) = (None, false);
+            let (mut last, mut again): (Option<(MemberError, _)>, bool) = (None, false);
             let members = self.members.in_order();
             for (asked, member) in members.iter().enumerate() {
                 let left = self.patience.saturating_sub(start.elapsed());
@@ -138,24 +139,24 @@ impl Api {
                 let within = if kind == Kind::Read { left / share } else { left };
                 let used = self.token.lock().clone();
                 let answer = self.once(*member, kind, path, body, within).await;
-                let trouble = match answer {
+                let error = match answer {
                     Ok(text) => return Ok(text),
-                    Err(Trouble::Unknown(error)) if kind == Kind::Write => {
-                        Trouble::Unknown(unsure(error, start))
+                    Err(MemberError::Unknown(error)) if kind == Kind::Write => {
+                        MemberError::Unknown(unsure(error, start))
                     }
-                    Err(trouble) => trouble,
+                    Err(error) => error,
                 };
-                if trouble.is_the_last(kind) {
-                    return Err((trouble, used));
+                if error.is_the_last(kind) {
+                    return Err((error, used));
                 }
-                again |= match trouble {
-                    Trouble::NotDone(_) => true,
+                again |= match error {
+                    MemberError::NotDone(_) => true,
                     // A kept connection may break just when it is used.
-                    Trouble::Unknown(_) | Trouble::Closed(_) => !std::mem::replace(&mut broken, true),
+                    MemberError::Unknown(_) | MemberError::Closed(_) => !std::mem::replace(&mut broken, true),
                     _ => false,
                 };
-                if !matches!(last, Some((Trouble::Closed(_), _))) {
-                    last = Some((trouble, used));
+                if !matches!(last, Some((MemberError::Closed(_), _))) {
+                    last = Some((error, used));
                 }
             }
             let over = self.patience.saturating_sub(start.elapsed()) < pause;
@@ -163,14 +164,14 @@ impl Api {
                 return Err(last);
             }
             if over {
-                return Err((Trouble::Unknown(Error::TimedOut(start.elapsed().as_millis())), None));
+                return Err((MemberError::Unknown(Error::TimedOut(start.elapsed().as_millis())), None));
             }
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause *= 2;
         }
     }
 
-    /// What one member answers to one request, or to another one with new certificates.
+    /// Sends one request to one member, again with new certificates if the old ones were refused and have been replaced.
     async fn once(
         &self,
         member: Member,
@@ -178,11 +179,11 @@ impl Api {
         path: &str,
         body: &str,
         within: Duration,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, MemberError> {
         let start = Instant::now();
         let used = self.credentials.http();
         let answer = self.attempt(&used.http, member, kind, path, body, within).await;
-        if !matches!(answer, Err(Trouble::Certificates(_)))
+        if !matches!(answer, Err(MemberError::Certificates(_)))
             || !self.credentials.read_certificates(&used).await
         {
             return answer;
@@ -199,25 +200,25 @@ impl Api {
         path: &str,
         body: &str,
         within: Duration,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, MemberError> {
         let start = Instant::now();
-        let crowded = |_| Trouble::NotDone(Error::Busy("too many requests at once".into()));
+        let crowded = |_| MemberError::NotDone(Error::Busy("too many requests at once".into()));
         let _permit = tokio::time::timeout(within, self.members.permit(member)).await.map_err(crowded)?;
         let within = within.saturating_sub(start.elapsed());
         let answer = http.ask(self.request(http, member, kind, path, body), LISTING_LIMIT, within).await;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(Unanswered::TooLong) => return Err(Trouble::Final(Failure::TooBig)),
+            Err(Unanswered::TooLong) => return Err(MemberError::Final(Failure::TooBig)),
             Err(Unanswered::NotSent(error)) => {
                 self.members.failed(member);
-                return Err(Trouble::absent(error));
+                return Err(MemberError::absent(error));
             }
             Err(Unanswered::Lost(error)) => {
                 self.members.failed(member);
                 if let Some(who) = probe::of_bytes(self.members.url(member), &error).await {
-                    return Err(Trouble::Absent(Error::Other(who)));
+                    return Err(MemberError::Absent(Error::Other(who)));
                 }
-                return Err(Trouble::lost(error, self.has_login()));
+                return Err(MemberError::lost(error, self.has_login()));
             }
         };
         if answer.status == StatusCode::OK {
@@ -225,32 +226,30 @@ impl Api {
             return Ok(answer.body);
         }
         let status = answer.status.as_u16();
-        let Some(refusal) = Refusal::read(status, &answer.body) else {
+        let Some(error) = ApiError::read(status, &answer.body) else {
             self.members.failed(member);
             let who = probe::of_http(http, self.members.url(member), status).await;
-            return Err(Trouble::Absent(Error::Other(who)));
+            return Err(MemberError::Absent(Error::Other(who)));
         };
-        match refusal.verdict() {
-            Verdict::Final(Failure::Store(Error::Denied(why))) => {
-                Err(Trouble::Final(self.denied(&why).into()))
+        match error.classify() {
+            MemberError::Final(Failure::Store(Error::Denied(why))) => {
+                Err(MemberError::Final(self.denied(&why).into()))
             }
-            Verdict::Final(failure) => Err(Trouble::Final(failure)),
-            Verdict::Login => Err(Trouble::Login),
-            Verdict::NotDone(error) => {
+            error @ (MemberError::NotDone(_) | MemberError::Unknown(_)) => {
                 self.members.failed(member);
-                Err(Trouble::NotDone(error))
+                Err(match error {
+                    MemberError::Unknown(error) if kind == Kind::Read => MemberError::NotDone(error),
+                    error => error,
+                })
             }
-            Verdict::Unknown(error) => {
-                self.members.failed(member);
-                Err(if kind == Kind::Read { Trouble::NotDone(error) } else { Trouble::Unknown(error) })
-            }
+            error => Err(error),
         }
     }
 
     fn request(&self, http: &Http, member: Member, kind: Kind, path: &str, body: &str) -> RequestBuilder {
         let client = if kind == Kind::Read { http.client() } else { http.fresh() };
         let request = client.request(Method::POST, format!("{}/v3/{path}", self.members.url(member)));
-        // A member that has no leader says so then, at once and while it streams.
+        // With this header a member without a leader fails the request at once, and ends a stream.
         let request =
             request.header("Grpc-Metadata-hasleader", "true").header("Content-Type", "application/json");
         let request = match &*self.token.lock() {
@@ -305,29 +304,30 @@ impl Api {
         let body = json!({"name": name, "password": password}).to_string();
         match self.rounds(Kind::Read, "auth/authenticate", &body).await {
             Ok(text) => Ok(parse::<Token>(&text)?.token),
-            // As etcdctl has it: a login that is not asked for does no harm.
-            Err((Trouble::Final(Failure::Store(Error::Denied(why))), _)) if why.starts_with(NO_AUTH) => {
+            // As etcdctl does: a login is ignored by a cluster without authentication.
+            Err((MemberError::Final(Failure::Store(Error::Denied(why))), _)) if why.starts_with(NO_AUTH) => {
                 Ok(String::new())
             }
-            Err((trouble, _)) => Err(self.told(trouble)),
+            Err((error, _)) => Err(self.failure(error)),
         }
     }
 
-    fn told(&self, trouble: Trouble) -> Failure {
-        match trouble {
-            Trouble::Final(failure) => failure,
-            Trouble::NotDone(error)
-            | Trouble::Absent(error)
-            | Trouble::Unknown(error)
-            | Trouble::Closed(error)
-            | Trouble::Certificates(error) => error.into(),
-            Trouble::Login => self.denied("the cluster wants a login").into(),
+    /// The failure of a call that ended with this error of a member.
+    fn failure(&self, error: MemberError) -> Failure {
+        match error {
+            MemberError::Final(failure) => failure,
+            MemberError::NotDone(error)
+            | MemberError::Absent(error)
+            | MemberError::Unknown(error)
+            | MemberError::Closed(error)
+            | MemberError::Certificates(error) => error.into(),
+            MemberError::BadToken => self.denied("the cluster wants a login").into(),
         }
     }
 
-    /// Says where a login that was refused came from.
+    /// The error of a refused login, which says where the login came from.
     fn denied(&self, why: &str) -> Error {
-        Error::Denied(if why.starts_with(refusal::NAMED) {
+        Error::Denied(if why.starts_with(api_error::NAMED) {
             why.to_owned()
         } else if self.has_login() {
             format!("{why}; the login is from ETCDCTL_USER and its password")
@@ -341,7 +341,7 @@ impl Api {
         self.members.first()
     }
 
-    /// Others are asked first from now on.
+    /// Has other members asked first from now on.
     pub(super) fn avoid(&self, member: Member) {
         self.members.failed(member);
     }
@@ -356,27 +356,27 @@ impl Api {
     }
 }
 
-/// What a member tells as it happens.
+/// The messages of an open watch.
 pub(super) struct Stream(Lines);
 
 impl Stream {
-    /// The next message. Nothing is lost if it is not waited for to the end.
+    /// The next message. Cancel safe.
     pub(super) async fn next(&mut self) -> Outcome<Watched> {
         let line = self.0.next().await?.ok_or_else(|| Error::Unreachable("the watch ended".into()))?;
         let line: Line = parse(&line)?;
         match (line.result, line.error) {
             (Some(watched), _) => Ok(watched),
             (None, error) => {
-                let why = error.as_ref().map_or("no watch", Refusal::message);
+                let why = error.as_ref().map_or("no watch", ApiError::message);
                 Err(Error::Unreachable(why.to_owned()).into())
             }
         }
     }
 }
 
-/// What a cluster without logins says.
+/// The message of a cluster without authentication.
 const NO_AUTH: &str = "authentication is not enabled";
-/// What it says to a password that is not, or no longer, the user's.
+/// The message about a password that is not, or no longer, the user's.
 const WRONG: &str = "authentication failed";
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Outcome<T> {

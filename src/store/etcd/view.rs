@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::api::{Api, Outcome};
 use super::clock::Clock;
+use super::failure::Failure;
 use super::members::Member;
-use super::refusal::Failure;
 use super::wire::{Bytes, Header, Left, Pair, Range};
 use super::witness::{Seen, Shown};
 use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};

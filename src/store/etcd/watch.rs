@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use super::api::{Outcome, Stream};
 use super::clock::Clock;
+use super::failure::Failure;
 use super::members::Member;
-use super::refusal::Failure;
 use super::view::{View, meta, note};
 use super::wire::{Event, Header, Txn, Watched};
 use super::witness::{Seen, Witness};

@@ -1,11 +1,11 @@
-//! Why one member did not answer, in the words of etcd.
+//! Why a request to one member failed, and whether another member may be asked.
 
 use std::time::Instant;
 
-use super::refusal::Failure;
+use super::failure::Failure;
 use crate::store::Error;
 
-/// What may be done with a request of which the answer is lost.
+/// Whether a request whose answer is lost may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It may be asked again.
@@ -14,23 +14,25 @@ pub(super) enum Kind {
     Write,
 }
 
-pub(super) enum Trouble {
+pub(super) enum MemberError {
+    /// Every member would answer so.
     Final(Failure),
-    /// The next member may; this one too, in a moment.
+    /// It was not carried out; the next member may do so, and this one in a moment.
     NotDone(Error),
-    /// Nobody is there.
+    /// No etcd answers at the address.
     Absent(Error),
+    /// It may have been carried out, or may yet be.
     Unknown(Error),
     /// The connection was closed in place of an answer. Some versions of etcd do so when they refuse a token.
     Closed(Error),
-    /// The token is none that holds.
-    Login,
-    /// Of the two ends one does not trust the other: nothing was asked.
+    /// It was not carried out, because the token is invalid or missing.
+    BadToken,
+    /// Client and server do not trust each other's certificates: nothing was sent.
     Certificates(Error),
 }
 
-impl Trouble {
-    /// Of a request that was sent, and may have been carried out, to a cluster `with_login`.
+impl MemberError {
+    /// The error of a request that was sent, and may have been carried out, to a cluster `with_login`.
     pub(super) fn lost(error: Error, with_login: bool) -> Self {
         match explained(error) {
             error @ Error::Denied(_) => Self::Certificates(error),
@@ -38,7 +40,7 @@ impl Trouble {
                 "{why}; some versions of etcd do so in place of a refusal: is the login right, and may it use these keys?"
             ))),
             Error::Other(why) if is_closed(&why) => {
-                // As a member with TLS does when it is spoken to without.
+                // A member with TLS closes a connection without.
                 Self::Unknown(Error::Other(format!(
                     "{why}; if the cluster speaks TLS, write etcds: in place of etcd:, and if it wants a login set \
                      ETCDCTL_USER and ETCDCTL_PASSWORD"
@@ -51,13 +53,13 @@ impl Trouble {
     /// Whether no other member is to be asked.
     pub(super) fn is_the_last(&self, kind: Kind) -> bool {
         match self {
-            Self::Final(_) | Self::Login => true,
+            Self::Final(_) | Self::BadToken => true,
             Self::Unknown(_) | Self::Closed(_) => kind == Kind::Write,
             Self::NotDone(_) | Self::Absent(_) | Self::Certificates(_) => false,
         }
     }
 
-    /// Of a request that was not sent.
+    /// The error of a request that was not sent.
     pub(super) fn absent(error: Error) -> Self {
         match explained(error) {
             error @ (Error::Denied(_) | Error::Untrusted(_)) => Self::Certificates(error),
@@ -66,7 +68,7 @@ impl Trouble {
     }
 }
 
-/// A change of which the answer is lost. Not [`Error::Unreachable`], which says that nothing was changed.
+/// The error of a change whose answer is lost. Not [`Error::Unreachable`], which says that nothing was changed.
 pub(super) fn unsure(error: Error, start: Instant) -> Error {
     match error {
         Error::Unreachable(why) if why.contains("timed out") || why.contains("deadline") => {
