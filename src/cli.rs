@@ -48,7 +48,7 @@ Stores:
 
 Each --some-flag also as -o some_flag (fstab), or as KVFS_SOME_FLAG in the environment.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store, \
-5 FUSE not available, 6 unmounted, but text that could not be published was set aside.";
+5 FUSE not available, 6 unmounted, but text was rejected.";
 
 const WATCH_HELP: &str = "\
 PATH may be a mount, a directory in it, or a file, of which alone is told then; also a directory or file that is bound \
@@ -64,7 +64,7 @@ Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount is unmounte
 
 const UMOUNT_HELP: &str = "\
 Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text \
-could not be published and was set aside.";
+could not be published and was rejected.";
 
 #[derive(Subcommand)]
 enum Command {

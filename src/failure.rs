@@ -16,9 +16,9 @@ pub enum Failure {
     Store(String),
     /// The kernel's FUSE cannot be used: 5.
     Fuse(String),
-    /// Unmounted, but so many files were set aside: 6.
-    SetAside(usize, PathBuf),
-    /// Unmounted, but so many files were neither published nor set aside, for this reason: 6.
+    /// Unmounted, but so many texts were rejected, and are kept in this directory: 6.
+    Rejected(usize, PathBuf),
+    /// Unmounted, but so many texts were rejected and could not be kept, for this reason: 6.
     Lost(u64, String),
     /// The background process has reported why, and ended with this code.
     AlreadyReported(u8),
@@ -33,7 +33,7 @@ impl Failure {
             Self::Mountpoint(_) => 3,
             Self::Store(_) => 4,
             Self::Fuse(_) => 5,
-            Self::SetAside(..) | Self::Lost(..) => 6,
+            Self::Rejected(..) | Self::Lost(..) => 6,
             Self::AlreadyReported(code) => *code,
         }
     }
@@ -59,15 +59,17 @@ impl fmt::Display for Failure {
             | Self::Mountpoint(why)
             | Self::Store(why)
             | Self::Fuse(why) => f.write_str(why),
-            Self::SetAside(count, directory) => {
-                let files = if *count == 1 { "file was" } else { "files were" };
-                write!(f, "{count} unpublished {files} set aside in {}", directory.display())
+            Self::Rejected(count, directory) => {
+                write!(f, "{} kept in {}", rejected_texts(*count as u64), directory.display())
             }
             Self::Lost(count, why) => {
-                let files = if *count == 1 { "file is" } else { "files are" };
-                write!(f, "{count} unpublished {files} lost, for it could not be kept in {why}")
+                write!(f, "{} lost: {why}", rejected_texts(*count))
             }
             Self::AlreadyReported(code) => write!(f, "the mount failed (exit code {code})"),
         }
     }
+}
+
+fn rejected_texts(count: u64) -> String {
+    if count == 1 { "1 rejected text is".to_owned() } else { format!("{count} rejected texts are") }
 }

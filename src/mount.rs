@@ -164,7 +164,7 @@ fn mount(
     }
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
-    notes.told().for_each(logging::tell);
+    notes.lines().for_each(logging::tell);
     ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();
     mounted.start_guard(root, settings.auto_unmount);
@@ -181,17 +181,17 @@ const fn started_last(settings: &Settings) -> usize {
     fuse::THREADS + 1 + if settings.notify { 2 } else { 0 }
 }
 
-/// What a person has to know who mounts.
+/// Facts that the user who mounts did not ask for and has to know.
 struct Notes {
     /// The store can only be read, and that was not asked for.
     read_only: Option<String>,
-    /// Texts that are refused are kept elsewhere, or nowhere.
-    kept: Option<String>,
+    /// Rejected texts are kept elsewhere, or nowhere.
+    rejected: Option<String>,
 }
 
 impl Notes {
-    fn told(&self) -> impl Iterator<Item = &str> {
-        [&self.read_only, &self.kept].into_iter().flatten().map(String::as_str)
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        [&self.read_only, &self.rejected].into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -204,11 +204,11 @@ fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, N
         // The kernel would not let the relay in.
         settings.fuse.read_only = !settings.notify;
     }
-    let (state, kept) = keeping::choose(&settings.state, &settings.state_else);
+    let (state, rejected) = keeping::choose(&settings.state, &settings.state_else);
     settings.fs.rejected = state.join(keeping::REJECTED);
     settings.state = state;
     let read_only = read_only.map(|why| format!("{why}: mounted read-only"));
-    (settings, Notes { read_only, kept })
+    (settings, Notes { read_only, rejected })
 }
 
 /// Whether the store answers, before anything is mounted on it.
@@ -224,12 +224,12 @@ fn status(
     fs: &Arc<Fs>,
     messages: &Arc<Messages>,
     counters: &Arc<Counters>,
-    aside: &Path,
+    rejected: &Path,
     notes: &Notes,
 ) -> fuse::Status {
     // Weak, because the document is kept by what it describes.
     let (fs, messages, counters) = (Arc::downgrade(fs), messages.clone(), counters.clone());
-    let (aside, kept) = (aside.to_string_lossy().into_owned(), notes.kept.clone());
+    let (rejected, note) = (rejected.to_string_lossy().into_owned(), notes.rejected.clone());
     let started = std::time::Instant::now();
     Box::new(move || {
         let Some(fs) = fs.upgrade() else { return String::new() };
@@ -251,9 +251,9 @@ fn status(
             "calls": counters.snapshot(),
             "rejected": fs.rejected(),
             "read_only": fs.is_read_only(),
-            "rejected_in": aside,
+            "rejected_in": rejected,
+            "rejected_note": note,
             "lost": fs.lost().map(|lost| json!({"count": lost.count, "why": lost.why})),
-            "aside": kept,
             "last_error": last_error.map(|last| last.to_string()),
         })
         .to_string()

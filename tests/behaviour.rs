@@ -145,7 +145,7 @@ macro_rules! every_case {
                 bytes_in_the_middle_can_be_replaced
                 a_hole_reads_as_zeros_and_is_no_json_until_it_is_filled
                 text_that_can_be_no_document_is_refused_by_the_write
-                half_a_document_is_refused_by_close_and_kept_aside
+                half_a_document_is_refused_by_close_and_kept
                 a_new_file_whose_text_is_refused_is_gone_with_its_close
                 a_file_that_was_made_empty_stays_where_a_text_is_refused
                 a_new_file_that_is_emptied_again_stays
@@ -214,7 +214,7 @@ macro_rules! every_case {
             }
             conflicts {
                 of_two_writers_that_truncate_the_last_to_close_wins
-                a_change_based_on_an_old_value_is_stale_and_kept_aside
+                a_change_based_on_an_old_value_is_stale_and_its_text_is_kept
                 of_two_changes_of_one_value_the_second_is_stale
                 writers_of_a_new_file_share_it_until_it_is_a_key
                 a_conflict_can_be_settled_by_a_new_attempt
@@ -292,7 +292,7 @@ macro_rules! smoke {
                 close_publishes_a_new_file
                 others_read_the_old_value_until_close
                 text_that_can_be_no_document_is_refused_by_the_write
-                half_a_document_is_refused_by_close_and_kept_aside
+                half_a_document_is_refused_by_close_and_kept
                 fsync_publishes_and_the_writer_goes_on
                 bytes_in_the_middle_can_be_replaced
             }
@@ -315,7 +315,7 @@ macro_rules! smoke {
                 a_key_is_never_absent_while_its_backup_is_made
             }
             conflicts {
-                a_change_based_on_an_old_value_is_stale_and_kept_aside
+                a_change_based_on_an_old_value_is_stale_and_its_text_is_kept
             }
             $($more)*
         }

@@ -101,9 +101,19 @@ fn document(seen: &Seen) -> Value {
     document
 }
 
-/// What is printed by a line of its own.
-const APART: [&str; 9] =
-    ["mountpoint", "state", "error", "down", "untold_s", "rejected", "rejected_in", "lost", "bound"];
+/// The fields that have lines of their own.
+const APART: [&str; 10] = [
+    "mountpoint",
+    "state",
+    "error",
+    "down",
+    "untold_s",
+    "rejected",
+    "rejected_in",
+    "rejected_note",
+    "lost",
+    "bound",
+];
 
 fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
     if found.is_empty() {
@@ -128,6 +138,9 @@ fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
                 Value::String(text) => line(out, name, text)?,
                 other => line(out, name, &other.to_string())?,
             }
+        }
+        if let Some(note) = mount["rejected_note"].as_str() {
+            line(out, "note", note)?;
         }
         if mount["rejected"].as_u64().is_some_and(|count| count > 0) {
             let kept = mount["rejected_in"].as_str().unwrap_or_default();

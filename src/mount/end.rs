@@ -96,7 +96,7 @@ impl Mounted {
     }
 
     /// Waits until somebody has unmounted.
-    pub(super) fn wait(&self, runtime: &Runtime, ended: Ended, aside: PathBuf) -> Result<(), Failure> {
+    pub(super) fn wait(&self, runtime: &Runtime, ended: Ended, rejected: PathBuf) -> Result<(), Failure> {
         // An error means that the session is gone with its sender.
         _ = runtime.block_on(ended);
         self.guard.dismiss();
@@ -107,16 +107,16 @@ impl Mounted {
         match self.fs.lost() {
             Some(lost) if lost.count > before => Err(Failure::Lost(lost.count - before, lost.why)),
             _ if count == 0 => Ok(()),
-            _ => Err(Failure::SetAside(count, aside)),
+            _ => Err(Failure::Rejected(count, rejected)),
         }
     }
 
-    /// Publishes or sets aside what is left, and closes the store. How many texts were set aside.
+    /// Publishes or rejects what is left, and closes the store. Returns how many texts were rejected.
     fn finish(&self, handle: &Handle) -> usize {
-        let aside = handle.block_on(self.fs.clone().finish());
+        let rejected = handle.block_on(self.fs.clone().finish());
         self.following.lock().take().iter().for_each(AbortHandle::abort);
         self.fs.cache().close();
-        aside
+        rejected
     }
 
     /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; where a
@@ -144,8 +144,8 @@ impl Mounted {
         tokio::select! { () = tokio::time::sleep(GRACE) => {}, () = signals.another() => {} }
         let mounted = self.clone();
         let finish = self.hand.do_next(move || mounted.finish(&handle));
-        let aside = signals.unless_another(finish).await.unwrap_or(1);
-        std::process::exit(match (aside, unmounted) {
+        let rejected = signals.unless_another(finish).await.unwrap_or(1);
+        std::process::exit(match (rejected, unmounted) {
             (1.., _) => 6,
             (0, true) => 0,
             (0, false) => 1,

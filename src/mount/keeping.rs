@@ -1,4 +1,4 @@
-//! Where a mount keeps texts that were refused, values that were deleted, and its log: the first place that can be written.
+//! Where a mount keeps rejected texts, values that were deleted, and its log: the first place that can be written.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// Below the place: what was refused, and what was deleted.
+/// The directory of rejected texts and deleted values.
 pub(super) const REJECTED: &str = "rejected";
 pub(super) const LOG: &str = "kvfs.log";
 /// Of a directory in which nobody may replace what others have made.
 const STICKY: u32 = 0o1000;
 
-/// The first of `place` and `others` that can be written; and what is to be said, unless it is `place`. Where none can be it is
-/// `place`, too: that may change.
+/// The first of `place` and `others` that can be written, and a line about it unless it is `place`. If none can be written it
+/// is `place`, too: that may change.
 pub(super) fn choose(place: &Path, others: &[PathBuf]) -> (PathBuf, Option<String>) {
     let Err(error) = try_out(place) else { return (place.to_owned(), None) };
     let why = format!("{} cannot be written: {error}", place.display());
@@ -22,15 +22,14 @@ pub(super) fn choose(place: &Path, others: &[PathBuf]) -> (PathBuf, Option<Strin
     for other in others {
         match try_out(other) {
             Ok(()) => {
-                let note =
-                    format!("{why}; texts that are refused, and the log, are kept in {}", other.display());
+                let note = format!("{why}; rejected texts and the log are kept in {}", other.display());
                 return (other.clone(), Some(note));
             }
             Err(error) => whys.push(format!("nor can {}: {error}", other.display())),
         }
     }
     let note = format!(
-        "texts that are refused will be lost, for {}; set XDG_STATE_HOME to a directory that can be written",
+        "rejected texts will be lost, for {}; set XDG_STATE_HOME to a directory that can be written",
         whys.join(", ")
     );
     (place.to_owned(), Some(note))
@@ -107,12 +106,12 @@ mod tests {
             note.starts_with(&format!("{} cannot be written: Not a directory", denied.display())),
             "{note}"
         );
-        assert!(note.ends_with(&format!(", are kept in {}", chosen.display())), "{note}");
+        assert!(note.ends_with(&format!(" are kept in {}", chosen.display())), "{note}");
 
         let (chosen, note) = choose(&denied, &[path("tmp/link"), path("tmp/open")]);
         let note = note.unwrap();
         assert_eq!(chosen, denied);
-        assert!(note.starts_with("texts that are refused will be lost, for "), "{note}");
+        assert!(note.starts_with("rejected texts will be lost, for "), "{note}");
         let others = format!(
             ", nor can {}: it is a link, nor can {}: others may go there; set XDG_STATE_HOME",
             path("tmp/link").display(),

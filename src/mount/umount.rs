@@ -1,4 +1,4 @@
-//! `kvfs umount`: ends a mount, and tells what became of what had not been published.
+//! `kvfs umount`: ends a mount, and says whether text was rejected.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -16,7 +16,7 @@ use crate::sys;
 /// How long the daemon may go on, with a store that is slow to take what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(10);
-/// How long a mount may be busy before that is told.
+/// How long a mount may be busy before that is an error.
 const PASSING: Duration = Duration::from_secs(2);
 
 /// Unmounts what kvfs has mounted at `path`, and returns once its daemon has ended.
@@ -36,7 +36,7 @@ pub fn end(path: &Path) -> Result<(), Failure> {
         State::Dead => None,
         state => return Err(failed(state.trouble(&place, process).unwrap_or_default())),
     };
-    let before = daemon.as_ref().map(Daemon::set_aside).unwrap_or_default();
+    let before = daemon.as_ref().map(Daemon::rejected_texts).unwrap_or_default();
     unmount(&place.path).map_err(|why| failed(format!("cannot be unmounted: {why}")))?;
     let elsewhere =
         || mounts::ours().is_ok_and(|all| all.iter().any(|other| other.connection == place.connection));
@@ -46,10 +46,10 @@ pub fn end(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The daemon, as its status tells of it.
+/// The daemon, as its status describes it.
 struct Daemon {
     id: u32,
-    /// Where it keeps what could not be published.
+    /// The directory of rejected texts.
     rejected: PathBuf,
 }
 
@@ -59,8 +59,8 @@ impl Daemon {
         Self { id, rejected: document["rejected_in"].as_str().unwrap_or_default().into() }
     }
 
-    /// The texts that it could not publish.
-    fn set_aside(&self) -> BTreeSet<PathBuf> {
+    /// The files of the texts that it has rejected.
+    fn rejected_texts(&self) -> BTreeSet<PathBuf> {
         // Their names begin with a time and the process, and end with what they are.
         let own =
             |name: &str| name.ends_with(".rejected") && name.split('-').nth(1) == Some(&self.id.to_string());
@@ -85,14 +85,14 @@ impl Daemon {
             }
             std::thread::sleep(INTERVAL);
         }
-        match self.set_aside().difference(before).count() {
+        match self.rejected_texts().difference(before).count() {
             0 => Ok(()),
-            count => Err(Failure::SetAside(count, self.rejected.clone())),
+            count => Err(Failure::Rejected(count, self.rejected.clone())),
         }
     }
 }
 
-/// Unmounts. Who only looks at the mount in passing, as `kvfs status` does, keeps it busy for no longer than that.
+/// Unmounts. A program that looks at the mount in passing, as `kvfs status` does, keeps it busy for less than [`PASSING`].
 fn unmount(path: &Path) -> Result<(), String> {
     let began = Instant::now();
     loop {

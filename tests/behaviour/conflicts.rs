@@ -18,7 +18,7 @@ pub(super) fn of_two_writers_that_truncate_the_last_to_close_wins(door: &dyn Doo
     stored_is(door, "k", Some("[1]"));
 }
 
-pub(super) fn a_change_based_on_an_old_value_is_stale_and_kept_aside(door: &dyn Door) {
+pub(super) fn a_change_based_on_an_old_value_is_stale_and_its_text_is_kept(door: &dyn Door) {
     door.save("k", "[1]").unwrap();
     let slow = door.open("k", O_RDWR).unwrap();
     assert_eq!(door.contents(slow).unwrap(), b"[1]");

@@ -205,7 +205,7 @@ pub(super) fn text_that_can_be_no_document_is_refused_by_the_write(door: &dyn Do
     stored_is(door, "new", None);
 }
 
-pub(super) fn half_a_document_is_refused_by_close_and_kept_aside(door: &dyn Door) {
+pub(super) fn half_a_document_is_refused_by_close_and_kept(door: &dyn Door) {
     key(door, "1");
     assert_eq!(door.save("k", "{\"a\":"), Err(EINVAL));
     assert_eq!(door.text("k"), "1");

@@ -1,4 +1,4 @@
-//! Where texts that were refused are kept if the usual place cannot be written, and what is told where there is none.
+//! Where rejected texts are kept if the usual place cannot be written, and the messages if there is none.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn told(home: &TempDir, script: &str) -> String {
 
 /// What `kvfs why` and `kvfs status` say after a refusal. The text is kept when the kernel is done with the file, after close(2).
 const REFUSED: &str = r#"echo bad > mnt/db || true; until "$KVFS" why mnt | grep -q "^  the text "; do sleep 0.1; done
-    "$KVFS" why mnt | tail -n 1; "$KVFS" status mnt | grep -E '^  (aside|rejected|lost) '
+    "$KVFS" why mnt | tail -n 1; "$KVFS" status mnt | grep -E '^  (note|rejected|lost) '
     "#;
 
 const FIRST: &str = "HOME/ro/.local/state/kvfs cannot be written: Read-only file system (os error 30)";
@@ -49,13 +49,13 @@ fn a_home_that_cannot_be_written_has_texts_kept_elsewhere_which_is_told() {
                 place.replace("HOME", "$PWD")
             ),
         );
-        let note = format!("{FIRST}; texts that are refused, and the log, are kept in {place}");
+        let note = format!("{FIRST}; rejected texts and the log are kept in {place}");
         let lines: Vec<&str> = text.lines().collect();
         let [start, write, why, status, rejected, kept, mode] = lines[..] else { panic!("{text}") };
         assert_eq!(start, format!("kvfs: {note}"));
         assert!(write.ends_with("Invalid argument"), "{write}");
         assert!(why.starts_with(&format!("  the text is kept in {place}/rejected/")), "{why}");
-        assert_eq!(status, format!("  aside       {note}"));
+        assert_eq!(status, format!("  note        {note}"));
         assert_eq!(rejected, format!("  rejected    texts 1, kept in {place}/rejected"));
         assert_eq!((kept, mode), ("bad", "700"));
     }
@@ -76,7 +76,7 @@ fn where_nothing_can_be_kept_the_start_says_so_and_each_loss_is_told_with_path_a
     let lines: Vec<&str> = text.lines().collect();
     let [start, unlogged, _, why, status, rejected, lost, ..] = lines[..] else { panic!("{text}") };
     let note = format!(
-        "texts that are refused will be lost, for {FIRST}, nor can /var/lib/kvfs: Read-only file system (os error 30), nor can \
+        "rejected texts will be lost, for {FIRST}, nor can /var/lib/kvfs: Read-only file system (os error 30), nor can \
          HOME/tmp/kvfs-0: it is a link; set XDG_STATE_HOME to a directory that can be written"
     );
     let here = "HOME/ro/.local/state/kvfs/rejected: Read-only file system (os error 30)";
@@ -86,7 +86,7 @@ fn where_nothing_can_be_kept_the_start_says_so_and_each_loss_is_told_with_path_a
         "{text}"
     );
     assert_eq!(why, format!("  the text could not be kept: {here}"));
-    assert_eq!(status, format!("  aside       {note}"));
+    assert_eq!(status, format!("  note        {note}"));
     assert_eq!(rejected, "  rejected    texts 1, kept in HOME/ro/.local/state/kvfs/rejected");
     assert_eq!(lost, format!("  lost        of these 1, which could not be kept: {here}"));
     assert_eq!(lines[7..], ["mnt", "ro", "tmp"]);
@@ -111,7 +111,7 @@ fn a_disk_that_is_full_leaves_no_empty_file_and_the_loss_is_told_at_the_end_too(
         format!("  the text could not be kept: {full}"),
         format!("  lost        of these 1, which could not be kept: {full}"),
         "state/kvfs/rejected".into(),
-        format!("kvfs: 1 unpublished file is lost, for it could not be kept in {full}"),
+        format!("kvfs: 1 rejected text is lost: {full}"),
         "exit code 6".into(),
     ] {
         assert!(text.lines().any(|told| told == line), "{line}: {text}");

@@ -33,7 +33,7 @@ fn umount_returns_when_the_daemon_has_ended() {
 }
 
 #[test]
-fn umount_tells_of_text_that_was_set_aside() {
+fn umount_tells_of_text_that_was_rejected() {
     if !can_mount() {
         return;
     }
@@ -44,7 +44,7 @@ fn umount_tells_of_text_that_was_set_aside() {
     assert!(half.success());
     let (text, code) = failure(&umount(&mount));
     let rejected = mount.home.path().join("state/kvfs/rejected");
-    assert_eq!(text, format!("kvfs: 1 unpublished file was set aside in {}\n", rejected.display()));
+    assert_eq!(text, format!("kvfs: 1 rejected text is kept in {}\n", rejected.display()));
     assert_eq!(code, 6);
     assert!(!is_running(mount.pid) && !mount.rejected().is_empty());
 }

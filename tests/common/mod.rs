@@ -156,7 +156,7 @@ impl Mount {
         self.status()["last_error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Files set aside by the daemon (rule 9).
+    /// Texts that the daemon has rejected (rule 9).
     pub fn rejected(&self) -> Vec<PathBuf> {
         let dir = self.home.path().join("state/kvfs/rejected");
         let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };

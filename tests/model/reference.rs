@@ -232,11 +232,11 @@ impl Model {
             let local = self.locals.values().any(|local| *local == id);
             if draft.writers == 0 && local && !draft.scratch {
                 if !draft.empty && (failed || draft.changed && !draft.text.is_empty()) {
-                    // Set aside; there is no file, as there was none.
+                    // Rejected; there is no file, as there was none.
                     draft.orphan = true;
                     self.locals.retain(|_, local| *local != id);
                 } else if failed || draft.changed {
-                    // Set aside; the file is as empty as it was.
+                    // Rejected; the file is as empty as it was.
                     draft.clear();
                     draft.changed = false;
                 }
@@ -317,7 +317,7 @@ impl Model {
         }
     }
 
-    /// A file that was written aside is renamed onto `name`.
+    /// A file that was written under another name is renamed onto `name`.
     pub(super) fn replace_by_rename(&mut self, name: &str, text: &[u8]) {
         if self.locals.remove(name).is_some() {
             self.orphan(name);

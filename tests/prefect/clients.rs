@@ -79,7 +79,7 @@ fn overwriting_and_renaming_keep_id_and_tags() {
 
 /// White space is no part of the value: only the server's own count says whether it fits.
 #[test]
-fn a_value_over_5000_bytes_is_refused_by_close_and_kept_aside() {
+fn a_value_over_5000_bytes_is_refused_by_close_and_kept() {
     let Some(server) = can_mount().then(Server::fresh).flatten() else { return };
     let mount = Mount::prefect(&server.address, &PATIENT);
     let fits = format!("[ \"{}é\" ]", "x".repeat(4_994));

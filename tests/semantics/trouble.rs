@@ -82,8 +82,8 @@ fn rule_12_sigterm_publishes_unmounts_and_says_what_was_set_aside() {
         drop(file);
         assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(dir.to_str().unwrap()));
         assert_eq!(stored(&database, "doc"), (code == 0).then(|| draft.as_bytes().to_vec()));
-        let aside = fs::read_dir(home.path().join("state/kvfs/rejected")).map_or(0, Iterator::count);
-        assert_eq!(aside, if code == 0 { 0 } else { 2 });
+        let rejected = fs::read_dir(home.path().join("state/kvfs/rejected")).map_or(0, Iterator::count);
+        assert_eq!(rejected, if code == 0 { 0 } else { 2 });
     }
 }
 

@@ -14,7 +14,7 @@ fn log_of(home: &TempDir) -> PathBuf {
     home.path().join("state/kvfs/kvfs.log")
 }
 
-/// Has a line logged: a text that is no value is set aside at once.
+/// Has a line logged: a text that is no value is rejected at once.
 fn have_a_line_logged(mount: &Mount) {
     let count = mount.rejected().len();
     mount.sh("printf '{\"a\":' > db");

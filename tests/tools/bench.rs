@@ -255,7 +255,7 @@ impl Bench {
         names_in(&self.mount.dir)
     }
 
-    /// Content set aside by the daemon, once there is any.
+    /// A text that the daemon has rejected, once there is one.
     pub(super) fn set_aside(&self) -> Vec<String> {
         wait_for(PATIENCE, || !self.mount.rejected().is_empty());
         self.mount.rejected().iter().map(|path| fs::read_to_string(path).unwrap()).collect()

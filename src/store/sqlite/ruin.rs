@@ -15,19 +15,19 @@ pub(super) struct Ruin {
 }
 
 /// Where a log is put that is not of the database beside it.
-fn aside(log: &Path) -> PathBuf {
+fn moved_away(log: &Path) -> PathBuf {
     let mut path = log.as_os_str().to_owned();
     path.push(".old");
     path.into()
 }
 
 impl Ruin {
-    /// Puts the log aside: whoever opened the database with it would mix them.
+    /// Moves the log away: a process that opened the database with it would mix the two.
     pub(super) fn new(path: &Path, log: Option<(PathBuf, Id)>, overwritten: Overwritten) -> Self {
         if let Some((log, _)) = log.as_ref().filter(|(path, id)| id_of(path) == Some(*id))
-            && let Err(error) = fs::rename(log, aside(log))
+            && let Err(error) = fs::rename(log, moved_away(log))
         {
-            tracing::error!("{} could not be put aside, remove it: {error}", log.display());
+            tracing::error!("{} could not be moved away, remove it: {error}", log.display());
         }
         Self { path: path.to_owned(), log, overwritten }
     }
