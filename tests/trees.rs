@@ -4,6 +4,7 @@
 mod clash;
 mod elsewhere;
 mod model;
+mod times;
 mod tools;
 
 use std::fs;

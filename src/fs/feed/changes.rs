@@ -6,6 +6,7 @@ use parking_lot::MutexGuard;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::fs::core::Fs;
+use crate::fs::rules::names::parent;
 use crate::fs::state::deferred::{Before, Deferred};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
@@ -89,19 +90,22 @@ impl Fs {
     }
 
     fn apply(self: &Arc<Self>, change: &Change) -> Vec<PathInvalidation> {
-        let taken = self.takes_away(change);
+        let there = change.key().and_then(|key| {
+            let told = self.cache.peek_listing(key).or_else(|| self.peek_meta(key))?;
+            Some(told.value.is_some())
+        });
         let known = self.is_known(change);
         self.cache.apply(change);
-        self.publish_to_kernel(change, known, taken)
+        self.publish_to_kernel(change, known, there)
     }
 
-    /// Shows a change that the cache has taken in already; before that its key was `known` at this version.
-    /// Whether it is known to take a name away (`taken`).
+    /// Shows a change that the cache has taken in already; before that its key was `known` at this version, and was `there`
+    /// or not, if that is known.
     fn publish_to_kernel(
         self: &Arc<Self>,
         change: &Change,
         known: bool,
-        taken: bool,
+        there: Option<bool>,
     ) -> Vec<PathInvalidation> {
         // Said late of a key that this mount has deleted since.
         if self.cache.is_past(change) {
@@ -116,21 +120,26 @@ impl Fs {
         if let Some(key) = change.key()
             && let Some(held) = state.paths_mut().in_flight_mut(&self.settings.names.encode(key))
         {
-            held.events.push((change.clone(), taken));
+            held.events.push((change.clone(), there));
             return Vec::new();
         }
         match change {
             Change::Set(key, meta) => {
                 let name = self.settings.names.encode(key);
                 let overtaken = state.overtaken(&name);
+                // The first version of a key of which nothing is known is its creation.
+                let is_new = !there.unwrap_or(meta.created != meta.modified) && !state.is_local(&name);
                 let mut invalidations = state.install_version(&name, meta, Origin::Remote);
                 drop(state);
                 self.keep_backup_later(overtaken);
-                invalidations.extend(self.directories_after(change, &name, taken));
+                if is_new {
+                    invalidations.extend(self.name_added(&name));
+                }
+                invalidations.extend(self.state.lock().appeared(&name));
                 invalidations
             }
             Change::Deleted(key, revision) => {
-                self.publish_deletion(state, change, (&self.settings.names.encode(key), *revision), taken)
+                self.publish_deletion(state, (&self.settings.names.encode(key), *revision), there)
             }
             Change::Paused => state.all_changed(self.can_invalidate_all()),
             // What the kernel was told meanwhile it forgets by itself.
@@ -145,9 +154,8 @@ impl Fs {
     fn publish_deletion(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        change: &Change,
         (name, revision): (&str, Revision),
-        taken: bool,
+        there: Option<bool>,
     ) -> Vec<PathInvalidation> {
         state.note_change(name);
         let is_cached = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < revision);
@@ -155,13 +163,18 @@ impl Fs {
         let is_late =
             state.paths().deferred_rename(name).is_none_or(|deferred| deferred.meta.revision >= revision);
         let overtaken = if is_late { None } else { state.overtaken(name) };
+        if there != Some(false) && !state.is_local(name) {
+            state.touch(name);
+            invalidations.push(PathInvalidation::Listing(parent(name).to_owned()));
+        }
         if state.named(name).is_some_and(|(_, inode)| is_cached(&inode.body)) {
             unlinked_elsewhere(&mut state, name);
             invalidations = PathInvalidation::of_name(name);
         }
         drop(state);
         self.keep_backup_later(overtaken);
-        invalidations.extend(self.directories_after(change, name, taken));
+        // A key that was there for all that this mount knows it has not deleted itself.
+        invalidations.extend(self.directories_emptied(name, there == Some(true)));
         invalidations
     }
 
@@ -186,7 +199,7 @@ impl Fs {
             invalidations = PathInvalidation::of_name(name);
         }
         invalidations.extend(
-            newer.flat_map(|(change, taken)| self.publish_to_kernel(change, self.is_known(change), *taken)),
+            newer.flat_map(|(change, there)| self.publish_to_kernel(change, self.is_known(change), *there)),
         );
         if invalidations.is_empty() && unannounced.is_empty() {
             return;
@@ -199,13 +212,6 @@ impl Fs {
                 fs.tell(unannounced);
             });
         }
-    }
-
-    /// Whether a change that is yet to be taken in deletes a key that is there for all that is known: then it was not made
-    /// here.
-    fn takes_away(&self, change: &Change) -> bool {
-        let Change::Deleted(key, _) = change else { return false };
-        self.cache.peek_listing(key).is_some_and(|answer| answer.value.is_some())
     }
 
     /// Whether this mount made the change itself, or has read past it.

@@ -7,7 +7,7 @@ use crate::cache::FOREVER;
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Draft;
-use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
+use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Attr, Changes, DraftId, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
@@ -93,8 +93,7 @@ impl Fs {
         let Shown { size, modified, created, version } = shown;
         let set =
             if inode.unlinked { None } else { state.paths().attributes(&inode.name) }.unwrap_or_default();
-        let own = set.modified.filter(|_| version.is_some() && version == set.version);
-        let mtime = own.unwrap_or(modified);
+        let times = set.times(modified, version);
         Attr {
             ino,
             number: inode.number.unwrap_or(ino),
@@ -104,27 +103,22 @@ impl Fs {
             links: u32::from(!inode.unlinked),
             uid: set.uid.unwrap_or(self.settings.uid),
             gid: set.gid.unwrap_or(self.settings.gid),
-            accessed: set.accessed.unwrap_or(mtime),
-            modified: mtime,
-            changed: match (set.changed, own) {
-                (Some(changed), Some(_)) => changed,
-                (changed, _) => changed.map_or(modified, |changed| changed.max(modified)),
-            },
+            accessed: times.accessed,
+            modified: times.modified,
+            changed: times.changed,
             created,
         }
     }
 
     pub(crate) fn directory_attr(&self, state: &State, ino: Ino, path: &str) -> Attr {
-        let (set, own) = if ino == ROOT {
-            state.root()
-        } else {
-            let directory = state.paths().directory(path);
-            let own = directory.map_or(self.started, |directory| directory.modified);
-            (state.paths().directory_attributes(path).unwrap_or_default(), own)
+        let unlinked = state.inode(ino).ok().is_some_and(|inode| inode.unlinked);
+        let (set, modified, version) = match state.directory(path).filter(|_| !unlinked) {
+            Some(directory) => (directory.set, directory.modified, Some(directory.version)),
+            None => (Overrides::default(), state.names_modified(), None),
         };
+        let times = set.times(modified, version);
         // Who watches a directory without links would be told of its end before that of what was in it.
-        let gone = !self.relay().is_on() && state.inode(ino).is_ok_and(|inode| inode.unlinked);
-        let modified = set.modified.unwrap_or(own);
+        let gone = unlinked && !self.relay().is_on();
         Attr {
             ino,
             number: ino,
@@ -134,9 +128,9 @@ impl Fs {
             links: if gone { 0 } else { 2 },
             uid: set.uid.unwrap_or(self.settings.uid),
             gid: set.gid.unwrap_or(self.settings.gid),
-            accessed: set.accessed.unwrap_or(modified),
-            modified,
-            changed: set.changed.map_or(own, |changed| changed.max(own)),
+            accessed: times.accessed,
+            modified: times.modified,
+            changed: times.changed,
             created: self.started,
         }
     }
@@ -165,13 +159,15 @@ impl Shown {
 
 fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
     let now = state.now();
-    if ino == ROOT {
-        merge(state.root_mut(), changes, now);
+    if let Ok(path) = state.directory_path(ino) {
+        let merge = |directory: &mut Directory| {
+            merge(&mut directory.set, changes, Some(directory.version), now);
+        };
+        state.edit_directory(&path, merge);
         return Ok(());
     }
     let inode = state.inode(ino)?;
     let (name, unlinked) = (inode.name.clone(), inode.unlinked);
-    let directory = matches!(inode.body, Body::Directory);
     let (draft, version) = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
         Some(OpenAs::Draft(id)) => (Some(id), state.draft(id).and_then(|draft| draft.published.as_ref())),
         Some(OpenAs::Version(meta)) => (None, Some(meta)),
@@ -183,15 +179,8 @@ fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Ch
     {
         draft.bytes.set_modified(modified);
     }
-    match (unlinked, directory) {
-        (true, _) => {}
-        (false, true) => state.paths_mut().edit_directory_attributes(&name, |set| merge(set, changes, now)),
-        (false, false) => state.paths_mut().edit_attributes(&name, |set| {
-            merge(set, changes, now);
-            if changes.modified.is_some() {
-                set.version = version;
-            }
-        }),
+    if !unlinked {
+        state.paths_mut().edit_attributes(&name, |set| merge(set, changes, version, now));
     }
     Ok(())
 }
@@ -217,12 +206,15 @@ fn has_times(changes: &Changes) -> bool {
     changes.accessed.is_some() || changes.modified.is_some()
 }
 
-fn merge(set: &mut Overrides, changes: &Changes, now: SystemTime) {
+/// Adds what was asked for at `now`, when this `version` was there.
+fn merge(set: &mut Overrides, changes: &Changes, version: Option<Revision>, now: SystemTime) {
     set.mode = changes.mode.map(|mode| mode & 0o7777).or(set.mode);
     set.uid = changes.uid.or(set.uid);
     set.gid = changes.gid.or(set.gid);
     set.accessed = changes.accessed.or(set.accessed);
-    set.modified = changes.modified.or(set.modified);
+    if changes.modified.is_some() {
+        (set.modified, set.version) = (changes.modified, version);
+    }
     set.changed = Some(now);
 }
 

@@ -40,7 +40,11 @@ impl Fs {
         }
         state.keep_directory(&path);
         let attributes = self.attributes_of_new(caller, mode, 0o777);
-        state.paths_mut().edit_directory_attributes(&path, |set| *set = attributes);
+        let now = state.now();
+        state.edit_directory(&path, |directory| {
+            directory.set = attributes;
+            directory.touch(now);
+        });
         state.note_change(&path);
         state.touch(&path);
         let ttl = self.listing_ttl();

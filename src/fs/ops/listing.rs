@@ -246,7 +246,7 @@ impl Fs {
             let keys = self.cache.peek_keys().filter(|_| changed && !state.keeps(&shown));
             let gone = keys.as_ref().is_some_and(|keys| !self.has_keys(&shown, &keys.value));
             let ttl = if changed { Duration::ZERO } else { lasting };
-            return (!gone).then(|| (state.directory_inode(&shown, self.started), ttl));
+            return (!gone).then(|| (state.directory_inode(&shown), ttl));
         }
         let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));

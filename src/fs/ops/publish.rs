@@ -140,7 +140,7 @@ impl Fs {
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let (key, text, expect, generation) = {
+        let (key, text, expect, generation, is_new) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             let draft = state.draft(id).ok_or(FsError::BadHandle)?;
@@ -151,13 +151,19 @@ impl Fs {
             }
             draft.check(&self.cache.limits(), self.settings.validate)?;
             let text = Text::from(draft.bytes.text());
-            (inode.key.clone(), text, draft.expect, draft.bytes.generation())
+            // Others may have deleted the key while it was written.
+            let gone = self.peek_meta(&inode.key).is_some_and(|told| told.value.is_none());
+            let is_new = gone && !state.is_local(&name);
+            (inode.key.clone(), text, draft.expect, draft.bytes.generation(), is_new)
         };
         match self.cache.set_key_value(&key, text, expect).await {
             Ok(meta) => {
                 let mut invalidations =
                     Self::committed(&mut self.state.lock(), ino, id, &name, &meta, generation);
                 operation.made(meta.revision);
+                if is_new {
+                    invalidations.extend(self.name_added(&name));
+                }
                 invalidations.extend(also);
                 Ok(invalidations)
             }

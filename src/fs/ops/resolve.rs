@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::cache::{Answer, Keys};
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::rules::names::{Decoded, NAME_MAX, base, is_alias, join, parent, value_name};
+use crate::fs::rules::names::{Decoded, NAME_MAX, ancestors, base, is_alias, join, parent, value_name};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::tables::State;
 use crate::fs::types::{Found, Ino};
-use crate::store::{Change, Key};
+use crate::store::Key;
 
 /// What a name in a directory stands for, by its path.
 pub(crate) enum Resolved {
@@ -132,7 +132,7 @@ impl Fs {
         let known = self.cache.peek_keys();
         let there = state.keeps(path) || known.is_some_and(|keys| self.has_keys(path, &keys.value));
         let ttl = if there { ttl } else { Duration::ZERO };
-        let ino = state.directory_inode(path, self.started);
+        let ino = state.directory_inode(path);
         state.count_lookup(ino);
         Found { attr: self.attr_in(state, ino, None).ok(), ttl }
     }
@@ -141,7 +141,7 @@ impl Fs {
     /// appear again, the kernel, which is about to remember its absence, must be told.
     pub(crate) fn forget_removed(&self, path: &str) {
         let mut state = self.state.lock();
-        if state.directory_ino(path).is_some()
+        if state.paths().directory(path).is_some()
             && !state.keeps(path)
             && self.cache.peek_keys().is_some_and(|keys| !self.has_keys(path, &keys.value))
         {
@@ -149,24 +149,34 @@ impl Fs {
         }
     }
 
-    /// Takes in what a change of a key means for the directories on the way to it. One that is known to take a name away
-    /// (`taken`) was made elsewhere.
-    pub(crate) fn directories_after(
-        &self,
-        change: &Change,
-        path: &str,
-        taken: bool,
-    ) -> Vec<PathInvalidation> {
-        if !matches!(change, Change::Deleted(..)) {
-            return self.state.lock().appeared(path);
+    /// Takes in that the key of the file at `path` is there, and was not: the directory that it is in has changed, and if one
+    /// on the way came with it, so has the directory that this one is in.
+    pub(crate) fn name_added(&self, path: &str) -> Vec<PathInvalidation> {
+        let keys = self.cache.peek_keys();
+        let is_alone = |way: &str| {
+            let prefix = |keys: &Answer<Keys>| Some(keys.value.below(&self.prefix(way, &keys.value)?));
+            keys.as_ref().and_then(prefix).is_some_and(|inside| inside.len() <= 1)
+        };
+        let mut state = self.state.lock();
+        let new = ancestors(path).find(|way| !state.keeps(way) && is_alone(way));
+        let mut changed = Vec::new();
+        for path in [Some(path), new].into_iter().flatten() {
+            state.touch(path);
+            changed.push(PathInvalidation::Listing(parent(path).to_owned()));
         }
+        changed
+    }
+
+    /// Takes in what the deletion of the key at `path` means for the directories on the way to it, if it was made
+    /// elsewhere for certain (`by_others`) or not.
+    pub(crate) fn directories_emptied(&self, path: &str, by_others: bool) -> Vec<PathInvalidation> {
         let keys = self.cache.peek_keys();
         let mut invalidations = Vec::new();
         let mut directory = parent(path);
         while !directory.is_empty() {
             match &keys {
                 Some(keys) if self.has_keys(directory, &keys.value) => break,
-                Some(_) => invalidations.extend(self.state.lock().emptied(directory, taken)),
+                Some(_) => invalidations.extend(self.state.lock().emptied(directory, by_others)),
                 // Whether it is there is for the next lookup to find out.
                 None => {
                     self.state.lock().note_change(directory);

@@ -6,8 +6,8 @@ use crate::store::Change;
 /// What the store tells of a name while this mount changes it: most likely of these very changes.
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
-    /// What was told meanwhile, and whether it is known to take a name away.
-    pub(crate) events: Vec<(Change, bool)>,
+    /// What was told meanwhile, and whether the key was there before, if that is known.
+    pub(crate) events: Vec<(Change, Option<bool>)>,
     /// Others may have changed it unnoticed meanwhile: what we left is not the newest for certain.
     pub(crate) missed: bool,
     /// What those who watch are yet to be told of.

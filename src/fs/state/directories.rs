@@ -1,11 +1,11 @@
 //! The directories below the root that the kernel may know, or that were made here.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{ancestors, base, is_inside, parent, value_name};
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
-use crate::fs::state::nodes::{Body, Directory};
+use crate::fs::state::nodes::{Body, Directory, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::Key;
@@ -61,13 +61,35 @@ impl State {
         Some((self.directory_ino(parent(&inode.name))?, base(&inode.name).to_owned()))
     }
 
+    /// What is known of the directory at `path`; of the root, of the empty path, always something.
+    pub(crate) fn directory(&self, path: &str) -> Option<&Directory> {
+        if path.is_empty() { Some(&self.root) } else { self.paths.directory(path) }
+    }
+
+    fn directory_mut(&mut self, path: &str) -> Option<&mut Directory> {
+        if path.is_empty() { Some(&mut self.root) } else { self.paths.directory_mut(path) }
+    }
+
+    /// The directory at `path`, of which from now on something is known.
+    pub(crate) fn edit_directory<T>(&mut self, path: &str, change: impl FnOnce(&mut Directory) -> T) -> T {
+        match path {
+            "" => change(&mut self.root),
+            path => self.paths.edit_directory(path, self.names_modified, change),
+        }
+    }
+
+    /// When the names in a directory last changed of which nothing is known: not later than that.
+    pub(crate) const fn names_modified(&self) -> SystemTime {
+        self.names_modified
+    }
+
     /// The inode of the directory at `path`, which is there.
-    pub(crate) fn directory_inode(&mut self, path: &str, modified: SystemTime) -> Ino {
+    pub(crate) fn directory_inode(&mut self, path: &str) -> Ino {
         if let Some(ino) = self.directory_ino(path) {
             return ino;
         }
         let ino = self.add_inode(path, &Key::from(""), Body::Directory);
-        self.paths.edit_directory(path, modified, |directory| directory.ino = Some(ino));
+        self.edit_directory(path, |directory| directory.ino = Some(ino));
         ino
     }
 
@@ -80,9 +102,8 @@ impl State {
     pub(crate) fn keep_directory(&mut self, path: &str) {
         let mut path = path;
         while !path.is_empty() {
-            let modified = self.now();
             let keep = |directory: &mut Directory| std::mem::replace(&mut directory.kept, true);
-            if self.paths.edit_directory(path, modified, keep) {
+            if self.edit_directory(path, keep) {
                 return;
             }
             path = parent(path);
@@ -95,6 +116,11 @@ impl State {
         local || self.paths.directories().any(|(other, directory)| directory.kept && is_inside(other, path))
     }
 
+    /// Whether a file that is not a key has the name.
+    pub(crate) fn is_local(&self, path: &str) -> bool {
+        self.named(path).is_some_and(|(_, inode)| matches!(inode.body, Body::Local(_)))
+    }
+
     /// Files that are not keys, by their paths.
     pub(crate) fn locals(&self) -> impl Iterator<Item = (&str, Ino)> {
         let inodes = self.drafts.values().filter_map(|draft| Some((draft.ino, self.inodes.get(&draft.ino)?)));
@@ -105,7 +131,7 @@ impl State {
 
     /// There is no directory at `path` any more. Who is in it finds nothing there.
     pub(crate) fn remove_directory(&mut self, path: &str) {
-        let Some((directory, _)) = self.paths.take_directory(path) else { return };
+        let Some(directory) = self.take_directory(path) else { return };
         self.note_change(path);
         if let Some(ino) = directory.ino {
             if let Some(inode) = self.inodes.get_mut(&ino) {
@@ -120,9 +146,16 @@ impl State {
     pub(crate) fn forget_directory(&mut self, path: &str) {
         let Some(directory) = self.paths.directory_mut(path) else { return };
         directory.ino = None;
-        if !directory.kept {
-            self.paths.forget_directory(path);
+        if !directory.kept && directory.set == Overrides::default() {
+            self.take_directory(path);
         }
+    }
+
+    /// Nothing is known of the directory at `path` any more; should there be one again, it is not older.
+    fn take_directory(&mut self, path: &str) -> Option<Directory> {
+        let directory = self.paths.take_directory(path)?;
+        self.names_modified = self.names_modified.max(directory.modified);
+        Some(directory)
     }
 
     /// A key is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
@@ -132,7 +165,6 @@ impl State {
             return Vec::new();
         };
         self.note_change(unknown);
-        self.touch(unknown);
         PathInvalidation::of_name(unknown)
     }
 
@@ -143,20 +175,28 @@ impl State {
         }
         self.remove_directory(path);
         self.note_change(path);
-        self.touch(path);
+        if by_others {
+            self.touch(path);
+        }
         PathInvalidation::of_name(path)
     }
 
     /// The names in the directory of `path` have changed.
     pub(crate) fn touch(&mut self, path: &str) {
         let now = self.now();
-        let own = match parent(path) {
-            "" => &mut self.root_modified,
-            parent => match self.paths.directory_mut(parent) {
-                Some(directory) => &mut directory.modified,
-                None => return,
-            },
-        };
-        *own = now.max(*own + Duration::from_micros(1));
+        match self.directory_mut(parent(path)) {
+            Some(directory) => directory.touch(now),
+            None => self.names_modified = now.max(self.names_modified),
+        }
+    }
+
+    /// The names in any directory may have changed.
+    pub(super) fn touch_all(&mut self) {
+        let now = self.now();
+        let known: Vec<String> = self.paths.directories().map(|(path, _)| path.to_owned()).collect();
+        for path in known.iter().map(String::as_str).chain([""]) {
+            self.edit_directory(path, |directory| directory.touch(now));
+        }
+        self.names_modified = now.max(self.names_modified);
     }
 }

@@ -25,7 +25,7 @@ impl State {
             self.note_replaced(&name, ino);
             self.remove_name(&name);
         }
-        self.touch("");
+        self.touch_all();
     }
 
     /// Holds back changes of keys that this mount is changing: whether they are its own is known at the end of that.

@@ -1,6 +1,6 @@
 //! Inodes and open files as the kernel knows them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::ledger::KernelCache;
@@ -103,10 +103,27 @@ pub(crate) struct Directory {
     pub(crate) kept: bool,
     /// When the names in it last changed.
     pub(crate) modified: SystemTime,
+    /// Counts the changes of the names in it.
+    pub(crate) version: Revision,
+    /// What was said of it.
+    pub(crate) set: Overrides,
+}
+
+impl Directory {
+    /// One in which names last changed at `modified`.
+    pub(crate) fn new(modified: SystemTime) -> Self {
+        Self { ino: None, kept: false, modified, version: Revision::default(), set: Overrides::default() }
+    }
+
+    /// The names in it have changed.
+    pub(crate) fn touch(&mut self, now: SystemTime) {
+        self.modified = now.max(self.modified + Duration::from_micros(1));
+        self.version.0 += 1;
+    }
 }
 
 /// What chmod, chown and utimes said: kept for the life of the mount.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
     /// Permission bits.
     pub(crate) mode: Option<u32>,
@@ -118,8 +135,28 @@ pub(crate) struct Overrides {
     pub(crate) accessed: Option<SystemTime>,
     /// Modification time.
     pub(crate) modified: Option<SystemTime>,
-    /// The version of the key to which that belongs: a newer one has its own.
+    /// The version of the key, or of the names in the directory, to which that belongs: a newer one has its own.
     pub(crate) version: Option<Revision>,
     /// When any of these was last set.
     pub(crate) changed: Option<SystemTime>,
+}
+
+/// When a file or directory was last read, when its content was last changed, and when anything of it was.
+pub(crate) struct Times {
+    pub(crate) accessed: SystemTime,
+    pub(crate) modified: SystemTime,
+    pub(crate) changed: SystemTime,
+}
+
+impl Overrides {
+    /// The times of what was last changed at `modified`, and is of this `version` since.
+    pub(crate) fn times(&self, modified: SystemTime, version: Option<Revision>) -> Times {
+        let own = self.modified.filter(|_| version.is_some() && version == self.version);
+        let changed = match own {
+            Some(_) => self.changed,
+            None => self.changed.max(Some(modified)),
+        };
+        let own = own.unwrap_or(modified);
+        Times { accessed: self.accessed.unwrap_or(own), modified: own, changed: changed.unwrap_or(modified) }
+    }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
-use crate::fs::rules::names::is_inside;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::deferred::Deferred;
 use crate::fs::state::nodes::{Directory, Overrides};
@@ -29,7 +28,6 @@ struct Rest {
     /// Of the file, also of those that have lost the name.
     drafts: Vec<DraftId>,
     attributes: Option<Overrides>,
-    directory_attributes: Option<Overrides>,
     /// The key was renamed to a backup name.
     deferred_rename: Option<DeferredRename>,
     /// Why the last text written to the file was not published, until one is.
@@ -46,7 +44,6 @@ impl Rest {
             && self.unlinked_directory.is_none()
             && self.drafts.is_empty()
             && self.attributes.is_none()
-            && self.directory_attributes.is_none()
             && self.deferred_rename.is_none()
             && self.failure.is_none()
             && self.replaced.is_none()
@@ -151,27 +148,17 @@ impl Paths {
         modified: SystemTime,
         change: impl FnOnce(&mut Directory) -> T,
     ) -> T {
-        self.edit(path, |rest| {
-            change(rest.directory.get_or_insert(Directory { ino: None, kept: false, modified }))
-        })
+        self.edit(path, |rest| change(rest.directory.get_or_insert_with(|| Directory::new(modified))))
     }
 
     /// Takes the directory at `path` away, and what chmod and the like said of it.
-    pub(super) fn take_directory(&mut self, path: &str) -> Option<(Directory, Option<Overrides>)> {
+    pub(super) fn take_directory(&mut self, path: &str) -> Option<Directory> {
         self.directory(path)?;
-        self.edit(path, |rest| Some((rest.directory.take()?, rest.directory_attributes.take())))
+        self.edit(path, |rest| rest.directory.take())
     }
 
-    /// The directory at `path` is there for its keys alone, and the kernel has forgotten it.
-    pub(super) fn forget_directory(&mut self, path: &str) {
-        self.edit(path, |rest| rest.directory = None);
-    }
-
-    pub(super) fn put_directory(&mut self, path: &str, directory: Directory, attributes: Option<Overrides>) {
-        self.edit(path, |rest| {
-            rest.directory = Some(directory);
-            rest.directory_attributes = attributes;
-        });
+    pub(super) fn put_directory(&mut self, path: &str, directory: Directory) {
+        self.edit(path, |rest| rest.directory = Some(directory));
     }
 
     /// The directories that are known, by their paths.
@@ -220,31 +207,6 @@ impl Paths {
     pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {
         if attributes.is_some() || self.attributes(path).is_some() {
             self.edit(path, |rest| rest.attributes = attributes);
-        }
-    }
-
-    /// What chmod, chown and utimes said of the directory.
-    pub(crate) fn directory_attributes(&self, path: &str) -> Option<Overrides> {
-        self.rest(path)?.directory_attributes
-    }
-
-    pub(crate) fn edit_directory_attributes<T>(
-        &mut self,
-        path: &str,
-        change: impl FnOnce(&mut Overrides) -> T,
-    ) -> T {
-        self.edit(path, |rest| change(rest.directory_attributes.get_or_insert_default()))
-    }
-
-    /// What chmod and the like said of the directories at `from` and below goes along, also of those that the kernel has
-    /// forgotten.
-    pub(super) fn rename_attributed_directories(&mut self, from: &str, to: &str) {
-        let attributed = |record: &Record| record.rest.as_ref()?.directory_attributes;
-        let inside = |path: &str| path == from || is_inside(path, from);
-        let all = self.records.iter().filter_map(|(path, record)| Some((path.clone(), attributed(record)?)));
-        for (path, attributes) in all.filter(|(path, _)| inside(path)).collect::<Vec<_>>() {
-            self.edit(&path, |rest| rest.directory_attributes = None);
-            self.edit_directory_attributes(&format!("{to}{}", &path[from.len()..]), |set| *set = attributes);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What holds of the tables whatever is done to them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,10 +13,12 @@ use super::unlinked::{unlinked, unlinked_elsewhere};
 use super::versions::Origin;
 use crate::fs::clock::SystemClock;
 use crate::fs::rules::document::Validate;
+use crate::fs::rules::names::parent;
 use crate::fs::types::{Fh, Ino};
 use crate::store::{Expect, Key, Limits, Meta, Revision, Text};
 
 const NAMES: [&str; 4] = ["a", "b", "d/a", "d/b"];
+const DIRECTORIES: [&str; 2] = ["", "d"];
 const LIMITS: Limits = Limits::bytes(10_000, 100);
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -150,6 +152,7 @@ impl World {
         let draft = self.state.add_draft(Draft::new(Vec::new(), Publish::OnClose, Expect::Absent, NOW));
         let ino = self.state.add_inode(name, &Key::from(name), Body::Local(draft));
         self.state.lead_to(name, ino);
+        self.state.touch(name);
         self.state.paths_mut().edit_attributes(name, |set| set.mode = Some(0o600));
         self.open(ino, Content::Draft(draft), true);
         self.count(ino);
@@ -163,10 +166,18 @@ impl World {
             return;
         };
         let (generation, name) = (draft.bytes.generation(), self.state.inode(ino).unwrap().name.clone());
+        self.touch_if_new(&name);
         let meta = self.meta(&name);
         self.state.published_draft(ino, id, &name, &meta, generation);
         self.state.install_version(&name, &meta, Origin::LocalWrite);
         self.state.appeared(&name);
+    }
+
+    /// A key is about to be set, maybe one that is not there.
+    fn touch_if_new(&mut self, name: &str) {
+        if !self.store.contains_key(name) && !self.state.is_local(name) {
+            self.state.touch(name);
+        }
     }
 
     fn release(&mut self, fh: Fh) {
@@ -243,21 +254,42 @@ impl World {
             Step::Rename(from, to) => self.rename(NAMES[from], NAMES[to]),
             Step::MakeDirectory => {
                 self.state.keep_directory("d");
-                let ino = self.state.directory_inode("d", SystemTime::UNIX_EPOCH);
+                let now = self.state.now();
+                self.state.edit_directory("d", |directory| directory.touch(now));
+                let ino = self.state.directory_inode("d");
                 self.count(ino);
             }
             Step::RemoveDirectory => self.state.remove_directory("d"),
             Step::RenameDirectory => self.rename_directory(),
             Step::RemoteSet(name) => {
+                self.touch_if_new(NAMES[name]);
                 let meta = self.meta(NAMES[name]);
                 self.state.install_version(NAMES[name], &meta, Origin::Remote);
             }
             Step::RemoteDelete(name) => {
-                if self.store.remove(NAMES[name]).is_some() {
+                if self.store.remove(NAMES[name]).is_some() && !self.state.is_local(NAMES[name]) {
+                    self.state.touch(NAMES[name]);
                     unlinked_elsewhere(&mut self.state, NAMES[name]);
                 }
             }
             Step::Missed => self.state.missed(),
+        }
+    }
+
+    /// The names in a directory, and when they last changed: whether that is known of it alone.
+    fn listed(&self, directory: &str) -> (BTreeSet<String>, bool, SystemTime) {
+        let locals = self.state.locals().map(|(name, _)| name);
+        let names = locals.chain(self.store.keys().map(String::as_str));
+        let names = names.filter(|name| parent(name) == directory).map(str::to_owned).collect();
+        let known = self.state.directory(directory);
+        (names, known.is_some(), known.map_or(self.state.names_modified(), |known| known.modified))
+    }
+
+    fn check_times(&self, before: [(BTreeSet<String>, bool, SystemTime); 2]) {
+        for (directory, (names, known, modified)) in DIRECTORIES.into_iter().zip(before) {
+            let now = self.listed(directory);
+            assert!(now.2 >= modified, "the time of {directory:?} goes back");
+            assert!(now.0 == names || !(known && now.1) || now.2 > modified, "{directory:?} has changed");
         }
     }
 
@@ -332,11 +364,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn names_lead_to_live_inodes_drafts_are_owned_counts_are_right_and_nothing_is_left(steps in steps()) {
+    fn names_lead_to_live_inodes_drafts_are_owned_counts_and_times_are_right_and_nothing_is_left(steps in steps()) {
         let mut world = World::new();
         for step in &steps {
+            let before = DIRECTORIES.map(|directory| world.listed(directory));
             world.step(step);
             world.check();
+            world.check_times(before);
         }
         world.end();
     }

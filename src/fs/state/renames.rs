@@ -99,16 +99,15 @@ impl State {
         let known = self.paths.directories().map(|(path, _)| path.to_owned()).filter(|path| moved(path));
         for path in known.collect::<Vec<_>>() {
             let new = format!("{to}{}", &path[from.len()..]);
-            let Some((directory, attributes)) = self.paths.take_directory(&path) else { continue };
+            let Some(directory) = self.paths.take_directory(&path) else { continue };
             if let Some(inode) = directory.ino.and_then(|ino| self.inodes.get_mut(&ino)) {
                 debug_assert!(matches!(inode.body, Body::Directory));
                 inode.name.clone_from(&new);
             }
             self.note_change(&path);
             self.note_change(&new);
-            self.paths.put_directory(&new, directory, attributes);
+            self.paths.put_directory(&new, directory);
         }
-        self.paths.rename_attributed_directories(from, to);
         self.touch(from);
         self.touch(to);
     }

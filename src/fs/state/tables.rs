@@ -11,7 +11,7 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
-use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
+use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode};
 use crate::fs::state::paths::Paths;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::types::{DraftId, Fh, Ino, ROOT};
@@ -35,10 +35,10 @@ pub(crate) struct State {
     pub(super) redirects: Redirects,
     /// flock(2) and fcntl(2).
     pub(super) locks: Locks,
-    /// Of the root.
-    pub(super) root: Overrides,
-    /// When the names in the root last changed.
-    pub(super) root_modified: SystemTime,
+    /// The directory at the empty path.
+    pub(super) root: Directory,
+    /// When the names in a directory last changed of which nothing is known.
+    pub(super) names_modified: SystemTime,
     last_id: u64,
     clock: Arc<dyn Clock>,
 }
@@ -46,6 +46,7 @@ pub(crate) struct State {
 impl State {
     /// An empty directory.
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let now = clock.now();
         Self {
             inodes: HashMap::new(),
             has_relay: false,
@@ -55,8 +56,8 @@ impl State {
             drafts: HashMap::new(),
             redirects: Redirects::default(),
             locks: Locks::default(),
-            root: Overrides::default(),
-            root_modified: clock.now(),
+            root: Directory { ino: Some(ROOT), kept: true, ..Directory::new(now) },
+            names_modified: now,
             last_id: ROOT.0,
             clock,
         }
@@ -210,15 +211,6 @@ impl State {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.lookups += 1;
         }
-    }
-
-    /// What chmod, chown and utimes said of the root, and when the names in it last changed.
-    pub(crate) const fn root(&self) -> (Overrides, SystemTime) {
-        (self.root, self.root_modified)
-    }
-
-    pub(crate) const fn root_mut(&mut self) -> &mut Overrides {
-        &mut self.root
     }
 
     /// From now on inodes are kept in mind that somebody may watch (`--notify`).

@@ -12,6 +12,7 @@ pub(crate) fn unlinked(state: &mut State, name: &str) {
         }
     }
     lose_name(state, name);
+    state.touch(name);
 }
 
 /// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
@@ -36,5 +37,4 @@ fn lose_name(state: &mut State, name: &str) {
     state.note_change(name);
     state.paths.set_attributes(name, None);
     state.paths.set_failure(name, None);
-    state.touch(name);
 }

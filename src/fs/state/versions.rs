@@ -34,7 +34,6 @@ impl State {
         }
         let Some(ino) = self.paths.current(name) else {
             if by == Origin::Remote {
-                self.touch(name);
                 return PathInvalidation::of_name(name);
             }
             return Vec::new();
