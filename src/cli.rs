@@ -1,4 +1,4 @@
-//! Flags to plain settings. The only room that names `clap`; nothing behind it knows of flags.
+//! Translates flags into plain settings. The only module that names `clap`.
 
 mod copy;
 mod environment;
@@ -157,7 +157,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What became of a command line that is not carried out.
+/// Why a command line is not carried out.
 enum Parsed {
     /// It asked for help or the version.
     Shown,
@@ -176,7 +176,7 @@ fn parse() -> Result<Cli, Parsed> {
         if error.use_stderr() {
             return Parsed::Refused(refusal::explain(&error, &command, &arguments));
         }
-        // Fails where nobody reads any more.
+        // Fails if the reader has closed the output.
         _ = error.print();
         Parsed::Shown
     })

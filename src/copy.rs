@@ -15,21 +15,21 @@ use crate::store::{self, Entry, Error, Expect, Key, Location, Store, Text, json}
 /// What to copy and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the keys are.
+    /// The source.
     pub from: Location,
-    /// Where they shall be too.
+    /// The target.
     pub to: Location,
     /// Give keys that the other store cannot have the nearest name that it can.
     pub rename: bool,
     /// Replace other values of the same keys.
     pub replace: bool,
-    /// Only say what would be done.
+    /// Print what would be done, and change nothing.
     pub dry_run: bool,
     /// Deadline of a store call.
     pub timeout: Duration,
 }
 
-/// Copies, and says on standard output what became of what. An error if any key was not copied.
+/// Copies, and prints the result for each key. Fails if any key was not copied.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
     logging::to_stderr("warn", "");
     let runtime = Builder::new_multi_thread()
@@ -41,7 +41,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     let open =
         |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);
     let (from, to) = (open(&settings.from)?, open(&settings.to)?);
-    let told = |name: &str, error: &Error| Failure::Store(error.told(name));
+    let told = |name: &str, error: &Error| Failure::Store(error.describe(name));
     let ended = runtime.block_on(async {
         let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
         let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| told(to.name(), &error))?;
@@ -73,11 +73,11 @@ struct Copy<'a> {
     settings: &'a Settings,
     from: Arc<dyn Store>,
     to: Arc<dyn Store>,
-    /// What the other store has, if it tells of all keys at once.
+    /// The entries of the target, if its listing has values.
     there: Option<HashMap<Key, Text>>,
-    /// Keys given so far, each with the one that it was given for.
+    /// New names so far, each with the key that has it.
     taken: HashMap<Key, Key>,
-    /// Copied, there already, not copied.
+    /// Counts: copied, there already, not copied.
     counts: [usize; 3],
 }
 
@@ -97,7 +97,7 @@ impl<'a> Copy<'a> {
         Ok(Self { settings, from, to, there, taken: HashMap::new(), counts: [0; 3] })
     }
 
-    /// Copies one key; an error only if the store is in trouble.
+    /// Copies one key; fails only if the store fails.
     async fn one(&mut self, key: &Key, entry: &Entry) -> store::Result<()> {
         let name = self.name(key);
         let outcome = match self.taken.get(&name).filter(|other| *other != key) {
@@ -127,7 +127,7 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Takes in that a key cannot be copied.
+    /// Records that a key cannot be copied.
     fn not(&mut self, key: &Key, why: &str) {
         say(&format!("{key} not copied: {why}"));
         self.counts[2] += 1;
@@ -177,7 +177,7 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// The text of a key in the other store, if it has it.
+    /// The text of a key in the target.
     async fn there(&self, name: &Key) -> store::Result<Option<Text>> {
         if let Some(there) = &self.there {
             return Ok(there.get(name).cloned());
@@ -189,7 +189,7 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Tags go along where both stores have such.
+    /// Copies the tags, if both stores have them.
     async fn put_tags(&self, key: &Key, name: &Key) -> store::Result<()> {
         if !self.from.limits().tags || !self.to.limits().tags {
             return Ok(());
@@ -206,7 +206,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// Whether there is no use in going on with other keys.
+/// Whether the error ends the copy, because other keys would fail, too.
 fn ends(error: &Error) -> bool {
     error.is_outage() && !matches!(error.reason(), Error::Damaged(_) | Error::Other(_))
 }
@@ -217,6 +217,6 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 }
 
 fn say(line: &str) {
-    // A reader that has gone away stops nothing.
+    // Ignored: the copy goes on after the reader has closed the output.
     _ = writeln!(std::io::stdout(), "{}", logging::shown(line));
 }

@@ -1,7 +1,7 @@
-//! The kernel's side: decodes messages, calls [`Fs`], encodes answers. The only room that names `fuser`.
+//! The FUSE protocol: decodes messages, calls [`Fs`], encodes answers. The only module that names `fuser`.
 //!
-//! What can be answered from memory is answered on fuser's thread; what has to wait moves to the runtime with its
-//! reply, so that one slow call delays nobody else.
+//! Messages that need no store are answered on fuser's thread; a call that has to wait moves to the runtime together with its
+//! reply, so that a slow one delays no other.
 
 mod adapter;
 mod answer;
@@ -28,24 +28,24 @@ pub use self::messages::Messages;
 use crate::fs::Fs;
 use crate::sys;
 
-/// Attribute of all that is in the mount that holds the status document, for `kvfs status`: a part of a mount may be all
-/// that a process can see.
+/// Extended attribute of every file and directory, with the status document for `kvfs status`: a process may see a part of
+/// the mount only.
 pub const STATUS: &str = "user.kvfs.status";
 
-/// Attribute of the same that has the store asked: empty if it answers, else why not.
+/// Extended attribute of the same. To read it calls the store; it is empty if the store answers, else it has the error.
 pub const CHECK: &str = "user.kvfs.check";
 
-/// Attribute of the mount's root that holds the changes from now on, and a cursor; followed by a dot and a cursor, those
-/// after it. For `kvfs watch`.
+/// Extended attribute for `kvfs watch`, with a cursor into the journal; followed by a dot and a cursor it has the changes after
+/// that.
 pub const CHANGES: &str = "user.kvfs.changes";
 
-/// Attribute of a file or directory that holds what was refused of it, or in it, of late. For `kvfs why`.
+/// Extended attribute for `kvfs why`, with the recent refusals of a file, or in a directory.
 pub const REFUSALS: &str = "user.kvfs.refusals";
 
 /// Makes the status document.
 pub type Status = Box<dyn Fn() -> String + Send + Sync>;
 
-/// How the directory shows in the mount table, and who may enter.
+/// The options of the mount itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// First field of the mount table; never a secret.
@@ -58,13 +58,13 @@ pub struct Settings {
     pub allow_root: bool,
 }
 
-/// Resolves when the mount has ended; with an error if that was before it answered.
+/// Resolves when the mount has ended; with an error if that was before INIT was answered.
 pub type Ended = oneshot::Receiver<()>;
 
 /// Threads that serve a mount from [`mount`] on.
 pub const THREADS: usize = 3;
 
-/// Mounts `fs` at `mountpoint`. `make_room` is called when it is mounted, and before the threads are started.
+/// Mounts `fs` at `mountpoint`. Calls `make_room` after the mount and before the threads are started.
 #[allow(clippy::too_many_arguments, reason = "each is something else")]
 pub fn mount(
     fs: &Arc<Fs>,
@@ -104,12 +104,12 @@ pub fn mount(
     let session = Session::new(adapter, mountpoint, &config)?;
     make_room();
     fs.attach(Box::new(notify::Notifications::start(&session)?));
-    // Dropped, it would unmount whatever is mounted there by then, which may be the next mount.
+    // Its drop would unmount the path, which may be the next mount by then.
     std::mem::forget(session.spawn()?);
     Ok(ended)
 }
 
-/// The first field of the mount table, as it has to be said: fusermount3 reads a list with commas.
+/// The first field of the mount table, with escapes for fusermount3, which reads a list with commas.
 fn source(name: &str) -> String {
     if sys::may_mount() { name.to_owned() } else { name.replace('\\', "\\\\").replace(',', "\\,") }
 }

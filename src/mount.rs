@@ -39,51 +39,51 @@ use crate::store::{self, Counters, Key, Location, Store};
 
 /// How long programs that have files open may take after SIGTERM, before the daemon ends without them.
 const GRACE: Duration = Duration::from_secs(3);
-/// What is started before the mount is there: a hand, room for fusermount3, what watches the store.
+/// Threads and processes that are started before the mount: the hand, the reserve for fusermount3, the store's watcher.
 const STARTED_FIRST: usize = 3;
 
 /// Everything a mount needs to know.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are bools")]
 pub struct Settings {
-    /// Which store.
+    /// The store.
     pub location: Location,
-    /// Where.
+    /// The mount point.
     pub mountpoint: PathBuf,
     /// Stay in the foreground.
     pub foreground: bool,
-    /// Say nothing of a mount that is there.
+    /// Print nothing on success.
     pub quiet: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
-    /// Change what is mounted there already, between reading only and not.
+    /// Make an existing mount read-only, or writable again.
     pub remount: bool,
-    /// Should this process be killed, unmount.
+    /// Unmount if this process is killed.
     pub auto_unmount: bool,
-    /// Have changes made elsewhere told by inotify.
+    /// Have inotify report changes made elsewhere.
     pub notify: bool,
     /// Deadline of a store call.
     pub timeout: Duration,
-    /// For the cache.
+    /// The cache.
     pub cache: cache::Settings,
-    /// For the files.
+    /// The filesystem.
     pub fs: fs::Settings,
-    /// For the mount table.
+    /// The mount table.
     pub fuse: fuse::Settings,
-    /// Where texts that were refused are kept, and the log of a mount in the background.
+    /// The directory of rejected texts, and of the log of a mount in the background.
     pub state: PathBuf,
-    /// Where else, if that cannot be written: the first that can be.
+    /// Alternatives, if that cannot be written: the first one that can be is used.
     pub state_else: Vec<PathBuf>,
-    /// What to log.
+    /// The lowest level that is logged.
     pub log_level: &'static str,
 }
 
-/// Whether this process is the one in the background, which another one has started.
+/// Whether this process is the daemon, which another one has started.
 pub fn is_background() -> bool {
     background::role() == Role::Child
 }
 
-/// What log lines are about.
+/// The subject of log lines: mount point and store.
 fn about(settings: &Settings) -> String {
     let mountpoint =
         std::path::absolute(&settings.mountpoint).unwrap_or_else(|_| settings.mountpoint.clone());
@@ -125,7 +125,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 fn run(settings: &Settings, ready: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = threads::runtime(STARTED_FIRST + started_last(settings))?;
     let ended = mount(&runtime, settings, ready);
-    // A call that the store never answers keeps its thread.
+    // A call that the store never answers blocks its thread for ever.
     runtime.shutdown_timeout(GRACE);
     ended
 }
@@ -143,7 +143,7 @@ fn mount(
     let (settings, notes) = &within_rights(settings, store.read_only());
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
-    // Before the first lookup, so that no change falls between the two.
+    // Before the first lookup, so that no change is missed in between.
     let feed = store.changes();
     cache.set_pushed(feed.is_some());
     let signals = Signals::listen()?;
@@ -156,7 +156,7 @@ fn mount(
     let make_room = || spare.give_up();
     let ended = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status, make_room);
     let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
-    // The mount answers when this does.
+    // The first answer of the mount.
     let root = runtime.block_on(mounted.answer(&mut ended))?;
     drop(turn);
     if let Some(feed) = feed {
@@ -175,8 +175,8 @@ fn mount(
     mounted.wait(runtime, ended, settings.fs.rejected.clone())
 }
 
-/// What is started once the mount is there: fuser's threads, the process of the guard; the relay, and the thread that gives
-/// it orders.
+/// Threads and processes that are started after the mount: fuser's threads and the guard; the relay, and the thread that
+/// feeds it.
 const fn started_last(settings: &Settings) -> usize {
     fuse::THREADS + 1 + if settings.notify { 2 } else { 0 }
 }
@@ -195,7 +195,7 @@ impl Notes {
     }
 }
 
-/// The settings for a store that may only be read, and for a place to keep things in that can be written.
+/// The settings, changed for a store that can only be read and for a state directory that can be written.
 fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, Notes) {
     let mut settings = settings.clone();
     let read_only = read_only.filter(|_| !settings.fs.read_only);
@@ -211,11 +211,11 @@ fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, N
     (settings, Notes { read_only, rejected })
 }
 
-/// Whether the store answers, before anything is mounted on it.
+/// Fails if the store does not answer, before anything is mounted.
 fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
     match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
         Ok(_) | Err(store::Error::NotFound) => Ok(()),
-        Err(error) => Err(Failure::Store(error.told(store.name()))),
+        Err(error) => Err(Failure::Store(error.describe(store.name()))),
     }
 }
 
@@ -227,7 +227,7 @@ fn status(
     rejected: &Path,
     notes: &Notes,
 ) -> fuse::Status {
-    // Weak, because the document is kept by what it describes.
+    // Weak, because `Fs` owns this closure.
     let (fs, messages, counters) = (Arc::downgrade(fs), messages.clone(), counters.clone());
     let (rejected, note) = (rejected.to_string_lossy().into_owned(), notes.rejected.clone());
     let started = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! `kvfs watch`: tells of changes as lines of JSON, or runs a command for each.
+//! `kvfs watch`: prints changes as lines of JSON, or runs a command for each.
 
 mod command;
 
@@ -17,10 +17,10 @@ use crate::logging;
 use crate::mount::mounts;
 use crate::signals::Signals;
 
-/// How often the daemon is asked. It answers at once: while a process waits inside of a mount, nobody can unmount it.
+/// How often the daemon is polled. It answers at once: a process that waits inside of a mount keeps it busy for umount(2).
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A change, as the daemon tells it. Where changes were missed there is only the event.
+/// A change in the daemon's answer. If changes were missed it has the event only.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Change {
     event: String,
@@ -31,13 +31,13 @@ struct Change {
 }
 
 impl Change {
-    /// Where the file is, if `asked` told of it.
+    /// The path of the file, if the answer is that of `asked`.
     fn file(&self, asked: &Path) -> Option<PathBuf> {
-        // A file tells of itself by the empty name.
+        // In the answer of a file its own name is empty.
         self.name.as_ref().map(|name| if name.is_empty() { asked.to_owned() } else { asked.join(name) })
     }
 
-    /// Whether it is one of `within`, or of what is in there; where changes were missed that may be.
+    /// Whether it is of `within`, or of a file below it; true if changes were missed.
     fn is_of(&self, within: &Path) -> bool {
         self.name.as_ref().is_none_or(|name| Path::new(name).starts_with(within))
     }
@@ -60,19 +60,19 @@ struct Page {
     changes: Vec<Change>,
 }
 
-/// Why there is nothing more to tell.
+/// Why the watch ends.
 enum End {
     /// The mount has ended.
     Mount(io::Error),
-    /// Nobody reads any more.
+    /// The reader of the output has closed it.
     Output(io::Error),
 }
 
-/// What is watched.
+/// The watched path.
 struct Target {
-    /// What is asked: a mount, or the part of one that is bound there.
+    /// The place that is polled: a mount, or the part of one that is bound there.
     asked: PathBuf,
-    /// A path from there: of what is told there, only what is of it.
+    /// The path within it, to filter the changes.
     within: PathBuf,
 }
 
@@ -88,7 +88,7 @@ impl Target {
         Ok(Self { asked: place.path, within })
     }
 
-    /// Says so of a file that is yet to be set.
+    /// Prints a line about a file that does not exist yet.
     fn look(&self) -> io::Result<()> {
         let path = self.asked.join(&self.within);
         match path.symlink_metadata() {
@@ -145,7 +145,7 @@ fn page(document: &[u8]) -> io::Result<Page> {
     Ok(serde_json::from_slice(document)?)
 }
 
-/// Tells of all changes after `cursor`.
+/// Prints all changes after `cursor`.
 fn follow(target: &Target, mut cursor: String, command: Option<String>) -> End {
     let asked = &target.asked;
     let commands = command.map(|command| Commands::start(command, asked.clone()));

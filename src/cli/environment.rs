@@ -9,11 +9,11 @@ use clap::{Arg, ArgAction, Command};
 use crate::nearest::nearest;
 
 const PREFIX: &str = "KVFS_";
-/// Those that stand for no flag: the API key of `serve`, etcd's password, and what `watch` tells its commands, which may
-/// start kvfs in turn.
+/// Variables that stand for no flag: the API key of `serve`, etcd's password, and those that `watch` sets for its commands, which
+/// may start kvfs in turn.
 const OTHERS: [&str; 6] =
     ["KVFS_API_KEY", "KVFS_ETCD_PASSWORD_FILE", "KVFS_EVENT", "KVFS_KEY", "KVFS_FILE", "KVFS_REVISION"];
-/// In the names of the variables that containers get for a service which is called kvfs.
+/// Parts of the variables that containers get for a service named kvfs.
 const SERVICE: [&str; 3] = ["KVFS_SERVICE_", "KVFS_PORT", "_TCP"];
 
 /// Whether a variable has a value: an empty one is unset.
@@ -21,11 +21,11 @@ pub(super) fn is_set(name: &OsStr) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
-/// Has the flags of `command`, and of the commands below, read their variables as people write them. Where one of these
-/// is asked for, those of a mount are not looked at.
+/// Makes the flags of `command`, and of its subcommands, parse their variables leniently. With a subcommand (`asked_for`) the
+/// variables of a mount are ignored.
 pub(super) fn adapt(command: Command, asked_for: bool) -> Command {
     let command = command.mut_subcommands(|below| below.mut_args(adapt_arg));
-    // The help has the rule.
+    // The help has one rule for all.
     command.mut_args(|arg| if asked_for { arg.env(Resettable::Reset) } else { adapt_arg(arg).hide_env(true) })
 }
 
@@ -37,7 +37,7 @@ fn adapt_arg(arg: Arg) -> Arg {
     if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
 }
 
-/// One line about variables that look like ours and are not known, if there are any.
+/// One line about variables that are nearly settings of kvfs, if there are any.
 pub(super) fn unknown(command: &Command) -> Option<String> {
     let arguments = command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments());
     let known: BTreeSet<&str> = arguments.filter_map(|arg| arg.get_env()?.to_str()).chain(OTHERS).collect();
@@ -46,7 +46,7 @@ pub(super) fn unknown(command: &Command) -> Option<String> {
     let mut unknown: Vec<String> =
         ours.filter(|name| !SERVICE.iter().any(|part| name.contains(part))).collect();
     unknown.sort();
-    // What is like none of them is not meant for kvfs.
+    // A name that is near to none of them is not meant for kvfs.
     let about = |name: &String| {
         let near = nearest(&name[PREFIX.len()..], known.iter().map(|name| &name[PREFIX.len()..]))?;
         Some(format!("{name} (the nearest is {PREFIX}{near})"))

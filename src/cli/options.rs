@@ -8,8 +8,8 @@ use clap::CommandFactory;
 
 use super::refusal;
 
-/// Options for mount(8) itself, or that hold anyway: what is closed is durable, there are no links, access times are not kept;
-/// and what a remount finds in the mount table.
+/// Ignored options: those for mount(8) itself, those that hold anyway (close(2) is durable, there are no links, no access times),
+/// and those that a remount takes from the mount table.
 const IGNORED: [&str; 42] = [
     "rw",
     "defaults",
@@ -81,8 +81,7 @@ pub(super) fn expand<C: CommandFactory>(
     Ok(expanded)
 }
 
-/// What mount(8) says to its helper for the type, `mount.kvfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]`, as
-/// kvfs takes it.
+/// Translates the call of mount(8)'s helper, `mount.kvfs SOURCE DIRECTORY [-sfnv] [-N NAMESPACE] [-o LIST] [-t TYPE]`.
 fn of_helper(arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     if !name.as_bytes().starts_with(b"mount.") {

@@ -1,4 +1,4 @@
-//! Stores and directories as people name them. What cannot be meant gets the line to type.
+//! Stores and directories as people name them; an error names the line to type.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::store::Location;
 use crate::sys;
 
-/// The store that `text` names, if there is any; a database by its whole path.
+/// The store that `text` names; a database by its absolute path.
 pub(super) fn locate(text: Option<&str>) -> Result<Location, Failure> {
     let location = Location::parse(text, &data_home()).map_err(Failure::Usage)?;
     let Location::Sqlite(path) = location else { return Ok(location) };
@@ -19,7 +19,7 @@ pub(super) fn locate(text: Option<&str>) -> Result<Location, Failure> {
     Ok(Location::Sqlite(path))
 }
 
-/// As [`locate`], for a store that must be there.
+/// As [`locate`], for a store that must exist.
 pub(super) fn locate_existing(text: &str) -> Result<Location, Failure> {
     let location = locate(Some(text))?;
     match &location {
@@ -30,12 +30,12 @@ pub(super) fn locate_existing(text: &str) -> Result<Location, Failure> {
     }
 }
 
-/// Where the embedded store is, and what goes with it.
+/// The data directory, of the embedded store.
 pub(super) fn data_home() -> PathBuf {
     directory("XDG_DATA_HOME", ".local/share")
 }
 
-/// Where the log and texts that were refused are kept, and where else if that cannot be written.
+/// The directory of the log and of rejected texts, and the alternatives if it cannot be written.
 pub(super) fn of_state() -> (PathBuf, Vec<PathBuf>) {
     let (user, _) = sys::owner();
     let home = std::env::home_dir().map(|home| home.join(".local/state/kvfs"));
@@ -46,7 +46,7 @@ pub(super) fn of_state() -> (PathBuf, Vec<PathBuf>) {
     (first.clone(), others.collect())
 }
 
-/// Whether there can be a database at `path`, as far as can be told without opening it.
+/// Refuses a `path` that cannot be a database, as far as that is known without opening it.
 fn check_database(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     let why = match std::fs::metadata(path) {
@@ -64,7 +64,7 @@ fn check_database(path: &Path) -> Result<(), Failure> {
             )
         }
         Err(error) if error.kind() == ErrorKind::NotFound => match path.parent() {
-            // The embedded store's own is made.
+            // That of the embedded store is created.
             Some(parent) if !parent.is_dir() && !path.starts_with(data_home()) => {
                 let parent = parent.display();
                 format!("there is no directory {parent}; correct the path, or make it: mkdir -p {parent}")

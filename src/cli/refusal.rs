@@ -1,4 +1,4 @@
-//! What the parser refuses, in one line: the word, the fact, the next step.
+//! Errors of the parser in one line: the word, the fact, the next step.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use clap::{Arg, Command, Error};
 use super::environment;
 use crate::nearest::nearest;
 
-/// What is said about an option that there is not.
+/// The message about an unknown option.
 pub(super) fn no_such_option(shown: &str, name: &str, known: &[&str]) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("there is no option {shown}; the nearest is {near}"),
@@ -17,7 +17,7 @@ pub(super) fn no_such_option(shown: &str, name: &str, known: &[&str]) -> String 
     }
 }
 
-/// What `error` says of `arguments`, which were to be those of `command`.
+/// The message for `error` about the `arguments` of `command`.
 pub(super) fn explain(error: &Error, command: &Command, arguments: &[OsString]) -> String {
     let named = arguments.get(1).and_then(|name| command.find_subcommand(name));
     let refusal = Refusal { error, top: command, command: named.unwrap_or(command), arguments };
@@ -63,7 +63,7 @@ impl Refusal<'_> {
         }
     }
 
-    /// A flag without what stands for its value; or the variable, where it was that.
+    /// A flag without the placeholder of its value; or its variable, if that was refused.
     fn called(&self, kind: ContextKind) -> String {
         let text = self.text(kind);
         let flag = text.split([' ', '=', '[']).next().unwrap_or_default();

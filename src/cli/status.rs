@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::logging::{shown, shown_json};
-use crate::mount::survey::{self, Seen, State};
+use crate::mount::survey::{self, Found, State};
 
 #[derive(Args)]
 pub(super) struct Status {
@@ -46,11 +46,11 @@ impl Status {
     }
 }
 
-fn find(only: Option<&Path>) -> Result<Vec<Seen>, Failure> {
+fn find(only: Option<&Path>) -> Result<Vec<Found>, Failure> {
     let unread = |error| Failure::Other(format!("cannot read the mount table: {error}"));
     let Some(only) = only else { return survey::of(|_| true).map_err(unread) };
     let absolute = std::path::absolute(only).unwrap_or_else(|_| only.to_owned());
-    // A dead mount cannot be resolved, but is listed under its own name.
+    // A dead mount cannot be resolved; the mount table has its path.
     let resolved = absolute.canonicalize().ok();
     let found = survey::of(|path| path == absolute || Some(path) == resolved.as_deref()).map_err(unread)?;
     if found.is_empty() {
@@ -61,8 +61,8 @@ fn find(only: Option<&Path>) -> Result<Vec<Seen>, Failure> {
     Ok(found)
 }
 
-/// One line if all is well.
-fn check(found: &[Seen]) -> Result<String, Failure> {
+/// One line if all mounts and stores answer.
+fn check(found: &[Found]) -> Result<String, Failure> {
     for seen in found {
         let shown = seen.place.path.display();
         if let Some(trouble) = seen.state.trouble(&seen.place, seen.daemon) {
@@ -81,10 +81,10 @@ fn check(found: &[Seen]) -> Result<String, Failure> {
     }
 }
 
-/// What is known of a mount, its own words included.
-fn document(seen: &Seen) -> Value {
+/// The status document of a mount, with what this process knows.
+fn document(seen: &Found) -> Value {
     let mut document = match &seen.state {
-        State::Answers(told) => told.clone(),
+        State::Answers(document) => document.clone(),
         _ => json!({"store": seen.place.source, "pid": seen.daemon}),
     };
     document["mountpoint"] = seen.place.path.to_string_lossy().into();
@@ -115,7 +115,7 @@ const APART: [&str; 10] = [
     "bound",
 ];
 
-fn table(out: &mut impl Write, found: &[Seen]) -> std::io::Result<()> {
+fn table(out: &mut impl Write, found: &[Found]) -> std::io::Result<()> {
     if found.is_empty() {
         return writeln!(out, "nothing of kvfs is mounted");
     }
@@ -166,7 +166,7 @@ fn line(out: &mut impl Write, name: &str, text: &str) -> std::io::Result<()> {
     writeln!(out, "  {name:<11} {}", shown(text))
 }
 
-/// How the mount is, and for how long.
+/// The state of the mount in words.
 fn state(mount: &Value) -> String {
     if let Some(error) = mount["error"].as_str() {
         return error.to_owned();
@@ -174,7 +174,7 @@ fn state(mount: &Value) -> String {
     let down = &mount["down"];
     if !down.is_null() {
         let why = down["why"].as_str().unwrap_or_default();
-        // While changes were told, what is shown was right until they were told no more.
+        // While the feed worked, the cache was right until it broke.
         let age = mount["untold_s"].as_u64().or(down["answered_s"].as_u64());
         let age = age
             .map_or_else(|| "it has not answered yet".into(), |age| format!("what is shown is {age} s old"));

@@ -1,4 +1,4 @@
-//! `kvfs why`: what was refused of late, why, and where the text is kept.
+//! `kvfs why`: the recent refusals, with the reason and where the text is kept.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -30,11 +30,11 @@ impl Why {
     }
 }
 
-/// What a daemon tells of a refusal.
+/// A refusal in the daemon's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Refusal {
     time: String,
-    /// Where the file is; as the daemon tells it, below the directory that was asked.
+    /// The path of the file; in the daemon's answer, below the directory that was asked.
     file: String,
     key: Option<String>,
     errno: Option<String>,
@@ -46,7 +46,7 @@ struct Refusal {
     lost: Option<String>,
 }
 
-/// Prints what was refused of late on all mounts, or of one file or directory; the newest at the end.
+/// Prints the recent refusals on all mounts, or of one file or directory, the newest last.
 fn show(file: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     let table = |error| Failure::Other(format!("cannot read the mount table: {error}"));
     let places = mounts::ours().map_err(table)?;
@@ -64,13 +64,13 @@ fn show(file: Option<&Path>, as_json: bool) -> Result<(), Failure> {
         found.iter().try_for_each(|refusal| print(&mut out, refusal))
     };
     match printed {
-        // Who reads no further has what it wants.
+        // A reader that has read enough is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.map_err(|error| Failure::Other(format!("cannot print what was refused: {error}"))),
     }
 }
 
-/// Of all mounts that answer. Where none does it is a failure.
+/// The refusals of all mounts that answer; fails if none does.
 fn everywhere(places: &[Place]) -> Result<Vec<Refusal>, Failure> {
     if places.is_empty() {
         return Err(Failure::Mountpoint(
@@ -79,7 +79,7 @@ fn everywhere(places: &[Place]) -> Result<Vec<Refusal>, Failure> {
     }
     let (mut found, mut answers) = (Vec::new(), 0);
     let whole = |of: &Place| places.iter().find(|one| one.connection == of.connection && one.is_whole());
-    // What is bound elsewhere is told of by the mount that it is a part of, if that can be seen.
+    // A bound part is skipped if its whole mount is visible.
     for place in places.iter().filter(|place| whole(place).is_none_or(|whole| whole == *place)) {
         match ask(&place.path) {
             Ok(told) => {
@@ -97,7 +97,7 @@ fn everywhere(places: &[Place]) -> Result<Vec<Refusal>, Failure> {
     Ok(found)
 }
 
-/// Of a file, also of one that is gone, or of what is in a directory.
+/// The refusals of a file, also of one that is gone, or in a directory.
 fn of(file: &Path, places: &[Place]) -> Result<Vec<Refusal>, Failure> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let known = |path: &Path| places.iter().any(|place| path.starts_with(&place.path));
@@ -114,7 +114,7 @@ fn of(file: &Path, places: &[Place]) -> Result<Vec<Refusal>, Failure> {
             let directory = absolute.is_dir();
             Ok(told.into_iter().map(|refusal| refusal.seen_from(&absolute, directory)).collect())
         }
-        // A new file whose text was refused is gone; what it is in knows of it.
+        // A new file whose text was rejected is gone; its directory has the refusal.
         Err(error) if error.kind() == io::ErrorKind::NotFound => ask(within).map(|told| {
             let told = told.into_iter().map(|refusal| refusal.seen_from(within, true));
             let file = absolute.to_string_lossy();
@@ -137,7 +137,7 @@ fn unable(place: &Path, why: &io::Error) -> String {
 }
 
 impl Refusal {
-    /// By its path, if `place` tells of it.
+    /// The refusal by its path, if it is in `place`.
     fn seen_from(self, place: &Path, directory: bool) -> Self {
         let file = if directory { place.join(&self.file) } else { place.to_owned() };
         Self { file: file.to_string_lossy().into_owned(), ..self }

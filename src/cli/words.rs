@@ -1,4 +1,4 @@
-//! The words of a command line, before its flags are looked at: which command is meant, wherever it stands.
+//! The words of a command line, before its flags are parsed: finds the command, wherever it stands.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -8,13 +8,13 @@ use clap::Command;
 use crate::nearest::nearest;
 use crate::store::Location;
 
-/// Asks for what has no name of its own: a mount.
+/// The command that needs no name: a mount.
 const MOUNT: &str = "mount";
-/// Words for what every program has a flag for.
+/// Words for the flags that every program has.
 const HELP: &str = "help";
 const VERSION: &str = "version";
 
-/// Puts the command's name before all flags, and sees to it that the first word of a mount is none that was mistyped.
+/// Moves the command's name before all flags; refuses a first word that is probably a mistyped command.
 pub(super) fn arrange(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
     let Some(at) = first_word(command, &arguments) else { return Ok(arguments) };
     let word = arguments[at].to_string_lossy().into_owned();
@@ -35,7 +35,7 @@ pub(super) fn arrange(command: &Command, mut arguments: Vec<OsString>) -> Result
     Ok(arguments)
 }
 
-/// Where the first word is that is no flag and no flag's value; after `--` there are no commands.
+/// The index of the first word that is no flag and no flag's value; `None` after `--`.
 fn first_word(command: &Command, arguments: &[OsString]) -> Option<usize> {
     let mut at = 1;
     while let Some(argument) = arguments.get(at) {
@@ -49,7 +49,7 @@ fn first_word(command: &Command, arguments: &[OsString]) -> Option<usize> {
     None
 }
 
-/// Whether all options in `arguments` are some command's.
+/// Whether every option in `arguments` belongs to some command.
 fn knows_options(command: &Command, arguments: &[OsString]) -> bool {
     let is_known = |name: &str| all(command).any(|arg| arg.get_long() == Some(name));
     let texts = arguments.iter().map(|argument| argument.to_string_lossy());
@@ -63,7 +63,7 @@ fn all(command: &Command) -> impl Iterator<Item = &clap::Arg> {
     command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments())
 }
 
-/// Whether the word after `flag` is its value, whichever command it is of.
+/// Whether `flag` of any command takes a value.
 fn wants_value(command: &Command, flag: &str) -> bool {
     let mut all = all(command);
     match flag.strip_prefix('-') {
@@ -88,8 +88,7 @@ fn help(command: &Command, about: Option<&OsStr>) -> Result<Vec<OsString>, Strin
     Ok(arguments)
 }
 
-/// Whether `word` names nothing that there is: not even a place, for a directory that is to be made is named with a
-/// slash.
+/// Whether `word` is neither a command nor a store nor a path: a directory that is to be created has a slash in its name.
 fn is_mistyped(word: &str) -> bool {
     let absent =
         || Path::new(word).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);

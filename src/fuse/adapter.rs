@@ -1,4 +1,4 @@
-//! One method per message: decode, call, encode. `Fs` decides, `answer` waits and reports.
+//! One method per message: decodes it, calls `Fs`, and has `answer` encode and send the result.
 
 use std::ffi::OsStr;
 use std::io;
@@ -27,7 +27,7 @@ use super::{STATUS, Status, refusals};
 use crate::fs::locks::{Family, Range};
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
-/// In which df(1) counts.
+/// The block size of statfs(2).
 const BLOCK: u64 = 4096;
 
 /// A store has no fixed number of keys, and most have no size: 1 TiB, so that tools that look for space find some.
@@ -40,13 +40,13 @@ pub(super) struct Adapter {
     pub(super) directories: Arc<Directories>,
     pub(super) memory: Memory,
     pub(super) status: Status,
-    /// Told when the mount has ended.
+    /// Resolves [`Ended`](super::Ended) at DESTROY.
     pub(super) end: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A kernel without one of these does without what it is for.
+        // All optional: a kernel may lack some.
         for flag in [
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_PARALLEL_DIROPS,
@@ -59,14 +59,14 @@ impl Filesystem for Adapter {
         ] {
             _ = config.add_capabilities(flag);
         }
-        // A write(2) over the limit must arrive whole enough to be refused whole.
+        // A write(2) over the limit must come in one message, to be refused as a whole.
         _ = config.set_max_write(128 << 10);
         _ = config.set_max_background(64);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        // Nobody waits any more if the process is ending by itself.
+        // Without a receiver the process is ending by itself.
         _ = self.end.lock().take().map(|end| end.send(()));
     }
 
@@ -318,8 +318,8 @@ impl Filesystem for Adapter {
         let opened = self.fs.clone().open_directory(caller(request), Ino(ino.0));
         self.answers.give(Op::OpenDir, ino, opened, move |result| match result {
             Ok(directory) => {
-                // Not FOPEN_CACHE_DIR: from a listing that the kernel keeps it never learns attributes again, and
-                // `ls -l` after `ls` would cost one lookup per key.
+                // Not FOPEN_CACHE_DIR: a cached listing never refreshes attributes, and `ls -l` after `ls` would cost one LOOKUP
+                // per key.
                 reply.opened(directories.add(directory), FopenFlags::empty());
             }
             Err(errno) => reply.error(errno),

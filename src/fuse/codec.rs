@@ -1,4 +1,4 @@
-//! Our words and the kernel's.
+//! Conversions between the types of `fs` and those of `fuser`.
 
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use fuser::{
 use crate::cache::FOREVER;
 use crate::fs::{Access, Attr, Caller, Found, FsError, Ino};
 
-/// A lifetime the kernel's clock can hold.
+/// A validity that fits the kernel's clock.
 pub(super) fn ttl(duration: Duration) -> Duration {
     if duration == FOREVER { Duration::from_hours(10 * 365 * 24) } else { duration }
 }
@@ -58,7 +58,7 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// A confirmed absence that the kernel may remember: an entry without an inode.
+/// A negative dentry: an entry without an inode.
 pub(super) fn nothing() -> FileAttr {
     let epoch = SystemTime::UNIX_EPOCH;
     file_attr(&Attr {
@@ -92,7 +92,7 @@ pub(super) fn open_flags(direct: bool, no_flush: bool) -> FopenFlags {
     flags
 }
 
-/// What an extended attribute call answers: its size, its bytes, or that the buffer is too small.
+/// The answer to GETXATTR and LISTXATTR: the size, the bytes, or ERANGE.
 pub(super) fn xattr(reply: ReplyXattr, value: &[u8], size: u32) {
     match size as usize {
         0 => reply.size(value.len() as u32),

@@ -1,4 +1,4 @@
-//! The open directories.
+//! The handles of open directories.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::fs::{Caller, Fs, FsError, FsResult, OpenDirectory};
 
-/// By file handle, the snapshot that reads go on with.
+/// The snapshot of each handle, from which READDIR continues.
 #[derive(Default)]
 pub(super) struct Directories {
     open: Mutex<HashMap<u64, Arc<OpenDirectory>>>,

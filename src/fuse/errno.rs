@@ -1,4 +1,4 @@
-//! The one errno table (`docs/semantics.md`). No wildcard: a new error asks for its place here.
+//! The one errno table (`docs/semantics.md`). No wildcard: the compiler demands a line for a new error.
 
 use fuser::Errno;
 

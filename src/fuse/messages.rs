@@ -1,4 +1,4 @@
-//! Counts the kernel's messages: they, not the work behind them, are what this filesystem costs.
+//! Counts the kernel's messages, which are the cost of this filesystem.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ macro_rules! ops {
         pub(super) enum Op { $($op),* }
         const NAMES: &[&str] = &[$($name),*];
         impl Op {
-            /// The opcode as the kernel calls it.
+            /// The kernel's name of the opcode.
             pub(super) fn name(self) -> &'static str {
                 NAMES[self as usize]
             }
@@ -28,7 +28,7 @@ ops! {
     Access = "ACCESS", GetLk = "GETLK", SetLk = "SETLK", IoCtl = "IOCTL",
 }
 
-/// How many messages of each opcode have come in.
+/// The number of messages by opcode.
 #[derive(Debug)]
 pub struct Messages(Vec<AtomicU64>);
 
@@ -43,7 +43,7 @@ impl Messages {
         self.0[op as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts by opcode, those that never came left out.
+    /// Counts by opcode, without zeros.
     pub fn snapshot(&self) -> BTreeMap<&'static str, u64> {
         let counts = NAMES.iter().zip(&self.0).map(|(name, count)| (*name, count.load(Ordering::Relaxed)));
         counts.filter(|(_, count)| *count > 0).collect()

@@ -1,4 +1,4 @@
-//! Tells the kernel what to drop. Names are told of by one thread, in order; it holds no lock of ours, because the
+//! Invalidates the kernel's caches. One thread sends all invalidations of dentries, in order; it holds no lock, because the
 //! kernel may wait for a lookup or read that one of our handlers is answering.
 
 use std::ffi::OsStr;
@@ -12,39 +12,39 @@ use tokio::sync::oneshot;
 
 use crate::fs::{Ino, Invalidation, Kernel};
 
-/// `FUSE_NOTIFY_INVAL_INODE`: pages and attributes of an inode. Not by way of fuser, which does not say whether the kernel
-/// knows the inode.
+/// `FUSE_NOTIFY_INVAL_INODE`: invalidates pages and attributes of an inode. Written here, because fuser does not return whether
+/// the kernel knows the inode.
 const INVAL_INODE: i32 = 2;
-/// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): all names must be looked up again.
+/// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): invalidates all dentries.
 const INC_EPOCH: i32 = 8;
 
-type Order = (Vec<Invalidation>, oneshot::Sender<()>);
+type Batch = (Vec<Invalidation>, oneshot::Sender<()>);
 
 pub(super) struct Notifications {
-    orders: Sender<Order>,
+    batches: Sender<Batch>,
     device: File,
     can_invalidate_all: bool,
 }
 
 impl Notifications {
     pub(super) fn start<FS: Filesystem>(session: &Session<FS>) -> io::Result<Self> {
-        let (orders, queue) = channel::<Order>();
+        let (batches, queue) = channel::<Batch>();
         let notifier = session.notifier();
         let device = File::from(session.as_fd().try_clone_to_owned()?);
         let own = device.try_clone()?;
         let can_invalidate_all = can_invalidate_all(&device);
         std::thread::Builder::new().name("kvfs-notifier".into()).spawn(move || {
-            for (drops, done) in queue {
-                for drop in drops {
-                    if let Err(error) = send(&notifier, &device, &drop) {
-                        // At unmount the device is gone, and with it all that the kernel remembered.
-                        tracing::debug!("notice {drop:?}: {error}");
+            for (invalidations, done) in queue {
+                for invalidation in invalidations {
+                    if let Err(error) = send(&notifier, &device, &invalidation) {
+                        // At unmount the device is gone, and with it the kernel's caches.
+                        tracing::debug!("{invalidation:?}: {error}");
                     }
                 }
                 _ = done.send(());
             }
         })?;
-        Ok(Self { orders, device: own, can_invalidate_all })
+        Ok(Self { batches, device: own, can_invalidate_all })
     }
 }
 
@@ -56,32 +56,33 @@ impl Kernel for Notifications {
     fn invalidate(&self, invalidations: Vec<Invalidation>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         // Without the thread the receiver resolves at once.
-        _ = self.orders.send((invalidations, sender));
+        _ = self.batches.send((invalidations, sender));
         receiver
     }
 
     fn invalidate_inode(&self, ino: Ino) -> bool {
         let done = invalidate_inode(&self.device, ino);
         if let Err(error) = &done {
-            tracing::debug!("notice for inode {}: {error}", ino.0);
+            tracing::debug!("invalidation of inode {}: {error}", ino.0);
         }
         !is_unknown(&done)
     }
 
     fn invalidate_all(&self) {
         if let Err(error) = invalidate_all(&self.device) {
-            tracing::debug!("notice for all names: {error}");
+            tracing::debug!("invalidation of all dentries: {error}");
         }
     }
 }
 
 fn send(notifier: &Notifier, device: &File, invalidation: &Invalidation) -> io::Result<()> {
     match invalidation {
-        Invalidation::Inode(ino, way) => {
+        Invalidation::Inode(ino, dentry) => {
             let done = invalidate_inode(device, *ino);
-            match way.as_ref().filter(|_| is_unknown(&done)) {
+            match dentry.as_ref().filter(|_| is_unknown(&done)) {
                 Some((within, name)) => {
-                    // An answer that leads there may be under way; the directory is locked until it has come.
+                    // The answer to a LOOKUP that introduces the inode may be in flight. The kernel holds the directory's lock until
+                    // it has arrived, and INVAL_ENTRY waits for that lock.
                     _ = notifier.inval_entry(INodeNo(within.0), OsStr::new(name));
                     invalidate_inode(device, *ino)
                 }
@@ -93,12 +94,12 @@ fn send(notifier: &Notifier, device: &File, invalidation: &Invalidation) -> io::
     }
 }
 
-/// Whether the kernel knows nothing of what a notice is about.
+/// Whether the kernel does not know the inode or dentry.
 fn is_unknown(done: &io::Result<()>) -> bool {
     done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// All pages, from offset 0 on, and the attributes.
+/// Invalidates all pages, from offset 0 on, and the attributes.
 fn invalidate_inode(device: impl Write, ino: Ino) -> io::Result<()> {
     notify(device, INVAL_INODE, &[ino.0, 0, 0])
 }
@@ -107,7 +108,7 @@ fn invalidate_all(device: impl Write) -> io::Result<()> {
     notify(device, INC_EPOCH, &[])
 }
 
-/// Writes a notice as the kernel's `fuse_out_header` and what follows it.
+/// Writes a notification: `fuse_out_header` and its body.
 fn notify(mut device: impl Write, code: i32, body: &[u64]) -> io::Result<()> {
     let size = (16 + 8 * body.len()) as u32;
     let mut message = [size.to_ne_bytes(), code.to_ne_bytes(), [0; 4], [0; 4]].concat();
@@ -115,7 +116,7 @@ fn notify(mut device: impl Write, code: i32, body: &[u64]) -> io::Result<()> {
     device.write_all(&message)
 }
 
-/// Whether the kernel takes [`INC_EPOCH`]: an older one answers EINVAL. To be asked before any name is given out.
+/// Whether the kernel supports [`INC_EPOCH`]: an older one answers EINVAL. To be called before it has any dentry.
 fn can_invalidate_all(device: impl Write) -> bool {
     let refused = invalidate_all(device).err();
     if let Some(error) = &refused {
@@ -130,7 +131,7 @@ fn can_invalidate_all(device: impl Write) -> bool {
 mod tests {
     use super::*;
 
-    /// A device of a kernel that answers every notice so.
+    /// A device whose kernel answers every notification so.
     struct Device(Option<i32>);
 
     impl Write for Device {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_refuses_the_notice_cannot_invalidate_all() {
+    fn a_kernel_that_refuses_the_notification_cannot_invalidate_all() {
         assert!(can_invalidate_all(Device(None)));
         assert!(!can_invalidate_all(Device(Some(libc::EINVAL))));
         assert!(!can_invalidate_all(Device(Some(libc::ENOSYS))));

@@ -1,4 +1,4 @@
-//! What was refused of late, as `kvfs why` reads it.
+//! The recent refusals, as an extended attribute for `kvfs why`.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::REFUSALS;
 use super::errno::errno;
 use crate::fs::{Fs, FsError, FsResult, Ino, Kept, Refusal};
 
-/// An attribute has 64 KiB at most.
+/// Below the limit of an extended attribute, 64 KiB.
 const MOST: usize = 60 << 10;
 
-/// By the numbers that the kernel passes on.
+/// The names of errors, by number.
 const NAMES: [(Errno, &str); 24] = [
     (Errno::ENOENT, "ENOENT"),
     (Errno::EEXIST, "EEXIST"),
@@ -45,7 +45,7 @@ pub(super) async fn attribute(fs: Arc<Fs>, ino: Ino, name: String) -> FsResult<S
     if name == REFUSALS { document(&fs, ino) } else { fs.get_xattr(ino, name).await }
 }
 
-/// A JSON array of what was refused in a directory, or of a file, the newest at the end. As many as fit.
+/// A JSON array of the refusals in a directory, or of a file, the newest last; as many as fit.
 fn document(fs: &Fs, ino: Ino) -> FsResult<String> {
     let mut room = MOST;
     let mut items = Vec::new();
@@ -84,7 +84,7 @@ fn described(fs: &Fs, name: &str, refusal: &Refusal) -> Value {
     })
 }
 
-/// What programs say of an errno.
+/// The message of strerror(3).
 fn message(code: Errno) -> String {
     let text = std::io::Error::from_raw_os_error(code.code()).to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()

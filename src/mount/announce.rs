@@ -1,4 +1,4 @@
-//! What a person is told who has mounted: what is where, and how to end it.
+//! The line that a successful mount prints: what is mounted where, and how to end it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::logging;
 use crate::store::Location;
 use crate::sys;
 
-/// The line that is due once the mount answers.
+/// The line, for when the mount answers.
 pub(super) struct Announcement {
     what: String,
     is_new: bool,
@@ -16,7 +16,7 @@ pub(super) struct Announcement {
 }
 
 impl Announcement {
-    /// To be made before the store is opened; nothing where none is wanted.
+    /// To be called before the store is opened, to know whether it is new; `None` with `--quiet`.
     pub(super) fn prepare(settings: &Settings) -> Option<Self> {
         let mountpoint = std::path::absolute(&settings.mountpoint).ok().filter(|_| !settings.quiet)?;
         let (what, is_new) = match &settings.location {

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use crate::failure::Failure;
 use crate::{logging, sys};
 
-/// Tells the second process what it is.
+/// Marks the second process.
 const VARIABLE: &str = "_KVFS_BACKGROUND";
 const READY: &str = "ready";
 
-/// Which of the two processes this is.
+/// The role of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Parent,
@@ -44,7 +44,7 @@ pub(super) fn spawn() -> Result<(), Failure> {
     if line.trim() == READY {
         return Ok(());
     }
-    // It has said why on the standard error that it shares with this process.
+    // It has reported why on the standard error that it shares with this process.
     let status = child.wait().map_err(failed)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
     match code {
@@ -55,7 +55,7 @@ pub(super) fn spawn() -> Result<(), Failure> {
     }
 }
 
-/// Lets the parent go and cuts all ties to its terminal and directory.
+/// Lets the parent exit, and detaches from its terminal and directory.
 #[allow(clippy::print_stdout, reason = "standard output is the pipe to the parent")]
 pub(super) fn ready(log_file: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Other(format!("cannot go to the background: {error}"));

@@ -1,4 +1,4 @@
-//! The process that answers for a mount, as others see it: also where it cannot be asked.
+//! The daemon of a mount, as other processes find it: also one that does not answer.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 /// The argument that makes this program the guard of a mount; the daemon's process id and the mount point follow.
 pub const GUARD: &str = "__guard";
 
-/// The daemon of the mount at `mountpoint`. Its guard names it, to every user of the machine.
+/// The daemon of the mount at `mountpoint`, by the arguments of its guard, which every user can read.
 pub fn of(mountpoint: &Path) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
     let guarded = processes.filter_map(|process| {
@@ -21,7 +21,7 @@ pub fn of(mountpoint: &Path) -> Option<u32> {
 
 /// Whether the process `id` has ended with all its threads, reaped by its parent or not.
 pub fn has_ended(id: u32) -> bool {
-    // The first thread is a zombie before the others have closed the files that they share.
+    // The main thread may be a zombie before the others have closed the shared files.
     let threads = || fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count);
     match state(id) {
         None => true,
@@ -35,7 +35,7 @@ pub fn is_stopped(id: u32) -> bool {
     matches!(state(id), Some('T' | 't'))
 }
 
-/// Its state, in the letter of proc(5).
+/// The state of the process, as the letter of proc(5).
 fn state(id: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()

@@ -1,4 +1,4 @@
-//! From the first answer of a mount to its end: by a signal, by umount, or at once because it does not answer.
+//! A mount from its first answer to its end: by a signal, by umount, or because it does not answer.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -19,19 +19,19 @@ use crate::logging::{self, LIFE};
 use crate::signals::{Asked, Signals, has_terminal};
 use crate::sys::{self, MountOf};
 
-/// A mount, for those who end it.
+/// A mount, and the means to end it.
 pub(super) struct Mounted {
     fs: Arc<Fs>,
     path: PathBuf,
     guard: Guard,
     hand: Hand,
-    /// What takes the store's changes in: it has an end before the store has.
+    /// The task that applies the store's feed: it is aborted before the store is closed.
     following: Mutex<Option<AbortHandle>>,
-    /// Where fusermount3 has to be started for the unmount: room for it.
+    /// A reserved process for fusermount3, if the unmount needs it.
     room: Mutex<Option<Spare>>,
 }
 
-/// What is known of a mount that answers.
+/// The identity of a mount that answers.
 #[derive(Clone, Copy)]
 pub(super) struct Root {
     pub(super) device: u64,
@@ -39,7 +39,7 @@ pub(super) struct Root {
 }
 
 impl Mounted {
-    /// For a mount that shall come to be at `path`: what is needed to end it.
+    /// Reserves the means to end a mount that is about to be made at `path`.
     pub(super) fn prepare(fs: Arc<Fs>, path: PathBuf) -> Result<Arc<Self>, Failure> {
         let room = if sys::may_mount() { None } else { Some(Spare::hold(1)?) };
         let hand = Hand::start()?;
@@ -53,7 +53,7 @@ impl Mounted {
         }))
     }
 
-    /// Has `task` end with the mount.
+    /// Has `task` aborted at the end of the mount.
     pub(super) fn ends(&self, task: AbortHandle) {
         *self.following.lock() = Some(task);
     }
@@ -78,12 +78,12 @@ impl Mounted {
         Err(Failure::Fuse(format!("the mount on {} does not answer: {why}", self.path.display())))
     }
 
-    /// Has the connection ended should this process be killed. Called by the main thread.
+    /// Starts the guard, which aborts the connection if this process is killed. Called by the main thread.
     pub(super) fn start_guard(&self, root: Root, unmounts: bool) {
         self.guard.start(&self.path, root.mount, unmounts);
     }
 
-    /// Unmounts, whoever still has files open there.
+    /// Unmounts, also while files are open there.
     pub(super) fn unmount(&self) -> bool {
         if let Some(room) = self.room.lock().take() {
             room.give_up();
@@ -97,7 +97,7 @@ impl Mounted {
 
     /// Waits until somebody has unmounted.
     pub(super) fn wait(&self, runtime: &Runtime, ended: Ended, rejected: PathBuf) -> Result<(), Failure> {
-        // An error means that the session is gone with its sender.
+        // An error: the session was dropped with its sender.
         _ = runtime.block_on(ended);
         self.guard.dismiss();
         tracing::info!(target: LIFE, "unmounted");
@@ -119,8 +119,8 @@ impl Mounted {
         rejected
     }
 
-    /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; where a
-    /// person has seen the mount (`in_front`) and the terminal is gone, it asks for the end as well.
+    /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; in
+    /// the foreground (`in_front`), once the terminal is gone, it ends the mount as well.
     pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle, in_front: bool) {
         let seen = in_front && has_terminal();
         while signals.next().await == Asked::Refresh && (!seen || has_terminal()) {
@@ -129,10 +129,10 @@ impl Mounted {
             handle.spawn(self.fs.clone().ask_anew());
         }
         tracing::info!(target: LIFE, "a signal asks for the end");
-        // The disk may hang: the thread that hears signals does not wait for it.
+        // The disk may hang: the thread that handles signals does not wait for it.
         let (mounted, publishing) = (self.clone(), handle.clone());
         let unmounted = self.hand.do_next(move || {
-            // What is left may yet become complete, until the last file is closed.
+            // Drafts that are incomplete now may be completed before the last file is closed.
             publishing.block_on(mounted.fs.clone().publish_all());
             mounted.unmount()
         });
@@ -140,7 +140,7 @@ impl Mounted {
         if !unmounted {
             tracing::error!("cannot unmount {0}; end it with `umount -l {0}`", self.path.display());
         }
-        // The session ends with the last open file; it is not waited for without end.
+        // The session ends with the last open file; the wait for it is bounded.
         tokio::select! { () = tokio::time::sleep(GRACE) => {}, () = signals.another() => {} }
         let mounted = self.clone();
         let finish = self.hand.do_next(move || mounted.finish(&handle));

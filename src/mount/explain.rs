@@ -1,4 +1,4 @@
-//! What a person can do about a mount that the kernel or fusermount3 refuses.
+//! Advice about a mount that the kernel or fusermount3 refuses.
 
 use std::fs::OpenOptions;
 use std::io::{Error, ErrorKind};
@@ -9,11 +9,11 @@ use crate::sys;
 
 const DEVICE: &str = "/dev/fuse";
 
-/// Of `error`, which came of mounting on `path`.
+/// The failure for the `error` of a mount on `path`.
 pub(super) fn refusal(path: &Path, error: &Error) -> Failure {
     let (fact, advice) = fact(error);
     let why = format!("cannot mount on {}: {fact}; {advice}", path.display());
-    // fusermount3's words about a mount point.
+    // fusermount3's messages about a mount point.
     if fact.contains("mountpoint") { Failure::Mountpoint(why) } else { Failure::Fuse(why) }
 }
 
@@ -66,7 +66,7 @@ fn is_installed(program: &str) -> bool {
         .any(|directory| directory.join(program).exists())
 }
 
-/// fuser's words about mount(2) without the arguments.
+/// fuser's message about mount(2) without the arguments.
 fn of_kernel(text: &str) -> String {
     match text.rsplit_once("): ") {
         Some((call, errno)) if call.starts_with("Error calling mount()") => format!("mount(2): {errno}"),

@@ -1,7 +1,6 @@
-//! What a killed daemon cannot do for itself. A thread that tells the kernel what to drop may wait there for a
-//! program that waits for the daemon's answer. If the daemon is killed then, that thread stays in the kernel and keeps
-//! the connection open, so that every program on the mount hangs, deaf to SIGKILL. A second process ends the
-//! connection once the first is gone.
+//! The guard: a second process that aborts the FUSE connection of a killed daemon. The thread that invalidates the kernel's
+//! caches may wait in the kernel for a program that waits for the daemon's answer. If the daemon is killed then, that thread
+//! keeps the connection open, and every program on the mount hangs in an uninterruptible wait.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,16 +15,16 @@ use parking_lot::Mutex;
 use super::{daemon, point};
 use crate::sys::{self, MountOf};
 
-/// Not that of the daemon, so that `killall -9 kvfs` leaves the guard to do its work.
+/// The name of the process: not that of the daemon, so that `killall -9 kvfs` spares the guard.
 const PROCESS_NAME: &str = "kvfs-guard";
 
-/// The guard of a mount, as its daemon sees it.
+/// The daemon's handle on its guard.
 #[derive(Default)]
 pub(super) struct Guard(Mutex<Option<Child>>);
 
 impl Guard {
-    /// Starts the guard of `mount`, which also `unmounts` it where that is wanted, at `mountpoint`. Called by the main thread: it is that thread's end which
-    /// the guard waits for.
+    /// Starts the guard of `mount` at `mountpoint`, which with `unmounts` also unmounts it. Called by the main thread: the guard
+    /// waits for the end of that thread.
     pub(super) fn start(&self, mountpoint: &Path, mount: MountOf, unmounts: bool) {
         match spawn(mountpoint, mount, unmounts) {
             Ok(child) => *self.0.lock() = Some(child),
@@ -38,18 +37,18 @@ impl Guard {
         }
     }
 
-    /// The mount has ended: what is at its place from now on is not the guard's business.
+    /// Ends the guard, because the mount has ended: it must not touch another mount at that place.
     pub(super) fn dismiss(&self) {
         if let Some(mut child) = self.0.lock().take() {
-            // Both fail only for a guard that is gone.
+            // Both fail only if the guard has exited.
             _ = child.kill();
             _ = child.wait();
         }
     }
 }
 
-/// The file that ends the connection is the guard's standard output, if it can be had. Else the mount is found by its id:
-/// another mount may be at that place, and have the number of the connection, by the time that it is needed.
+/// The connection's `abort` file is the guard's standard output, if it can be opened. Else the guard finds the mount by its id:
+/// another mount may be at that place by then, and have the number of the connection.
 fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -60,7 +59,7 @@ fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<C
         .env_clear()
         .current_dir("/");
     command.stdin(Stdio::null());
-    // Only where fusectl is mounted; root does without.
+    // Requires a mounted fusectl; root does not need it.
     let abort = format!("/sys/fs/fuse/connections/{}/abort", mount.connection);
     match OpenOptions::new().write(true).open(abort) {
         Ok(abort) => command.stdout(abort),
@@ -73,24 +72,24 @@ fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<C
     command.spawn()
 }
 
-/// What a guard watches over.
+/// The arguments of a guard.
 #[derive(Clone, Debug)]
 pub struct Watched {
     /// The process to wait for.
     pub daemon: u32,
-    /// Where it has mounted.
+    /// The mount point.
     pub mountpoint: PathBuf,
     /// The id of the mount.
     pub mount: u64,
-    /// Find the connection by the id, for its file is not at hand.
+    /// Find the connection by the id, because its file could not be opened.
     pub by_id: bool,
     /// Unmount as well.
     pub unmount: bool,
 }
 
-/// The guard's process: waits for the end of the daemon, then ends what it may have left of its connection.
+/// The guard's process: waits for the end of the daemon, then aborts its connection.
 pub fn watch(watched: &Watched) -> std::io::Result<()> {
-    // A name for people; nothing depends on it.
+    // For ps(1) only.
     _ = std::fs::write("/proc/self/comm", PROCESS_NAME);
     if parent_id() == watched.daemon {
         sys::wait_for_end_of_parent();
@@ -112,9 +111,9 @@ fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).custom_flags(sys::PATH_ONLY).open(path)
 }
 
-/// Ends the connection of the mount at `path` to its daemon, if it is `mount`, and leaves it there, dead.
+/// Aborts the connection of the mount at `path`, if it is `mount`, and leaves the dead mount there.
 fn abort(path: &Path, mount: u64) -> std::io::Result<()> {
-    // Held open, it is too busy to be unmounted: programs must not find the directory below instead.
+    // The open file keeps the mount busy, so that it is not unmounted: programs must not see the directory below.
     let busy = open(path)?;
     if sys::mount_of(&busy)?.id == mount { sys::abort_mount(&busy) } else { Ok(()) }
 }

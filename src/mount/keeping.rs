@@ -10,7 +10,7 @@ use crate::sys;
 /// The directory of rejected texts and deleted values.
 pub(super) const REJECTED: &str = "rejected";
 pub(super) const LOG: &str = "kvfs.log";
-/// Of a directory in which nobody may replace what others have made.
+/// The sticky bit: users cannot replace files of others in the directory.
 const STICKY: u32 = 0o1000;
 
 /// The first of `place` and `others` that can be written, and a line about it unless it is `place`. If none can be written it
@@ -42,14 +42,15 @@ fn try_out(place: &Path) -> io::Result<()> {
     let within = place.join(REJECTED);
     sys::create_private_dir_all(&within)?;
     let file = within.join(format!(".{}", std::process::id()));
-    // Of a process that was killed meanwhile and had the same number.
+    // Left by a killed process with the same process id.
     _ = fs::remove_file(&file);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?.write_all(b"\n");
     fs::remove_file(&file)?;
     written
 }
 
-/// Where everybody may make files another user may have made `place`, to read what is kept there, or put a link there.
+/// Refuses a `place` in a directory that all users can write, unless it is private to this user: another user may have made it to
+/// read the texts, or put a link there.
 fn check_owner(place: &Path) -> io::Result<()> {
     let around = place.parent().map(fs::metadata).transpose()?.map_or(0, |meta| meta.mode());
     if around & 0o002 == 0 {

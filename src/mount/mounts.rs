@@ -14,20 +14,20 @@ const KIND: &str = "fuse.kvfs";
 /// A place in the mount table where a kvfs mount, or a part of one, is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Where.
+    /// The path of the mount point.
     pub path: PathBuf,
-    /// What of the mount is there: `/` is all of it, `/app` the key or the directory `app`.
+    /// The part of the mount that is bound there: `/` is all of it, `/app` the key or the directory `app`.
     pub root: PathBuf,
-    /// What is mounted, as the table calls it.
+    /// The source field of the table.
     pub source: String,
-    /// The user whose mount it is.
+    /// The user who mounted it.
     pub owner: Option<u32>,
     /// The number of its connection to the daemon.
     pub connection: String,
 }
 
 impl Place {
-    /// Whether all of the mount is there.
+    /// Whether the whole mount is there.
     pub fn is_whole(&self) -> bool {
         self.root == Path::new("/")
     }
@@ -38,13 +38,13 @@ pub fn ours() -> io::Result<Vec<Place>> {
     Ok(table()?.into_iter().filter_map(|entry| entry.ours).collect())
 }
 
-/// The kvfs mount at the place that `path` names, itself or by way of links, if it is the topmost there.
+/// The kvfs mount at `path`, links resolved, if it is the topmost there.
 pub fn find(path: &Path) -> io::Result<Option<Place>> {
     let found = holding(path)?.filter(|(_, within)| within.as_os_str().is_empty());
     Ok(found.map(|(place, _)| place))
 }
 
-/// The kvfs mount that `path` lies in, itself or by way of links, and its path from there. It need not be there.
+/// The kvfs mount that `path`, links resolved, lies in, and the path within it, which need not exist.
 pub fn holding(path: &Path) -> io::Result<Option<(Place, PathBuf)>> {
     let path = resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let table = table()?;
@@ -56,7 +56,7 @@ pub fn holding(path: &Path) -> io::Result<Option<(Place, PathBuf)>> {
     Ok(top.ours.clone().map(|place| (place, within.to_owned())))
 }
 
-/// Without links, as far as there is something: nothing in a dead mount can be resolved.
+/// `path` with links resolved as far as it exists: in a dead mount nothing can be resolved.
 fn resolve(path: &Path) -> PathBuf {
     let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     let Some((above, resolved)) = there else { return path.to_owned() };
@@ -73,7 +73,7 @@ fn table() -> io::Result<Vec<Entry>> {
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the daemon of the mount at `path` for its status document. Fails with `ENOTCONN` or `ECONNABORTED` if it is
+/// Reads the status document of the mount at `path`. Fails with `ENOTCONN` or `ECONNABORTED` if it is
 /// gone, and with `TimedOut` if it does not answer.
 pub fn ask(path: &Path) -> io::Result<Vec<u8>> {
     patiently(path, fuse::STATUS)
@@ -84,12 +84,12 @@ pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
-/// Has the daemon of the mount at `path` ask its store. The answer is empty if that answers, else it says why not.
+/// Has the daemon of the mount at `path` call its store. The result is empty if the store answers, else its error.
 pub(super) fn probe(path: &Path) -> io::Result<Vec<u8>> {
     patiently(path, fuse::CHECK)
 }
 
-/// What was refused of late of the file, or in the directory, at `path`, as the daemon of its mount tells it.
+/// The recent refusals of the file, or in the directory, at `path`, from the daemon of its mount.
 pub fn refusals(path: &Path) -> io::Result<Vec<u8>> {
     patiently(path, fuse::REFUSALS)
 }
@@ -97,17 +97,17 @@ pub fn refusals(path: &Path) -> io::Result<Vec<u8>> {
 fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let path = path.to_owned();
-    // Nothing can call a thread back that waits in the kernel for a stuck daemon.
+    // A thread that waits in the kernel for a stuck daemon cannot be interrupted.
     std::thread::Builder::new().spawn(move || _ = sender.send(sys::get_xattr(&path, name)))?;
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Asks the daemon of the mount at `path` for a cursor into its changes, as they are now.
+/// Reads a cursor into the changes of the mount at `path`, at their current end.
 pub fn changes_begin(path: &Path) -> io::Result<Vec<u8>> {
     patiently(path, fuse::CHANGES)
 }
 
-/// What changed after `cursor`.
+/// Reads the changes after `cursor`.
 pub fn changes_after(path: &Path, cursor: &str) -> io::Result<Vec<u8>> {
     sys::get_xattr(path, &format!("{}.{cursor}", fuse::CHANGES))
 }
@@ -134,7 +134,7 @@ fn entry(line: &[u8]) -> Option<Entry> {
     // proc(5): optional fields end with a dash; type, source and options follow it.
     let dash = fields.iter().position(|field| *field == b"-")?;
     let [kind, source, options] = fields.get(dash + 1..dash + 4)? else { return None };
-    // The device, 0:33. The kernel names the connection after its second part.
+    // The device, 0:33. Its minor number is the name of the connection.
     let connection = fields.get(2)?.strip_prefix(b"0:").filter(|_| *kind == KIND.as_bytes());
     let ours = connection.map(|connection| Place {
         path: path.clone(),

@@ -1,10 +1,10 @@
-//! Owners of files, as a user namespace knows them.
+//! Owners of files in a user namespace.
 
 use std::fs::read_to_string;
 
 use crate::failure::Failure;
 
-/// Refuses an owner that does not exist here: the files would be nobody's, and no write would be let through.
+/// Refuses an owner that is not mapped in this user namespace: the kernel would refuse every write.
 pub(super) fn check(uid: u32, gid: u32) -> Result<(), Failure> {
     for (id, flag, map) in [(uid, "uid", "/proc/self/uid_map"), (gid, "gid", "/proc/self/gid_map")] {
         let Ok(map) = read_to_string(map) else { continue };

@@ -1,4 +1,4 @@
-//! The mount point: looked at, made, and freed of a dead mount.
+//! The mount point: checks, creates, and frees it of a dead mount.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind};
@@ -13,11 +13,11 @@ use crate::failure::Failure;
 use crate::store::Location;
 use crate::sys;
 
-/// So many of the names that are in the way are told.
+/// How many of the names in the way a message lists.
 const NAMED: usize = 2;
 
-/// Looks at the place named `path` and changes nothing there; returns it without links and relative parts. In a turn of its
-/// own: the keys of a mount that another start makes meanwhile are not what lies there.
+/// Checks the mount point `path` and changes nothing; returns it absolute and without links. Takes the lock of starts, lest it
+/// take the keys of a mount that another start makes meanwhile for files below it.
 pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::Mountpoint(format!("{}: {error}", path.display())))?;
@@ -38,7 +38,7 @@ pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Resul
     Ok(place)
 }
 
-/// Makes `place` ready to be mounted on at once: nothing of ours is left there. The caller has its turn.
+/// Prepares `place` for the mount: detaches a dead mount of kvfs. The caller holds the lock of starts.
 pub(super) fn take(place: &Path, nonempty: bool) -> Result<(), Failure> {
     let shown = place.display();
     while is_dead(place)? {
@@ -56,7 +56,7 @@ pub(super) fn take(place: &Path, nonempty: bool) -> Result<(), Failure> {
     check_directory(place, nonempty)
 }
 
-/// Where `path` leads, and whether it is there. What is mounted there is not asked: it may be dead.
+/// The absolute path without links, and whether it exists. Sends no message to a mount there: it may be dead.
 fn resolve(path: &Path) -> Result<(PathBuf, bool), Failure> {
     let shown = path.display();
     let cannot = |error: Error| {
@@ -95,7 +95,7 @@ fn name_of(place: &File) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
-/// Nothing may be mounted at `path`, except what a killed kvfs left: true.
+/// Refuses a `path` that is mounted already; true for the dead mount of a killed kvfs.
 fn is_dead(path: &Path) -> Result<bool, Failure> {
     let shown = path.display();
     if !mounts::is_ours(path) {
@@ -106,7 +106,7 @@ fn is_dead(path: &Path) -> Result<bool, Failure> {
             _ => Ok(false),
         };
     }
-    // What the kernel remembers outlives the daemon: only an answer shows that it is there.
+    // Cached attributes outlive the daemon: only a message shows that it is alive.
     let why = match (mounts::ask(path), daemon::of(path)) {
         (Err(error), _) if mounts::is_gone(&error) => return Ok(true),
         (Err(error), Some(id)) if error.kind() == ErrorKind::TimedOut && daemon::is_stopped(id) => format!(
@@ -124,7 +124,7 @@ fn is_dead(path: &Path) -> Result<bool, Failure> {
     Err(Failure::Mountpoint(format!("{shown} is mounted already{why}")))
 }
 
-/// Whether `place` can be mounted on.
+/// Refuses a `place` that cannot be mounted on.
 fn check_directory(place: &Path, nonempty: bool) -> Result<(), Failure> {
     let shown = place.display();
     let cannot =
@@ -134,7 +134,7 @@ fn check_directory(place: &Path, nonempty: bool) -> Result<(), Failure> {
         return Err(Failure::Mountpoint(format!("{shown} is not a directory")));
     }
     let (user, _) = sys::owner();
-    // As fusermount3 asks.
+    // The checks of fusermount3.
     let sticky = meta.mode() & libc::S_ISVTX != 0 && meta.uid() != user;
     if !sys::may_mount() && (sticky || sys::may_write(place).is_err()) {
         let owner = meta.uid();
@@ -152,7 +152,7 @@ fn check_directory(place: &Path, nonempty: bool) -> Result<(), Failure> {
     if names.is_empty() { Ok(()) } else { Err(Failure::Mountpoint(not_empty(place, &names))) }
 }
 
-/// What lies at `place` may have been written while nothing was mounted there.
+/// Refuses a directory with files, which may have been written while nothing was mounted there.
 fn not_empty(place: &Path, names: &[String]) -> String {
     let shown = place.display();
     let (first, rest) = names.split_at(names.len().min(NAMED));
@@ -167,7 +167,7 @@ fn not_empty(place: &Path, names: &[String]) -> String {
     )
 }
 
-/// What can be said of a place where no directory can be made.
+/// The message about a place where no directory can be created.
 fn surrounding(place: &Path) -> Option<String> {
     let mount = place.ancestors().skip(1).find(|above| mounts::is_ours(above))?;
     Some(format!("it lies in the kvfs mount at {}; name a directory outside of it", mount.display()))

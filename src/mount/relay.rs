@@ -1,6 +1,6 @@
-//! The relay's process: carries out orders on the mount, so that the kernel tells those who watch files by inotify.
-//! What it asks for, the daemon does not do ([`crate::fs::Fs::relay`]). It is a process of its own because it may
-//! have to wait for the daemon.
+//! The inotify relay: a process that repeats the changes of others inside the mount, so that the kernel raises inotify events.
+//! The daemon answers it without any effect ([`crate::fs::Fs::relay`]). It is a process of its own because it waits for the
+//! daemon.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -17,11 +17,11 @@ use crate::sys;
 /// The argument that makes this program a relay.
 pub const COMMAND: &str = "__relay";
 const PROCESS_NAME: &str = "kvfs-relay";
-/// How long after its end another one is started.
+/// Pause before it is started again after its end.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts to tell of changes. `device` is that of the mount. Called when the standard streams are those of the daemon: the
-/// relay keeps them.
+/// Starts the relay. `device` is that of the mount. Called after the daemon has replaced its standard streams, which the relay
+/// inherits.
 pub(super) fn start(fs: Arc<Fs>, mountpoint: PathBuf, device: u64) {
     fs.start_relay();
     let employ = move || {
@@ -34,7 +34,7 @@ pub(super) fn start(fs: Arc<Fs>, mountpoint: PathBuf, device: u64) {
             std::thread::sleep(PAUSE);
         }
     };
-    // A process ends with the thread that started it.
+    // PDEATHSIG: a child ends with the thread that started it.
     if let Err(error) = std::thread::Builder::new().name("kvfs-relay".into()).spawn(employ) {
         tracing::error!("cannot tell watchers of changes: {error}");
     }
@@ -50,7 +50,7 @@ fn serve(fs: &Fs, mountpoint: &Path, device: u64) -> io::Result<std::process::Ex
     fs.relay().set_pid(child.id());
     while give_next(fs, &mut child).is_ok() {}
     _ = child.kill();
-    // Until it is gone what it asks for may still come in.
+    // Until it has exited its messages may still arrive.
     let ended = child.wait();
     fs.relay().set_pid(0);
     ended
@@ -81,20 +81,20 @@ fn give_next(fs: &Fs, child: &mut Child) -> io::Result<()> {
 
 /// Carries out the orders on standard input, each of which is a letter, a file name and a NUL.
 pub fn run(mountpoint: &Path, device: u64) -> io::Result<()> {
-    // A name for people; nothing depends on it.
+    // For ps(1) only.
     _ = std::fs::write("/proc/self/comm", PROCESS_NAME);
     let (mut orders, mut done) = (io::stdin().lock(), io::stdout().lock());
     loop {
         let mut order = Vec::new();
         orders.read_until(0, &mut order)?;
         let Some((kind, name)) = order.split_first() else { return Ok(()) };
-        // Held no longer than it takes: a process that has a directory of the mount open keeps it from being unmounted.
+        // Open no longer than needed: an open directory keeps the mount busy for umount(2).
         let root = OpenOptions::new().read(true).custom_flags(sys::PATH_ONLY).open(mountpoint);
         if let Ok(root) = root
             && root.metadata()?.dev() == device
             && let Ok(name) = CString::from_vec_with_nul(name.to_vec())
         {
-            // An order that is overtaken by other changes fails, as it shall.
+            // An order that other changes have overtaken may fail.
             _ = carry_out(&root, *kind, &name);
         }
         done.write_all(b".")?;

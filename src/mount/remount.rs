@@ -1,4 +1,4 @@
-//! `-o remount`: what can be changed of a mount while it is there.
+//! `-o remount`: changes an existing mount.
 
 use std::io::ErrorKind;
 
@@ -8,7 +8,7 @@ use super::{Settings, mounts};
 use crate::failure::Failure;
 use crate::sys;
 
-/// Has the kernel refuse changes, or let them through again. Nothing else can be changed.
+/// Makes the mount read-only in the kernel, or writable again. Nothing else can be changed.
 pub(super) fn change(settings: &Settings) -> Result<(), Failure> {
     let shown = settings.mountpoint.display();
     let failed = |why: String| Failure::Mountpoint(format!("{shown} {why}"));

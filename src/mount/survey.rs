@@ -1,5 +1,5 @@
-//! How the mounts are that this process can see, told from outside: each asked once, also where only a part of it is bound,
-//! or where it is another user's.
+//! The state of all mounts that this process can see: each is asked once, also if only a part of it is bound, or if it belongs to
+//! another user.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,20 +10,20 @@ use super::daemon;
 use super::mounts::{self, Place};
 
 /// A mount, and the places where it is found.
-pub struct Seen {
-    /// Where all of it is, if that is to be seen; else where a part is.
+pub struct Found {
+    /// The place of the whole mount, if that is visible; else of a part.
     pub place: Place,
-    /// Where else it is found.
+    /// Its other places.
     pub others: Vec<Place>,
     /// Its daemon, if it is known.
     pub daemon: Option<u32>,
-    /// How it is.
+    /// Its state.
     pub state: State,
 }
 
-/// How a mount is.
+/// The state of a mount.
 pub enum State {
-    /// It answers, with what it tells of itself.
+    /// It answers with this status document.
     Answers(Value),
     /// Its daemon is stopped, as by SIGSTOP.
     Stopped,
@@ -31,16 +31,16 @@ pub enum State {
     Silent,
     /// Its daemon was killed.
     Dead,
-    /// It is another user's, who alone may ask; its daemon runs.
+    /// It belongs to another user, who alone may ask it; its daemon runs.
     Foreign,
     /// It cannot be asked.
     Unknown(io::Error),
 }
 
-/// The mounts of which a place is `meant`, in the order of mounting. No other is asked: it might be stuck, or busy with being
+/// The mounts that have a place which is `meant`, in the order of mounting. Others are not asked: they might be stuck, or being
 /// unmounted.
-pub fn of(meant: impl Fn(&Path) -> bool) -> io::Result<Vec<Seen>> {
-    // One that does not answer holds up no other.
+pub fn of(meant: impl Fn(&Path) -> bool) -> io::Result<Vec<Found>> {
+    // In threads, so that a mount that does not answer delays no other.
     let asked =
         connections(mounts::ours()?, meant).into_iter().map(|places| std::thread::spawn(|| look_at(places)));
     Ok(asked.collect::<Vec<_>>().into_iter().filter_map(|looking| looking.join().ok()).collect())
@@ -59,22 +59,22 @@ fn connections(places: Vec<Place>, meant: impl Fn(&Path) -> bool) -> Vec<Vec<Pla
     found
 }
 
-fn look_at(mut places: Vec<Place>) -> Seen {
+fn look_at(mut places: Vec<Place>) -> Found {
     let whole = places.iter().position(Place::is_whole).unwrap_or(0);
     let place = places.remove(whole);
     let (mut state, mut daemon) = look(&place);
-    // What was found is not what is: the store may be back, or be gone where it only tells of no changes.
-    if let State::Answers(told) = &state
-        && !(told["untold_s"].is_null() && told["down"].is_null())
+    // The last known state may be old: the store may answer again, or be down where only the feed was known to be broken.
+    if let State::Answers(document) = &state
+        && !(document["untold_s"].is_null() && document["down"].is_null())
     {
-        // What it comes to, the daemon tells.
+        // The result is in the next status document.
         _ = ask_store(&place.path);
         (state, daemon) = look(&place);
     }
-    Seen { place, others: places, daemon, state }
+    Found { place, others: places, daemon, state }
 }
 
-/// How the mount at `place` is, and its daemon.
+/// The state of the mount at `place`, and its daemon.
 pub(super) fn look(place: &Place) -> (State, Option<u32>) {
     match mounts::ask(&place.path) {
         Ok(document) => {
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// What is to be said of a mount at `place` that has not answered, and what can be done.
+    /// The message about a mount at `place` that does not answer, with advice.
     pub fn trouble(&self, place: &Place, daemon: Option<u32>) -> Option<String> {
         let (shown, id) = (place.path.display(), daemon.unwrap_or(0));
         Some(match self {
@@ -139,7 +139,7 @@ fn owner(place: &Place) -> String {
     place.owner.map_or_else(|| "another user".into(), |id| format!("user {id}"))
 }
 
-/// Has the daemon of the mount at `path` ask its store; why that did not answer.
+/// Has the daemon of the mount at `path` call its store; fails with the reason if that does not answer.
 pub fn ask_store(path: &Path) -> Result<(), String> {
     match mounts::probe(path) {
         Ok(answer) if answer.is_empty() => Ok(()),

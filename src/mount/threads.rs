@@ -1,5 +1,5 @@
-//! Threads that are there before the mount is: a limit on processes (`ulimit -u`, `pids.max`) is an error then, and
-//! neither a mount that does not answer nor one that cannot be ended.
+//! Threads that are started or reserved before the mount, so that a limit on processes (`ulimit -u`, `pids.max`) is an error
+//! then, and makes no mount that does not answer or cannot be ended.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 use crate::failure::Failure;
 
 const WORKERS: usize = 2;
-/// No thread for blocking work is given back, so that there always is one.
+/// Idle threads for blocking work are never ended, so that there always is one.
 const KEPT: Duration = Duration::from_hours(24 * 365);
 
-/// The runtime, which panics if it gets no threads; an error where there is no room for `others` beside it.
+/// Makes the runtime, which would panic without threads; fails if `others` more cannot be started beside it.
 pub(super) fn runtime(others: usize) -> Result<Runtime, Failure> {
     Spare::hold(WORKERS + 1 + others)?.give_up();
     let runtime = Builder::new_multi_thread()
@@ -40,7 +40,7 @@ fn lacking(error: &io::Error) -> Failure {
     Failure::Other(format!("cannot start threads: {error}{hint}"))
 }
 
-/// Threads that do nothing: others, or processes, can be started in their place.
+/// Idle threads that reserve room under the limit for other threads or processes.
 pub(super) struct Spare(Vec<(Sender<()>, JoinHandle<PathBuf>)>);
 
 impl Spare {
@@ -58,12 +58,12 @@ impl Spare {
         (0..count).map(one).collect::<io::Result<_>>().map(Self).map_err(|error| lacking(&error))
     }
 
-    /// Ends them. Returns when they count no more.
+    /// Ends them. Returns when they no longer count against the limit.
     pub(super) fn give_up(self) {
         for (release, thread) in self.0 {
             drop(release);
             let Ok(thread) = thread.join() else { continue };
-            // The kernel counts a thread a little longer than its end can be waited for.
+            // The kernel counts a thread for a moment after it was joined.
             let itself = Path::new("/proc").join(thread);
             while itself.components().count() > 2 && itself.exists() {
                 std::thread::yield_now();
@@ -83,7 +83,7 @@ impl Hand {
         thread.map(|_| Self(steps)).map_err(|error| lacking(&error))
     }
 
-    /// Has `step` done after those before it. The answer is an error only if one of them panicked.
+    /// Runs `step` after those before it. Fails only if one of them panicked.
     pub(super) fn do_next<T: Send + 'static>(
         &self,
         step: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! One start at a time on one mount point: whoever comes second finds the mount of the first.
+//! The lock of a mount point: one start at a time checks it and mounts there, and the second finds the mount of the first.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
@@ -11,16 +11,16 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 
-/// A start takes this long at most: its store has been asked before.
+/// Longest time that a start holds the lock: its store has answered before.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Held by who may look at a mount point and mount there, until it is dropped or the process ends. An abstract socket: the
-/// same for all users, and nothing of it is left behind.
+/// The lock, until it is dropped or the process ends. An abstract socket: the same for all users, and the kernel removes it with
+/// the process.
 pub(super) struct Turn(#[allow(dead_code, reason = "it is held")] Option<UnixListener>);
 
 impl Turn {
-    /// Waits until no other start is at work on `path`.
+    /// Waits until no other start has the lock of `path`.
     pub(super) fn wait(path: &Path) -> Result<Self, Failure> {
         Self::wait_for(path, PATIENCE)
     }
@@ -50,7 +50,8 @@ impl Turn {
     }
 }
 
-/// The same path is another place in another mount namespace. Hashed, because a name has room for 107 bytes.
+/// The name of the socket, with the mount namespace, in which the path has its meaning. Hashed, because a name has at most 107
+/// bytes.
 fn name(path: &Path) -> String {
     let namespace = std::fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
     let place = [namespace.as_os_str().as_bytes(), path.as_os_str().as_bytes()].concat();

@@ -13,7 +13,7 @@ use super::{daemon, mounts};
 use crate::failure::Failure;
 use crate::sys;
 
-/// How long the daemon may go on, with a store that is slow to take what is left.
+/// How long the daemon may take to publish the rest to a slow store.
 const PATIENCE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How long a mount may be busy before that is an error.
@@ -61,7 +61,7 @@ impl Daemon {
 
     /// The files of the texts that it has rejected.
     fn rejected_texts(&self) -> BTreeSet<PathBuf> {
-        // Their names begin with a time and the process, and end with what they are.
+        // TIME-PID-....rejected
         let own =
             |name: &str| name.ends_with(".rejected") && name.split('-').nth(1) == Some(&self.id.to_string());
         let entries = std::fs::read_dir(&self.rejected).into_iter().flatten().filter_map(Result::ok);
@@ -103,7 +103,7 @@ fn unmount(path: &Path) -> Result<(), String> {
     }
 }
 
-/// As root with umount2(2), as a user by way of fusermount3.
+/// Calls umount2(2) as root, fusermount3 as a user.
 fn attempt(path: &Path) -> Result<(), String> {
     let Err(error) = sys::unmount(path, false) else { return Ok(()) };
     if error.kind() != ErrorKind::PermissionDenied {

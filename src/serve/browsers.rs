@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 
-/// Why the request may come from a page of somebody else. What no browser leaves out or forges tells: the name under
-/// which it asks, and the page's origin.
+/// Why the request may come from a foreign page, by the headers that every browser sends and no page can forge: `Host` and
+/// `Origin`.
 pub(super) fn foreign(headers: &HeaderMap) -> Option<&'static str> {
     if !headers.get_all(HOST).iter().all(is_loopback) {
         return Some("without API keys only the names of this machine are served, such as localhost");

@@ -1,4 +1,4 @@
-//! API keys: who may use which tenants.
+//! API keys, and the tenants that each opens.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::failure::Failure;
 use crate::sys;
 
-/// Where API keys come from.
+/// The source of API keys.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Everybody may do everything.
+    /// No API keys: every request is admitted.
     NoAuth,
     /// One key, for all tenants.
     Key(String),
@@ -33,16 +33,16 @@ struct ApiKey {
     tenants: Vec<String>,
 }
 
-/// All API keys; `None` if none is asked for.
+/// All API keys; `None` without authentication.
 pub(super) struct Keys(Option<Known>);
 
 struct Known {
     keys: RwLock<Vec<ApiKey>>,
-    /// Where they are from, and which version of it was read.
+    /// The file, and the version of it that was read.
     file: Option<(PathBuf, Mutex<Option<Stamp>>)>,
 }
 
-/// Tells one version of a file from others: its inode, size and time of change.
+/// The version of a file: its inode, size and ctime.
 type Stamp = (u64, u64, SystemTime);
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -51,7 +51,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 impl Keys {
-    /// The keys that are there; `None` where one is to be made.
+    /// Loads the existing keys; `None` if one is to be generated.
     pub(super) fn load(source: &Source) -> Result<Option<Self>, Failure> {
         match source {
             Source::NoAuth => Ok(Some(Self(None))),
@@ -65,7 +65,7 @@ impl Keys {
         }
     }
 
-    /// Makes the key that is not there.
+    /// Generates the missing key.
     pub(super) fn generate(source: &Source) -> Result<Self, Failure> {
         let Source::Generated(path) = source else {
             return Err(Failure::Other("there are no API keys".into()));
@@ -80,7 +80,7 @@ impl Keys {
         Ok(Self(Some(Known { keys, file: Some((path.to_owned(), Mutex::new(stamp))) })))
     }
 
-    /// True if no key is asked for.
+    /// True without authentication.
     pub(super) fn are_open(&self) -> bool {
         self.0.is_none()
     }
@@ -90,7 +90,7 @@ impl Keys {
         let Some(known) = &self.0 else { return Some(Vec::new()) };
         known.refresh();
         let secret = secret?.as_bytes();
-        // All are compared, so that the time tells nothing of which one was close.
+        // Compares with all, in constant time, so that the time reveals nothing about a key.
         let keys = known.keys.read();
         let found = keys.iter().fold(None, |found, key| {
             let same = bool::from(key.secret.as_bytes().ct_eq(secret));
@@ -107,7 +107,7 @@ impl Keys {
 }
 
 impl Known {
-    /// Reads the file again if it is another one than was read.
+    /// Reads the file again if its version has changed.
     fn refresh(&self) {
         let Some((path, last)) = &self.file else { return };
         let now = stamp(path);
@@ -137,7 +137,7 @@ fn read(path: &Path) -> Result<Vec<ApiKey>, Failure> {
     Ok(keys)
 }
 
-/// Shorter keys are guessed.
+/// Least length of a key: shorter ones can be guessed.
 const SHORTEST: usize = 8;
 
 fn check(secret: &str, place: &str) -> Result<String, Failure> {

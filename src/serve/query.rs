@@ -1,12 +1,12 @@
-//! The text of a request, looked over before it is parsed.
+//! Checks and adapts the text of a query before it is parsed.
 
-/// Brackets of any kind that may be open at once.
+/// Limit of nested brackets of any kind.
 const DEPTH: usize = 64;
 
-/// Bytes outside strings and comments: the parser needs some hundred times as many for what they stand for.
+/// Limit of bytes outside strings and comments: the parser needs some hundred times as much memory for them.
 const CODE: usize = 64 << 10;
 
-/// Where in the text a character is.
+/// The lexical state at a character.
 enum Place {
     Outside,
     Comment,
@@ -14,9 +14,9 @@ enum Place {
     BlockString,
 }
 
-/// The text as the parser can take it, or what is wrong with it. Python clients write what is beyond the basic plane
-/// as two escapes (`\ud83d\ude00`), which GraphQL knows of since 2021 and the parser does not; and it recurses into
-/// brackets without limit.
+/// The text as the parser accepts it, or an error. Python clients write characters beyond the basic plane as two escapes
+/// (`\ud83d\ude00`), which GraphQL allows since 2021 and the parser does not; and the parser recurses into brackets without
+/// limit.
 pub(super) fn prepare(query: &str) -> Result<String, &'static str> {
     let mut out = String::with_capacity(query.len());
     let mut place = Place::Outside;

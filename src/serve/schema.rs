@@ -31,11 +31,11 @@ pub(super) fn schema() -> Schema {
         .finish()
 }
 
-/// What a request may see; put beside it.
+/// The context of a request: what it may access.
 pub(super) struct Access {
-    /// The namespace it is about.
+    /// The tenant that it is about.
     pub(super) tenant: Arc<Tenant>,
-    /// Those its key may choose.
+    /// The tenants that its key may choose.
     pub(super) allowed: Vec<Arc<Tenant>>,
     /// The memory of the answer.
     pub(super) memory: Arc<Reservation>,
@@ -45,7 +45,7 @@ fn access<'a>(context: &Context<'a>) -> Result<&'a Access> {
     context.data()
 }
 
-/// An error with a code in the words of Apollo, which is what the client looks for.
+/// An error with a code of Apollo, which the client looks for.
 fn refused(code: &'static str, message: impl Into<String>) -> async_graphql::Error {
     async_graphql::Error::new(message).extend_with(|_, extensions| extensions.set("code", code))
 }
@@ -59,7 +59,7 @@ fn failed(error: &store::Error) -> async_graphql::Error {
         E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
         E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) | E::Untrusted(_) | E::Unsure(_) => UNAVAILABLE,
-        // Such as a connection that broke: a client that asks again finds another one.
+        // Such as a broken connection: a retry opens another one.
         E::Other(_) => {
             tracing::warn!("the store failed: {error}");
             UNAVAILABLE
@@ -102,7 +102,7 @@ impl Compare {
     }
 }
 
-/// SQL's LIKE. Looks back to the last `%` only, so that no pattern takes more than pattern times text.
+/// SQL's LIKE. Backtracks to the last `%` only, so that the time is bounded by pattern times text.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut from, mut retry) = (0, 0, None);
@@ -334,7 +334,7 @@ impl Query {
         }
         let _permit = tenant.listings.acquire().await.map_err(|full| crowded(&full))?;
         let (listing, texts) = tenant.store.list_entries().await.map_err(|error| failed(&error))?;
-        // The values that came along, if any did.
+        // The values in the listing, if it has any.
         let texts = texts.into_iter().map(Some).chain(std::iter::repeat(None));
         let mut listing: Vec<_> = listing.into_iter().zip(texts).collect();
         listing.retain(|((key, meta), _)| which.takes(key, meta));
@@ -346,7 +346,7 @@ impl Query {
             match text {
                 _ if !with_values => rows.push(row(key, meta, None)?),
                 Some(text) => rows.push(row(key, meta, Some(text))?),
-                // Deleted meanwhile, unless there is one.
+                // `None` if it was deleted meanwhile.
                 None => {
                     if let Some(entry) = tenant.get(&key).await.map_err(|error| failed(&error))? {
                         rows.push(row(key, entry.meta, Some(entry.text))?);

@@ -14,15 +14,15 @@ use crate::store::{Entry, Error, Expect, Key, Meta, Result, Store};
 /// The name of the tenant whose store is the argument of the command line.
 pub const DEFAULT: &str = "default";
 
-/// The 1.x client repeats a request up to 167 s after the first try: a deletion that it did not hear of must succeed
-/// again, and not take a key that was set since.
+/// The 1.x client retries a request up to 167 s after the first attempt: a deletion whose answer was lost must succeed again,
+/// and not delete a key that was set since.
 const REPEATS: Duration = Duration::from_mins(3);
 
-/// Deletions and lookups remembered; the oldest give way.
+/// How many deletions and lookups are kept.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 pub(super) struct Tenant {
-    /// Made of the name, so that it stays the same for ever.
+    /// Derived from the name, so that it never changes.
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
@@ -31,7 +31,7 @@ pub(super) struct Tenant {
     recent: Mutex<Recent>,
 }
 
-/// The client deletes by an id that it has just asked for.
+/// Recent lookups and deletions: the client deletes by an id that it has just looked up.
 struct Recent {
     keys: LruCache<Arc<str>, Key>,
     deleted: LruCache<Arc<str>, Instant>,
@@ -70,7 +70,7 @@ impl Tenant {
                 // Set or deleted by somebody else meanwhile.
                 Err(Error::Changed | Error::NotFound) => {}
                 Err(error) => {
-                    // It may be carried out all the same. The client asks again, by the same id.
+                    // It may have been carried out. The client retries with the same id.
                     if error.may_have_changed() {
                         self.recent.lock().deleted.put(Arc::from(id), Instant::now());
                     }

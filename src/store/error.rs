@@ -1,14 +1,14 @@
-//! Why a store did not do what it was asked to.
+//! The errors of stores.
 
 use super::Meta;
 
-/// Why a store did not do what it was asked to. Messages are for people: they name the thing and say what to do.
+/// Why a call to a store failed. Messages are for people: they name the thing and say what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no such key.
     #[error("no such key")]
     NotFound,
-    /// The key exists and the caller asked for it not to.
+    /// The key exists, and the caller expected it not to.
     #[error("the key exists")]
     Exists,
     /// Changed since the revision the caller expected.
@@ -33,13 +33,13 @@ pub enum Error {
         /// Bytes the store keeps.
         limit: usize,
     },
-    /// The store keeps JSON, and this is none, or none that it can keep.
+    /// The store keeps JSON, and this is no JSON, or none that it can keep.
     #[error("{0}")]
     Invalid(String),
     /// The credentials were refused.
     #[error("access denied: {0}")]
     Denied(String),
-    /// The store has the key, and what it has as its value is not what was set.
+    /// The store has the key, and its value is not the one that was set.
     #[error("its value is damaged in the store; set it anew, delete it, or restore the store from a backup")]
     Damaged(Meta),
     /// The path of the store no longer names the files that were opened.
@@ -57,16 +57,16 @@ pub enum Error {
     /// The store cannot be reached.
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
-    /// What answers is not known to be the server: its certificate does not hold.
+    /// The certificate of the server does not hold.
     #[error("the server is not trusted: {0}")]
     Untrusted(String),
-    /// The plan's number of keys, or the size that the server allows itself, is used up.
+    /// The limit of keys in the plan, or the quota of the server's database, is used up.
     #[error("the store takes no more: {0}")]
     Quota(String),
     /// The disk is full.
     #[error("no space left: {0}")]
     NoSpace(String),
-    /// More renames than the store carries out as one; nothing was changed.
+    /// More renames than one transaction of the store can hold; nothing was changed.
     #[error("the store renames at most {0} keys at once; copy them and delete the old ones")]
     TooMany(usize),
     /// Anything else.
@@ -78,8 +78,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// In words for a person who wants to use the store called `name`, with what to look at.
-    pub fn told(&self, name: &str) -> String {
+    /// The message about the store called `name`, with advice.
+    pub fn describe(&self, name: &str) -> String {
         match self {
             Self::Unreachable(_) | Self::TimedOut(_) => {
                 format!("{name}: {self}; is the server running, and the address right?")
@@ -88,8 +88,8 @@ impl Error {
         }
     }
 
-    /// After a set, delete or rename that failed so, what is known of the key may be wrong: it was found to be another
-    /// one, or may have been changed. Every other error is a refusal: nothing was changed.
+    /// Whether the cached state of the key may be wrong after a set, delete or rename with this error: the key was in another
+    /// state, or may have been changed. Every other error is a refusal: nothing was changed.
     pub fn may_have_changed(&self) -> bool {
         match self {
             Self::NotFound
@@ -115,7 +115,7 @@ impl Error {
         }
     }
 
-    /// This error of a change that may have been carried out all the same.
+    /// The same error, of a change that may have been carried out all the same.
     #[must_use]
     pub fn unsure(self) -> Self {
         match self {
@@ -124,7 +124,7 @@ impl Error {
         }
     }
 
-    /// Why it failed, whether or not a change was made.
+    /// The error inside [`Error::Unsure`], or the error itself.
     pub fn reason(&self) -> &Self {
         match self {
             Self::Unsure(reason) => reason,
@@ -132,18 +132,18 @@ impl Error {
         }
     }
 
-    /// True where the store has no room.
+    /// Whether the store has no space.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::NoSpace(_) | Self::Quota(_))
     }
 
-    /// Whether a store that is full so has no room for a key that is `new` or not: a quota may be one of keys.
+    /// Whether a store with this error refuses a set of a key that is `new` or not: a quota may limit the number of keys.
     pub fn keeps_out(&self, new: bool) -> bool {
         matches!(self, Self::NoSpace(_)) || new && matches!(self, Self::Quota(_))
     }
 
-    /// True for trouble of the store itself or of the way to it, refused credentials included, after which the last
-    /// known value may still be shown.
+    /// Whether the store itself or the network failed, or the credentials were refused: then the last known value may still
+    /// be shown.
     pub fn is_outage(&self) -> bool {
         matches!(
             self.reason(),

@@ -1,7 +1,7 @@
 //! `etcd:`, an etcd cluster through its JSON gateway. Every change is one transaction, sent once; every read is linearizable.
 //!
-//! A key is what follows the prefix. Its id is the revision at which it was made, so it does not outlive a rename. etcd keeps
-//! no times: they are those at which this process saw the revisions ([`clock`]).
+//! A key is the part after the prefix. Its id is its create revision, so it does not outlive a rename. etcd stores no times: they
+//! are those at which this process saw the revisions ([`clock`]).
 
 mod address;
 mod api;
@@ -41,7 +41,7 @@ pub use settings::Settings;
 
 /// Largest key in bytes; etcd itself limits the request only.
 const KEY_LIMIT: usize = 64 << 10;
-/// Renames in one transaction: each compares twice, of 128 comparisons that a server allows if it is not set up otherwise.
+/// Renames in one transaction: each needs two of the 128 comparisons that a server allows by default.
 const RENAMES: usize = 64;
 /// How often a rename is tried while others change its source.
 const ROUNDS: usize = 10;
@@ -50,12 +50,12 @@ const ROUNDS: usize = 10;
 pub struct EtcdStore {
     name: String,
     view: Arc<View>,
-    /// Followers end with it.
+    /// Dropped with the store, which ends the followers.
     open: tokio::sync::watch::Sender<()>,
 }
 
 impl EtcdStore {
-    /// The cluster of `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    /// The cluster of `settings`, whose calls end within `timeout`. Sends no request yet.
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         let view = View::new(Api::new(settings, timeout)?, settings.address.prefix.clone());
         Ok(Self {
@@ -104,7 +104,7 @@ impl EtcdStore {
         Ok(None)
     }
 
-    /// The sources of renames, all at their revisions.
+    /// Reads the sources of renames; fails if one is not at its revision.
     async fn sources(&self, renames: &[Rename]) -> Result<Vec<Pair>> {
         let mut plan = Plan::new(&self.view);
         for rename in renames {

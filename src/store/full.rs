@@ -1,4 +1,4 @@
-//! A store known to be full: sets are refused without asking it, until there may be room again.
+//! A store known to be full: sets fail without a call to it, until there may be space again.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::{Error, Expect, Result, Space};
 
-/// How long calls fail at once after one found the store full or down, before one is let through to try again.
+/// How long calls fail at once after one found the store full or down, before one is let through as a probe.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// More room than this may take a value.
+/// So many more free bytes on the disk may be enough for a value.
 const ROOM: u64 = 64 << 10;
 
-/// Since when there has been no room, and why; nothing while there is.
+/// Why the store is full, and since when; `None` while it is not.
 #[derive(Default)]
 pub(super) struct Full(Mutex<Option<Refused>>);
 
@@ -25,7 +25,7 @@ struct Refused {
 }
 
 impl Full {
-    /// Refuses a set while there is no room; lets one through every [`RETRY_AFTER`].
+    /// Refuses a set while the store is full; lets one through every [`RETRY_AFTER`].
     pub(super) fn admit(&self, expect: Expect, space: impl FnOnce() -> Option<Space>) -> Result<()> {
         if let Some(error) = self.refusal(expect, space) {
             return Err(error);
@@ -36,7 +36,7 @@ impl Full {
         Ok(())
     }
 
-    /// As [`Full::admit`], without being let through. A quota on keys does not keep those that exist from being set.
+    /// Whether [`Full::admit`] would refuse a set. A quota on keys does not refuse sets of existing ones.
     pub(super) fn refusal(&self, expect: Expect, space: impl FnOnce() -> Option<Space>) -> Option<Error> {
         let full = self.0.lock();
         let refused = full.as_ref().filter(|refused| refused.tried.elapsed() < RETRY_AFTER)?;
@@ -46,7 +46,7 @@ impl Full {
             .then(|| refused.error.clone())
     }
 
-    /// Takes in why a set failed.
+    /// Records the error of a set.
     pub(super) fn note(&self, error: &Error, space: Option<Space>) {
         if error.is_full() {
             let available = space.map(|space| space.available);
@@ -54,13 +54,13 @@ impl Full {
         }
     }
 
-    /// Takes in that a set succeeded.
+    /// Records that a set succeeded.
     pub(super) fn took(&self, expect: Expect) {
         self.0.lock().take_if(|refused| refused.error.keeps_out(expect == Expect::Absent));
     }
 
-    /// Takes in that a delete made room.
-    pub(super) fn over(&self) {
+    /// Records that a delete freed space.
+    pub(super) fn clear(&self) {
         *self.0.lock() = None;
     }
 }

@@ -214,7 +214,7 @@ impl Store for Guarded {
         let (inner, key) = (self.inner.clone(), key.clone());
         let deleted = self.write(Box::pin(async move { inner.delete_key(&key, expect).await })).await;
         if deleted.is_ok() {
-            self.full.over();
+            self.full.clear();
         }
         deleted
     }

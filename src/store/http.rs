@@ -1,4 +1,4 @@
-//! The HTTP client that stores share: what every request needs, and the errors that every answer may be.
+//! The HTTP client that stores share: retries, TLS, limits of answers, and the errors that they have in common.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(super) struct Http {
     client: Client,
-    /// Uses each connection once: a kept one may break at any moment.
+    /// Uses a connection for one request: the server may close an idle one at any moment.
     fresh: Client,
     timeout: Duration,
 }
@@ -35,18 +35,18 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
-    /// The request was sent before, and may have been carried out then.
+    /// Whether an earlier attempt may have been carried out.
     pub(super) repeated: bool,
 }
 
 /// How a client talks to servers with TLS, or without.
 #[derive(Default)]
 pub(super) struct Tls<'a> {
-    /// Whether there is any.
+    /// Whether TLS is used.
     pub(super) on: bool,
     /// A file of certificates to trust, in PEM.
     pub(super) certificates: Option<&'a Path>,
-    /// Those alone are trusted, not those that the machine trusts.
+    /// Trust these alone, not those that the machine trusts.
     pub(super) only: bool,
     /// Files of the certificate, and of its key, that prove who the client is, in PEM.
     pub(super) identity: Option<(&'a Path, &'a Path)>,
@@ -64,7 +64,7 @@ impl Http {
         Self::with(&Tls { on, certificates, ..Tls::default() }, timeout * 2 / 5, timeout)
     }
 
-    /// As [`Http::new`]; a connection is there within `connecting`.
+    /// As [`Http::new`], with a timeout of its own for connecting.
     pub(super) fn with(
         tls: &Tls<'_>,
         connecting: Duration,
@@ -75,7 +75,7 @@ impl Http {
         let client = |kept: usize| {
             let mut builder = Client::builder();
             builder = match &trusted {
-                // Without TLS there need be no authorities on the machine.
+                // Without TLS the machine needs no certificate authorities.
                 _ if !tls.on => builder.tls_certs_only([]),
                 Some(trusted) if tls.only => builder.tls_certs_only(trusted.clone()),
                 Some(trusted) => builder.tls_certs_merge(trusted.clone()),
@@ -107,19 +107,19 @@ impl Http {
         &self.fresh
     }
 
-    /// Sends `request`, again where that may help; only for what may be carried out twice. Answers with the status 429
-    /// or 503 come back as [`Error::Busy`], refusals of the credentials as [`Error::Denied`], answers of more than
-    /// `limit` bytes as [`Error::Other`]: each a refusal, unless one of the requests may have been carried out.
+    /// Sends an idempotent `request`, with retries. Answers with the status 429 or 503 come back as [`Error::Busy`], refusals of
+    /// the credentials as [`Error::Denied`], answers of more than `limit` bytes as [`Error::Other`]: each a refusal, unless one of
+    /// the attempts may have been carried out.
     pub(super) async fn send(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         self.attempt(request, limit, false).await
     }
 
-    /// As [`Http::send`], for what must not be carried out twice: only what the server has refused is sent again.
+    /// As [`Http::send`], for a request that is not idempotent: it is retried only after the server has refused it.
     pub(super) async fn send_once(&self, request: RequestBuilder, limit: usize) -> Result<Answer> {
         self.attempt(request, limit, true).await
     }
 
-    /// Sends `request` once and gives the answer whatever its status is. It is there `within` this time, or not at all.
+    /// Sends `request` once, with the timeout `within`, and returns the answer whatever its status is.
     pub(super) async fn ask(
         &self,
         request: RequestBuilder,
@@ -146,7 +146,7 @@ impl Http {
         Ok(Answer { status, body, repeated: false })
     }
 
-    /// Sends `request`, to which the answer is lines without end, of `limit` bytes at most.
+    /// Sends `request`, whose answer is an endless stream of lines, of `limit` bytes at most.
     pub(super) async fn lines(&self, request: RequestBuilder, limit: usize) -> Result<Lines> {
         let response = request.timeout(ENDLESS).send().await.map_err(|error| self.failed(error).error)?;
         Ok(Lines { response, read: Vec::new(), searched: 0, limit })
@@ -196,7 +196,7 @@ impl Http {
                 Err(SendError::last(Error::Denied(format!("{why}{said}"))))
             }
             StatusCode::TOO_MANY_REQUESTS => Err(SendError::busy(Error::Busy(why), &response)),
-            // A proxy may say so of a server that has carried it out.
+            // A proxy may answer so although the server behind it has carried the request out.
             StatusCode::SERVICE_UNAVAILABLE => Err(SendError::busy(Error::Busy(why).unsure(), &response)),
             _ if status.is_redirection() => {
                 let why = format!("{why}: the address leads elsewhere; use the one it leads to");
@@ -224,7 +224,7 @@ impl Http {
         Ok(body)
     }
 
-    /// Without the address, which the message of the store names.
+    /// Strips the address, which the message of the store names.
     fn failed(&self, error: reqwest::Error) -> SendError {
         let error = error.without_url();
         let why = cause(&error);
@@ -234,7 +234,7 @@ impl Http {
         if error.is_timeout() {
             return SendError::last(Error::TimedOut(self.timeout.as_millis()));
         }
-        // A server may close a kept connection just when it is used again.
+        // The server may close an idle connection just when it is used again.
         SendError { error: Error::Other(format!("the connection broke: {why}")), retry: Retry::Once }
     }
 }
@@ -249,18 +249,17 @@ pub(super) enum Unanswered {
     TooLong,
 }
 
-/// An answer that goes on for ever, line by line.
+/// An endless answer, line by line.
 pub(super) struct Lines {
     response: Response,
     read: Vec<u8>,
-    /// So many bytes of `read` have no end of a line.
+    /// So many bytes of `read` have no newline.
     searched: usize,
     limit: usize,
 }
 
 impl Lines {
-    /// The next line that is not empty; what comes without an end counts as the last. Nothing is lost if it is not waited
-    /// for to the end.
+    /// The next line that is not empty; the last one may lack its newline. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
@@ -346,7 +345,7 @@ fn identity(certificate: &Path, key: &Path) -> std::result::Result<Identity, Str
     Identity::from_pem(&text).map_err(unusable)
 }
 
-/// Why there is no client.
+/// Why no client can be made.
 fn unusable(error: &reqwest::Error) -> String {
     let why = cause(error);
     if why.contains("No CA certificates") {
@@ -365,7 +364,7 @@ fn cause(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// Why TLS came to nothing, in words for a person, if that is what rustls says.
+/// Explains an error of rustls to a person; `None` for other errors.
 fn distrust(why: &str) -> Option<String> {
     if why.contains("InvalidContentType") {
         return Some("it does not speak TLS; for a server without, the address begins with http://".into());
@@ -412,7 +411,7 @@ impl SendError {
     }
 }
 
-/// What a server says beside a status, as far as it is meant for people.
+/// The text of an error answer, if it is meant for people.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text: String = text.trim().chars().filter(|char| !char.is_control()).take(120).collect();

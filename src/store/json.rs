@@ -17,7 +17,7 @@ pub fn shown(value: &Value) -> Text {
     Text::from(format!("{value}\n").into_bytes())
 }
 
-/// The value that `text` stands for; an error for what a store of values would change: a member that is there twice.
+/// The value that `text` stands for; an error for a duplicate member, which a store of values would drop.
 pub fn unique(text: &[u8]) -> Result<Value> {
     let refused =
         |error: serde_json::Error| Error::Invalid(format!("Prefect keeps JSON values only: {error}"));
@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for Unique {
     }
 }
 
-/// The value of a member of an answer. What is nested too deeply to be read is shown as a string of its text.
+/// The value of a member of an answer. One that is nested too deeply to be parsed becomes a string of its text.
 pub fn lenient(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
 }
@@ -94,8 +94,8 @@ pub fn stands_for(text: &[u8], value: &Value) -> bool {
     serde_json::from_slice::<Value>(text).is_ok_and(|own| same(&own, value))
 }
 
-/// Whether two values are the same to those who read them: as numbers, `1.0` is `1` and `1e2` is `100`, while integers
-/// count digit by digit.
+/// Whether two values mean the same: numbers with a point or exponent compare as floats (`1.0` is `1`, `1e2` is `100`),
+/// integers digit by digit.
 pub fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => digits(one) == digits(other) || same_float(one, other),
@@ -110,7 +110,7 @@ pub fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Zero has no sign where it is an integer.
+/// The digits of a number; `-0` is `0`.
 fn digits(number: &Number) -> &str {
     if number.as_str() == "-0" { "0" } else { number.as_str() }
 }

@@ -22,10 +22,10 @@ pub enum Location {
 }
 
 impl Location {
-    /// How store arguments begin, as far as people type them.
+    /// The beginnings of store arguments, for suggestions.
     pub const NAMES: [&str; 6] = ["sqlite:", "memory:", "etcd:", "etcds:", "prefect", "prefect-cloud"];
 
-    /// A mount of the kind of store that `name` stands for, as it is typed.
+    /// An example of a command line for the kind of store that `name` begins.
     pub fn example(name: &str) -> String {
         let store = match name {
             "sqlite:" => "sqlite:/srv/app/kv.db",
@@ -72,7 +72,7 @@ impl Location {
         }
     }
 
-    /// What is between the parts of keys that are shown as directories, unless it is asked for otherwise.
+    /// The default separator of the parts of keys that are shown as directories.
     pub const fn separator(&self) -> Option<&'static str> {
         match self {
             Self::Etcd(_) => Some("/"),
@@ -89,7 +89,7 @@ impl Location {
     }
 }
 
-/// The shell leaves a `~` alone that does not begin a word.
+/// The message about a `~` that the shell has not replaced, because it does not begin a word.
 fn tilde(path: &str) -> String {
     let home = std::env::home_dir().filter(|_| path == "~" || path.starts_with("~/"));
     let meant = home.map(|home| home.join(path[1..].trim_start_matches('/')));

@@ -1,5 +1,5 @@
-//! `prefect`: the Variables of Prefect 3. They have no revisions: what must hold before a change is read just before it,
-//! so it is best effort against other clients, except that a new variable is made by one client only.
+//! `prefect`: the Variables of Prefect 3. They have no revisions: a compare-and-set reads the variable just before it changes
+//! it, which is best effort against other clients, except that one client only can create a variable.
 
 mod api;
 mod burst;
@@ -34,19 +34,19 @@ const SIZE_LIMIT: usize = 5_000;
 const LIMITS: Limits =
     Limits { value: VALUE_LIMIT, key: 255, key_chars: "abcdefghijklmnopqrstuvwxyz0123456789_-", tags: true };
 
-/// How often a variable is changed and made in turns, when others delete and make it meanwhile.
+/// How often an upsert alternates PATCH and POST while others delete and create the variable.
 const ROUNDS: usize = 3;
 
 /// The Variables of a Prefect 3 server.
 pub struct PrefectStore {
     name: String,
     view: Arc<View>,
-    /// One change at a time: the server refuses most of those that come at once.
+    /// One change at a time: the server refuses most concurrent ones.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl PrefectStore {
-    /// The server of `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    /// The server of `settings`, whose calls end within `timeout`. Sends no request yet.
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         Ok(Self {
             name: format!("prefect:{}", settings.url),
@@ -59,7 +59,7 @@ impl PrefectStore {
         })
     }
 
-    /// Sets `key`, whatever is there.
+    /// Sets `key` unconditionally.
     async fn upsert(&self, key: &Key, text: &Text) -> Result<Meta> {
         let missing = self.view.revisions.lock().is_missing(key);
         if missing {
@@ -103,32 +103,32 @@ impl PrefectStore {
         self.upsert(key, text).await
     }
 
-    /// As [`PrefectStore::set`], noting that `text` may be seen at the server before the answer comes.
+    /// As [`PrefectStore::set`]; records `text` first, which others may see at the server before the answer comes.
     async fn change(&self, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
         self.view.revisions.lock().begin_set(key, text);
-        self.view.own.lock().making(key, Some(text));
+        self.view.own.lock().begin(key, Some(text));
         let set = self.set(key, text, expect).await;
-        self.view.own.lock().made(key, set.is_ok());
+        self.view.own.lock().end(key, set.is_ok());
         set.inspect_err(|error| self.view.revisions.lock().failed(key, error))
     }
 
     async fn remove(&self, key: &Key) -> Result<Revision> {
         self.view.revisions.lock().begin_delete(key);
-        self.view.own.lock().making(key, None);
+        self.view.own.lock().begin(key, None);
         let deleted = self.view.api.delete(key).await;
-        self.view.own.lock().made(key, deleted == Ok(true));
+        self.view.own.lock().end(key, deleted == Ok(true));
         let deleted = deleted.inspect_err(|error| self.view.revisions.lock().failed(key, error))?;
         let revision = self.view.revisions.lock().deleted(key);
         if deleted { Ok(revision) } else { Err(Error::NotFound) }
     }
 }
 
-/// The text of a value as it is sent: itself, so that numbers keep their digits on the way.
+/// The text of a value as it is sent: unparsed, so that numbers keep their digits.
 fn document(text: &Text) -> String {
     String::from_utf8_lossy(text).trim().to_owned()
 }
 
-/// Whether any server would keep this value as it is.
+/// Fails for a value that some server would not keep as it is.
 fn check_value(document: &[u8]) -> Result<()> {
     let value: Value = json_text::unique(document)?;
     let size = json_text::compact_len(&value);
@@ -184,7 +184,7 @@ impl Store for PrefectStore {
         self.remove(key).await
     }
 
-    /// One request, which keeps the id, unless `to` exists: that one is set then, and keeps its own.
+    /// One request, which keeps the id. If `to` exists it is set instead, with its own id, and `from` is deleted.
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
         let _one_at_a_time = self.changing.lock().await;
         let entry = self.view.fetch(from).await?.ok_or(Error::NotFound)?;
@@ -197,12 +197,12 @@ impl Store for PrefectStore {
         if let Expect::At(_) = expect {
             expect.check(self.view.fetch(to).await?.map(|entry| entry.meta.revision))?;
         }
-        self.view.own.lock().making(to, Some(&entry.text));
+        self.view.own.lock().begin(to, Some(&entry.text));
         let renamed = self.view.api.patch(from, &json!({"name": to.as_str()}).to_string()).await;
-        self.view.own.lock().made(to, renamed == Ok(true));
+        self.view.own.lock().end(to, renamed == Ok(true));
         match renamed {
             Ok(true) => Ok(self.view.revisions.lock().renamed(from, to, entry)),
-            // Of two requests the first may have done it.
+            // The first of two attempts may have renamed it.
             Ok(false) => match self.view.api.get(to).await.map_err(Error::unsure)? {
                 Some(variable) if *variable.id == *entry.meta.id => {
                     Ok(self.view.revisions.lock().renamed(from, to, entry))

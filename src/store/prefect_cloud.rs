@@ -1,5 +1,5 @@
 //! `prefect-cloud`: the KV API of Prefect Cloud 1, as `kvfs serve` and others speak it. Keys have ids and no revisions:
-//! what must hold before a change is read just before it, so it is best effort against other clients.
+//! a compare-and-set reads the key just before it changes it, which is best effort against other clients.
 
 mod settings;
 
@@ -28,7 +28,7 @@ const SET: &str = "mutation($input: set_key_value_input!) { set_key_value(input:
 const DELETE: &str =
     "mutation($input: delete_key_value_input!) { delete_key_value(input: $input) { success } }";
 const FIELDS: &str = "id key value created updated";
-/// Said of what is no server of the API: other web servers answer in HTML, or do not know POST (501).
+/// Added to the message where no server of the API answers: other web servers answer in HTML, or do not know POST (501).
 const ANOTHER: &str =
     "; what answers there is no server of the Prefect 1.x API; name one, such as `kvfs serve` is";
 
@@ -39,12 +39,12 @@ pub struct PrefectCloudStore {
     key: Renewed<Option<String>>,
     http: Http,
     revisions: Mutex<SyntheticRevisions>,
-    /// Held from the reading of what a change expects to its end.
+    /// Held during a change, from the read of its precondition on.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl PrefectCloudStore {
-    /// The API at `settings`, whose calls end within `timeout`. Nothing is asked yet.
+    /// The API at `settings`, whose calls end within `timeout`. Sends no request yet.
     pub fn open(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         let read = settings
             .key_source
@@ -61,7 +61,7 @@ impl PrefectCloudStore {
     }
 
     /// The `data` of the answer to one GraphQL request, of at most `limit` bytes, and whether an earlier request may have
-    /// been carried out; `variables` is JSON text. Sent again if the key that is refused was replaced.
+    /// been carried out; `variables` is JSON text. Sent again with a new API key if the old one was refused and has been replaced.
     async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
         let used = self.key.get();
         match self.ask_once(query, variables, limit).await {
@@ -98,7 +98,7 @@ impl PrefectCloudStore {
         Ok((data, answer.repeated))
     }
 
-    /// Says where a key that was refused came from.
+    /// Adds the source of a refused API key to the message.
     fn explain(&self, error: Error) -> Error {
         match error {
             Error::Denied(why) if self.settings.key.is_none() => Error::Denied(format!(
@@ -118,7 +118,7 @@ impl PrefectCloudStore {
         rows.key_value.into_iter().filter_map(|row| row.read().transpose()).collect()
     }
 
-    /// What is there now, asked of the server.
+    /// Fetches the key.
     async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
         let asked = self.revisions.lock().begin_request();
         let filter = format!("(where: {{ key: {{ _eq: {} }} }})", graphql_string(key.as_str()));
@@ -132,7 +132,7 @@ impl PrefectCloudStore {
         Ok(self.revisions.lock().observe(key, row, asked))
     }
 
-    /// Whether `expect` holds, as far as the server tells.
+    /// Fails if `expect` does not hold at the server now.
     async fn holds(&self, key: &Key, expect: Expect) -> Result<()> {
         if expect == Expect::Anything {
             return Ok(());
@@ -160,7 +160,7 @@ impl PrefectCloudStore {
             let answer: DeleteAnswer = parse(&data)?;
             let answer = answer.delete_key_value;
             let answer = answer.ok_or_else(|| Error::Other("the server has deleted nothing".into()))?;
-            // Of two requests the first may have done it.
+            // The first of two attempts may have deleted it.
             if answer.success || repeated { Ok(()) } else { Err(Error::NotFound) }
         });
         success.inspect_err(|error| self.revisions.lock().failed(key, error))?;
@@ -321,7 +321,7 @@ fn graphql_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// What GraphQL errors mean, by the codes and words that the 1.x client goes by.
+/// Translates GraphQL errors, by the codes and words that the 1.x client looks for.
 fn refused(errors: &[Value]) -> Error {
     let code = errors[0]["extensions"]["code"].as_str().unwrap_or_default();
     let message: String =

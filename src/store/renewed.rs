@@ -1,16 +1,16 @@
-//! Logins that others replace, while a store is open, in the files in which they were found.
+//! Logins that others replace, while a store is open, in the files that they were read from.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Reads a login once more where it was found; the error says why that cannot be.
+/// Reads a login again from its source; the error says why it cannot.
 pub(super) type Read<T> = dyn Fn() -> Result<T, String> + Send + Sync;
 
 /// A login, and how it is read again.
 pub(super) struct Renewed<T> {
     used: Mutex<T>,
-    /// `None` for what cannot change, as an environment cannot.
+    /// `None` for a source that cannot change, as an environment cannot.
     read: Option<Arc<Read<T>>>,
     /// Held while it is read, so that many callers read it once; the last reason why it could not be.
     reading: tokio::sync::Mutex<String>,
@@ -25,8 +25,8 @@ impl<T: Clone + PartialEq + Send + 'static> Renewed<T> {
         self.used.lock().clone()
     }
 
-    /// Reads it again, unless that was done since `used` was used. Whether it is another one now, with which another try is
-    /// worth it.
+    /// Reads it again, unless another caller has done so since `used` was used. Returns whether it has changed, so that a retry
+    /// makes sense.
     pub(super) async fn renew(&self, used: &T) -> bool {
         let Some(read) = self.read.clone() else { return false };
         let mut reason = self.reading.lock().await;

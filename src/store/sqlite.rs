@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, durable at return, shared by any number of processes on one machine.
 //!
-//! What is queued is committed as one transaction (group commit); readers take a connection from a pool; one watcher thread reads what other processes changed from the `change` table.
+//! The writer commits its queue as one transaction (group commit); readers take a connection from a pool; one watcher thread
+//! reads the changes of other processes from the `change` table.
 
 mod access;
 mod files;
@@ -33,7 +34,7 @@ use super::{
     VALUE_LIMIT,
 };
 
-/// How many reads may be under way at once.
+/// Limit of reads in flight.
 const READERS: usize = 32;
 
 /// The store in one SQLite file.
@@ -41,15 +42,15 @@ pub struct SqliteStore {
     name: String,
     pool: Arc<Pool>,
     writer: Writer,
-    /// Each takes a connection, and a connection takes file descriptors.
+    /// Limits the connections of readers, for each takes file descriptors.
     readers: Semaphore,
     watchers: Mutex<Vec<Watcher>>,
 }
 
-/// Who watches for a feed.
+/// The thread behind a feed.
 struct Watcher {
     thread: Option<JoinHandle<()>>,
-    /// A feed ends with its store, not with the close of that.
+    /// Keeps the feed open until the store is dropped, also after [`Store::close`].
     _feed: mpsc::UnboundedSender<Change>,
 }
 
@@ -60,8 +61,8 @@ impl Drop for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or creates the database at `path` and its directory. A lock that another process holds is waited for
-    /// within `timeout`. The error is one line for a person.
+    /// Opens or creates the database at `path` and its directory. Waits up to `timeout` for a lock of another process. The
+    /// error is one line for a person.
     pub fn open(path: &Path, timeout: Duration) -> std::result::Result<Self, String> {
         let pool = Arc::new(Pool::open(path, timeout * 3 / 4)?);
         let writer = Writer::new(pool.clone());
@@ -82,13 +83,13 @@ impl SqliteStore {
     }
 }
 
-/// Goes on another thread, for the one that asks may be the one that talks to the kernel.
+/// Continues in a task, for the thread of the first poll may be the one that reads the kernel's messages.
 async fn leave_thread() {
     tokio::task::yield_now().await;
 }
 
-/// Runs `work`, which may wait for the disk, without holding up other tasks. Unlike a task of its own on the pool for
-/// blocking work, that costs no hand-over there and back.
+/// Runs `work`, which may wait for the disk, without blocking other tasks. Cheaper than `spawn_blocking`, which switches threads
+/// twice.
 fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
@@ -163,12 +164,12 @@ impl Store for SqliteStore {
         Some(feed)
     }
 
-    /// The last one that closes a database empties the log into it.
+    /// The last process that closes a database checkpoints its log.
     fn close(&self) {
         if self.pool.begin_close() {
             return;
         }
-        // So that the watchers look up.
+        // Wakes the watchers.
         _ = crate::sys::touch_path(&log_of(self.pool.path()));
         for thread in self.watchers.lock().iter_mut().filter_map(|watcher| watcher.thread.take()) {
             _ = thread.join();

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use super::Change;
 use crate::logging;
 
-/// The commands that are still to be run.
+/// The queue of commands.
 pub(super) struct Commands {
     changes: Sender<Change>,
     runner: JoinHandle<()>,
@@ -27,14 +27,14 @@ impl Commands {
         _ = self.changes.send(change);
     }
 
-    /// Runs what is left.
+    /// Runs the rest of the queue.
     pub(super) fn finish(self) {
         drop(self.changes);
         _ = self.runner.join();
     }
 }
 
-/// Changes that wait, the newest of each key. Where changes were missed there is no key.
+/// The queued changes, the newest of each key; no key if changes were missed.
 #[derive(Default)]
 struct Waiting {
     order: VecDeque<Option<String>>,

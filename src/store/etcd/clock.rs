@@ -1,4 +1,4 @@
-//! Times for revisions: etcd keeps none.
+//! Times for revisions: etcd stores none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-/// How far apart the revisions are that have a time of their own, while there are few of them.
+/// Least distance in time of recorded revisions, while there are few of them.
 const APART: Duration = Duration::from_millis(1);
-/// So many make the distance twice as long: they are never forgotten, for a time that was told stays. A thousand changes
-/// a second for a month make 16 times as many.
+/// Each so many records double that distance. Records are never dropped, for the time of a revision must not change. A thousand
+/// changes a second for a month make 16 times as many.
 const MANY: usize = 50_000;
 
-/// One for each cluster: all stores in this process tell the same times.
+/// One clock per cluster: all stores in this process show the same times.
 static CLOCKS: Mutex<Option<HashMap<u64, Arc<Mutex<Clock>>>>> = Mutex::new(None);
 
-/// When each revision was made, as far as this process can know: a revision that is seen for the first time has the time of
-/// day, or is a microsecond later than the one before. The same revision always has the same time, a later one a later.
+/// The time of each revision, as far as this process can know: a revision that is seen for the first time gets the time of
+/// day, or a microsecond after the one before. The same revision always has the same time, a later one a later.
 #[derive(Default)]
 pub(super) struct Clock {
     /// Revisions in order, each with the time at which it was the newest.
@@ -30,12 +30,12 @@ impl Clock {
         CLOCKS.lock().get_or_insert_default().entry(cluster).or_default().clone()
     }
 
-    /// The cluster has gone back: its revisions are others now.
+    /// Drops all records: the cluster was restored, and reuses its revisions.
     pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
 
-    /// The newest revision of which the time was asked.
+    /// The newest revision so far.
     pub(super) fn newest(&self) -> u64 {
         self.newest
     }
@@ -58,7 +58,7 @@ impl Clock {
         self.reckoned(revision).unwrap_or(now)
     }
 
-    /// The time by the last known revision before, or the first one after.
+    /// The time relative to the last recorded revision before, or the first one after.
     fn reckoned(&self, revision: u64) -> Option<SystemTime> {
         let after = self.known.partition_point(|(known, _)| *known <= revision);
         let micros = |from: u64, to: u64| Duration::from_micros(to - from);

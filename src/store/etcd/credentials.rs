@@ -1,5 +1,5 @@
-//! What proves to a cluster who asks, and to us which cluster it is: login and certificates. Files are read again when what
-//! they held is refused, because others replace them before it is over.
+//! Login and certificates, of the client and of the cluster's authority. Files are read again when their contents are refused,
+//! because others replace them before they expire.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Credentials {
     login: Mutex<Option<(String, String)>>,
 }
 
-/// A client, and what the files held that it was made of.
+/// An HTTP client, and the contents of the files that it was made of.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) http: Http,
@@ -46,8 +46,8 @@ impl Credentials {
         self.login.lock().clone()
     }
 
-    /// Reads the certificates again, because those that were used are refused. Whether they are others now, with which another
-    /// try is worth it.
+    /// Reads the certificates again after those of `used` were refused. Returns whether they have changed, so that a retry makes
+    /// sense.
     pub(super) async fn read_certificates(&self, used: &Client) -> bool {
         let _one_at_a_time = self.reading.lock().await;
         if !Arc::ptr_eq(&self.client.lock().files, &used.files) {
@@ -60,9 +60,9 @@ impl Credentials {
                 *self.client.lock() = client;
                 true
             }
-            // Half of them may have been replaced so far.
+            // Others may be about to replace the second file.
             Ok(Some(Err(why))) => {
-                tracing::warn!("what replaces the certificates cannot be used: {why}");
+                tracing::warn!("the new certificates cannot be used: {why}");
                 false
             }
             Ok(None) | Err(_) => false,
@@ -76,7 +76,7 @@ impl Credentials {
         self.read_password().await;
     }
 
-    /// Reads the password again. Whether it is another one now.
+    /// Reads the password again. Returns whether it has changed.
     pub(super) async fn read_password(&self) -> bool {
         let Some(file) = self.settings.password_file.clone() else { return false };
         let read = tokio::task::spawn_blocking(move || settings::password_in(&file)).await;
@@ -103,7 +103,7 @@ fn client(settings: &Settings, timeout: Duration) -> Result<Client, String> {
         only: true,
         identity: settings.identity.as_ref().filter(|_| on).map(|(one, key)| (&**one, &**key)),
     };
-    // What is read here may be older than what the client has: then it is read once more than needed.
+    // Read before the client reads them: a change in between costs one more read.
     let files = files(settings);
     Ok(Client { http: Http::with(&tls, timeout * 2 / (count.saturating_add(2)), timeout)?, files })
 }

@@ -1,4 +1,4 @@
-//! The members of a cluster, and which of them is asked first.
+//! The members of a cluster, in the order in which they are asked.
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};

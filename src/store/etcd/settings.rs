@@ -7,14 +7,14 @@ use crate::store::settings::{Environment, environment};
 
 const PASSWORD_FILE: &str = "KVFS_ETCD_PASSWORD_FILE";
 
-/// Where a cluster is and what proves who asks. Not shown by `Debug`: it holds a password.
+/// The address of a cluster and the credentials. No `Debug`: it holds a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The members, and the directory of keys.
     pub address: Address,
     /// User and password, if there is a login.
     pub login: Option<(String, String)>,
-    /// Where the password is from, to be read again when it is refused.
+    /// The file of the password, which is read again when it is refused.
     pub password_file: Option<PathBuf>,
     /// Certificates that are trusted in place of the machine's, in PEM.
     pub authority: Option<PathBuf>,
@@ -75,7 +75,7 @@ fn login(environment: Environment<'_>) -> Result<Option<(String, String)>, Strin
     }
 }
 
-/// The password that a file holds; its final newline is none of it.
+/// The password in a file, without the final newline.
 pub(super) fn password_in(file: &Path) -> Result<String, String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)

@@ -1,4 +1,4 @@
-//! A transaction: what must hold, what is done then, and what is looked at otherwise.
+//! A transaction: comparisons, operations if they hold, and reads otherwise.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub(super) struct Plan<'a> {
     success: Vec<Value>,
     failure: Vec<Value>,
     changes: bool,
-    /// Whatever holds, it is done.
+    /// Whether both branches make the change.
     either: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) fn exists(key: &Bytes) -> Value {
     json!({"key": key, "target": "CREATE", "result": "GREATER", "create_revision": "0"})
 }
 
-/// No key that is there is at the revision 0, and one that is absent counts as being at it.
+/// An absent key compares as revision 0, so that one is replaced by a revision that no key has.
 pub(super) fn is_at(key: &Bytes, revision: Revision) -> Value {
     let revision = match i64::try_from(revision.0) {
         Ok(0) | Err(_) => i64::MAX,
@@ -54,12 +54,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Sets a key that is not there, and puts it on this lease, if it is one.
+    /// Sets an absent key, with this lease, unless it is 0.
     pub(super) fn make(&mut self, key: &Key, text: &[u8], lease: i64) -> &mut Self {
         self.sets(key, text, "lease", &json!(lease.to_string()))
     }
 
-    /// Sets a key that is there. The lease is its owner's: it stays on it.
+    /// Sets an existing key, which keeps its lease: that is its owner's.
     pub(super) fn replace(&mut self, key: &Key, text: &[u8]) -> &mut Self {
         self.sets(key, text, "ignore_lease", &json!(true))
     }
@@ -71,7 +71,7 @@ impl<'a> Plan<'a> {
         self
     }
 
-    /// Sets a key and looks at it, whether it is there or not.
+    /// Sets a key, absent or not, and reads it without its value.
     pub(super) fn put(&mut self, key: &Key, text: &[u8]) -> &mut Self {
         self.make(key, text, 0).look(key);
         self.failure = std::mem::take(&mut self.success);
@@ -85,19 +85,19 @@ impl<'a> Plan<'a> {
         self
     }
 
-    /// Asks for a key, value and all.
+    /// Reads a key with its value.
     pub(super) fn read(&mut self, key: &Key) -> &mut Self {
         self.success.push(json!({"request_range": {"key": self.view.sent(key)}}));
         self
     }
 
-    /// Asks for the key without its value, after the changes.
+    /// Reads a key without its value, after the changes.
     pub(super) fn look(&mut self, key: &Key) -> &mut Self {
         self.success.push(look(&self.view.sent(key)));
         self
     }
 
-    /// Asks for the key without its value if nothing is changed.
+    /// Reads a key without its value if the comparisons fail.
     pub(super) fn otherwise(&mut self, key: &Key) -> &mut Self {
         self.failure.push(look(&self.view.sent(key)));
         self
@@ -119,7 +119,7 @@ fn look(key: &Bytes) -> Value {
     json!({"request_range": {"key": key, "keys_only": true}})
 }
 
-/// What a transaction came to.
+/// The result of a transaction.
 pub(super) struct Done<'a> {
     view: &'a View,
     cluster: u64,
@@ -129,17 +129,17 @@ pub(super) struct Done<'a> {
 }
 
 impl Done<'_> {
-    /// The revision that it made; `None` if something did not hold.
+    /// The revision that it made; `None` if a comparison failed.
     pub(super) fn revision(&self) -> Option<Revision> {
         self.succeeded.then_some(self.revision)
     }
 
-    /// The revision of what was looked at.
+    /// The revision of a key that was read.
     pub(super) fn there(&self, index: usize) -> Option<Revision> {
         Some(Revision(self.found.get(index)?.as_ref()?.changed))
     }
 
-    /// The key that was set to this text and looked at.
+    /// The metadata of the key that was set to this text and read.
     pub(super) fn meta(&self, revision: Revision, text: &[u8]) -> Meta {
         let set = self.found.iter().flatten().next();
         if let Some(pair) = set {
@@ -148,14 +148,14 @@ impl Done<'_> {
         meta(self.cluster, set.map_or(revision.0, |pair| pair.made), revision.0, text.len())
     }
 
-    /// A key that was not there before.
+    /// The metadata of a key that was created.
     pub(super) fn made(&self, key: &Key, revision: Revision, text: &[u8]) -> Meta {
         let (made, key) = (revision.0, self.view.sent(key));
         self.view.see(&Pair { key, made, changed: made, version: 1, ..Pair::default() }, text);
         meta(self.cluster, made, made, text.len())
     }
 
-    /// What was read, in its order.
+    /// The keys that were read, in order.
     pub(super) fn pairs(self) -> Vec<Option<Pair>> {
         self.found
     }

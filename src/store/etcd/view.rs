@@ -17,20 +17,20 @@ use super::wire::{Bytes, Header, Left, Pair, Range};
 use super::witness::{Seen, Shown};
 use crate::store::{Entry, Error, Key, Listing, Meta, Revision, Text};
 
-/// Keys asked for at once at first, and at most.
+/// Keys in the first page of a listing, and in the largest.
 const FIRST_PAGE: u32 = 1_000;
 const LAST_PAGE: u32 = 20_000;
-/// Bytes of keys and values that are asked for at once: for each page a server counts all keys from there on, so few are
-/// fast, but a page must come in time on a slow line too.
+/// Bytes of keys and values in a page: the server counts all later keys for each page, so few pages are fast, but each must
+/// arrive in time on a slow line, too.
 const PAGE_BYTES: usize = 4 << 20;
-/// Bytes of values that a listing keeps.
+/// Bytes of values that a listing holds.
 const TEXTS: usize = 64 << 20;
 /// How many values that the watch has pushed are kept until they are taken, and the largest one in bytes.
 const PUSHED: NonZeroUsize = NonZeroUsize::new(1_024).unwrap();
 const PUSHED_BYTES: usize = 16 << 10;
 /// How many skipped keys are logged.
 const SKIPPED: usize = 1_000;
-/// How often a listing is begun anew because its revision is compacted meanwhile.
+/// How often a listing is restarted because its revision was compacted meanwhile.
 const ROUNDS: usize = 3;
 
 pub(super) struct View {
@@ -40,11 +40,11 @@ pub(super) struct View {
     skipped_non_utf8: Mutex<HashSet<Bytes>>,
     /// Values that the watch has pushed of late.
     pushed: Mutex<LruCache<Key, (Revision, Text)>>,
-    /// What answers have shown, for [`Witness`](super::witness::Witness).
+    /// Versions that answers have shown, for [`Witness`](super::witness::Witness).
     pub(super) shown: Mutex<Shown>,
 }
 
-/// A listing under way.
+/// The pages of a listing so far.
 #[derive(Default)]
 struct Listed {
     listing: Listing,
@@ -78,7 +78,7 @@ impl View {
     pub(super) fn ends(&self) -> (Bytes, Bytes) {
         match self.prefix.strip_suffix('/') {
             Some(before) => (Bytes(self.prefix.clone().into()), Bytes([before.as_bytes(), b"0"].concat())),
-            // Of all keys: the empty one stands for what cannot be asked for.
+            // All keys: etcd takes the range from `\0` to `\0` for that.
             None => (Bytes(vec![0]), Bytes(vec![0])),
         }
     }
@@ -117,18 +117,18 @@ impl View {
         Entry { meta, text: Arc::from(pair.value.0) }
     }
 
-    /// Takes in that an answer has shown this version, which has this value.
+    /// Records the version and value in an answer.
     pub(super) fn see(&self, pair: &Pair, value: &[u8]) {
         self.shown.lock().note(&pair.key.0, pair.changed, || Seen::there(pair, value));
     }
 
-    /// Takes in that a key was deleted at this revision.
+    /// Records that a key was deleted at this revision.
     pub(super) fn see_gone(&self, key: &Key, revision: Revision) {
         let key = self.sent(key);
         self.shown.lock().note(&key.0, revision.0, || Seen::gone(key.clone(), revision.0));
     }
 
-    /// What is left of the lease of a key, if it is on one.
+    /// The remaining TTL of a key with a lease.
     pub(super) async fn left(&self, key: &Key) -> Outcome<Option<Duration>> {
         let body = json!({"key": self.sent(key), "keys_only": true});
         let range: Range = self.api.read("kv/range", &body).await?;
@@ -140,19 +140,19 @@ impl View {
         Ok(Some(Duration::from_secs(u64::try_from(left.seconds).unwrap_or(0))))
     }
 
-    /// The revision that the cluster has reached, as a majority of it says.
+    /// The current revision of the cluster, by a linearizable read.
     pub(super) async fn now(&self) -> Outcome<Header> {
         let range: Range = self.api.read("kv/range", &self.cheap()).await?;
         Ok(range.header)
     }
 
-    /// As [`View::now`], asked of this member, which has reached it too then.
+    /// As [`View::now`], from this member, which has applied that revision then.
     pub(super) async fn now_at(&self, member: Member) -> Outcome<Header> {
         let range: Range = self.api.read_at(member, "kv/range", &self.cheap()).await?;
         Ok(range.header)
     }
 
-    /// A question about one key, of which only the header of the answer matters.
+    /// A read of one key, for the header of the answer.
     fn cheap(&self) -> Value {
         json!({"key": self.ends().0, "count_only": true})
     }
@@ -254,7 +254,7 @@ impl View {
     }
 }
 
-/// How many keys to ask for after a page of so many has brought these.
+/// The size of the page after one of so many keys that returned these.
 fn next_page(page: u32, pairs: &[Pair]) -> u32 {
     let bytes: usize = pairs.iter().map(|pair| pair.key.0.len() + pair.value.0.len()).sum();
     let fitting = u32::try_from(PAGE_BYTES * pairs.len() / bytes.max(1)).unwrap_or(LAST_PAGE);
@@ -273,17 +273,17 @@ pub(super) fn meta(cluster: u64, made: u64, changed: u64, size: usize) -> Meta {
     }
 }
 
-/// What a cluster has just reached has the time of day.
+/// Gives the current revision of a cluster the time of day.
 pub(super) fn note(header: Header) {
     Clock::of(header.cluster).lock().at(header.revision);
 }
 
-/// A key with a value that would be too large to be one here can still be read; it can only not be written.
+/// The error for a value over the limit of a request. Such a key can be read, but not written or renamed.
 pub(super) fn too_big(size: usize) -> Error {
     Error::TooLarge { size, limit: REQUEST }
 }
 
-/// Largest request of a server that is not set up otherwise.
+/// Default limit of a server's requests in bytes.
 const REQUEST: usize = 1_572_864;
 
 #[cfg(test)]

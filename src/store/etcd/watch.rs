@@ -1,13 +1,13 @@
 //! The watch of a cluster as a feed of changes.
 //!
-//! A member that hangs, or that is cut off from the others, keeps its watch open and silent. So while nothing is told the
-//! cluster is asked for its revision every [`CHECK`]: what is cached is never older than that and the time of one call.
-//! Where the cluster is beyond what the watch has told, as it is too when keys outside the prefix were changed, the watch
-//! is opened again from there on, which misses nothing.
+//! A member that hangs, or that is partitioned from the others, keeps its watch open and silent. So a silent watch is checked
+//! every [`CHECK`] against the revision of the cluster: the cache is never older than that and the time of one call. If the
+//! cluster is ahead of the watch, which happens also when keys outside the prefix were changed, the watch is opened again
+//! from its last revision on, which misses nothing.
 //!
-//! Where the watch breaks the cluster may have been restored from a backup before it is reached again, and have come past all
-//! revisions that were told. So it is asked for what it was then ([`Witness`]), and the watch begins again at the last change
-//! that was told: it must tell of none before the newest revision that was told.
+//! After the watch breaks, the cluster may have been restored from a backup before it is reached again, and have passed all
+//! revisions of the watch. So its history is proven ([`Witness`]), and the watch is opened again at its last change: it must
+//! bring no change up to the newest revision that it had reached.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,29 +26,29 @@ use super::wire::{Event, Header, Txn, Watched};
 use super::witness::{Seen, Witness};
 use crate::store::{Change, Error, Revision};
 
-/// How long a watch may be silent before the cluster is asked what the watch should have told.
+/// How long a watch may be silent before the cluster is asked for its revision.
 const CHECK: Duration = Duration::from_secs(3);
-/// How long a watch that is behind may take to tell, before it is opened again.
+/// How long a watch may lag behind the cluster before it is opened again.
 const GRACE: Duration = Duration::from_millis(500);
-/// A watch from an older revision on, at a member that has a newer one, has told all up to there once it is silent for so
-/// long before and after an answer of that member: one that does not hang looks after such watches ten times a second.
+/// A watch from an older revision on, at a member that has a newer one, is complete up to that once it is silent for so long
+/// before and after an answer of that member: a member that does not hang serves such watches ten times a second.
 const QUIET: Duration = Duration::from_millis(250);
 /// The first pause before the watch is opened again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Follows a cluster until nobody listens any more, or the store is dropped.
+/// Follows a cluster until the receiver of the feed or the store is dropped.
 pub(super) struct Follower {
     view: Arc<View>,
     feed: UnboundedSender<Change>,
-    /// Up to where everything was told, for certain: from there on a watch is opened again.
-    told: Option<Header>,
-    /// What proves, when the watch has broken, that the cluster is still the one that told it.
+    /// The revision up to which the feed is complete for certain: a watch is opened again from there on.
+    complete: Option<Header>,
+    /// Proves after the watch has broken that the cluster still has the same history.
     witness: Witness,
-    /// Whether the watch has broken: any cluster may be there since then.
+    /// Whether the watch has broken: another cluster may be at the address since then.
     broken: bool,
-    /// Whether the feed has said that changes are not told.
+    /// Whether [`Change::Paused`] was the last word on the feed.
     paused: bool,
     pause: Duration,
 }
@@ -57,41 +57,41 @@ pub(super) struct Follower {
 struct Session {
     stream: Stream,
     stage: Stage,
-    /// When the stage is over, if nothing is told until then.
+    /// When the stage is over, unless a message comes before.
     due: Instant,
-    /// Up to where everything counts as told.
+    /// The revision up to which the watch is taken to be complete.
     shown: u64,
 }
 
-/// What the cluster had reached before it was asked, and its answer.
+/// The last known header before the request, and the header of the answer.
 type Asked = Pin<Box<dyn Future<Output = Outcome<(Option<Header>, Header)>> + Send>>;
 
 enum Stage {
-    /// Opened lately: what happened before, up to this revision, is yet to be told.
+    /// Just opened: changes up to this revision are still to come.
     Catching(u64),
-    /// As before; the member is being asked whether it hangs.
+    /// As before; a request is checking that the member does not hang.
     Proving(u64, Asked),
-    /// As before; it does not.
+    /// As before; the member does not hang.
     Proven(u64),
     Idle,
-    /// The cluster is being asked for its revision.
+    /// A request for the cluster's revision is in flight.
     Asking(Asked),
-    /// The cluster has this revision, which the watch has not shown.
+    /// The cluster has this revision, which the watch has not reached.
     Behind(u64),
 }
 
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
         let (witness, pause) = (Witness::default(), FIRST_PAUSE);
-        Self { view, feed, told: None, witness, broken: false, paused: true, pause }
+        Self { view, feed, complete: None, witness, broken: false, paused: true, pause }
     }
 
     pub(super) async fn run(mut self, mut open: tokio::sync::watch::Receiver<()>) {
-        self.tell(Change::Paused);
+        self.send(Change::Paused);
         let feed = self.feed.clone();
         tokio::select! {
             () = feed.closed() => {}
-            // An error: the store is gone.
+            // An error: the store was dropped.
             _ = open.changed() => {}
             () = self.follow() => {}
         }
@@ -105,11 +105,11 @@ impl Follower {
             let Err(failure) = ended else { continue };
             self.broken = true;
             if matches!(failure, Failure::Compacted) {
-                self.told = None;
+                self.complete = None;
                 continue;
             }
             if !std::mem::replace(&mut self.paused, true) {
-                self.tell(Change::Paused);
+                self.send(Change::Paused);
                 let error = Error::from(failure);
                 tracing::info!("the watch of the cluster ended: {error}; answers age until it is open again");
             }
@@ -118,38 +118,38 @@ impl Follower {
         }
     }
 
-    fn tell(&self, change: Change) {
-        // Nobody listens any more: the loop ends.
+    fn send(&self, change: Change) {
+        // Without a receiver the loop ends by itself.
         _ = self.feed.send(change);
     }
 
-    /// From now on changes are told.
+    /// Marks the feed as complete from now on.
     fn resume(&mut self, change: Change) {
         self.paused = false;
         self.pause = FIRST_PAUSE;
-        self.tell(change);
+        self.send(change);
     }
 
-    /// Follows one watch to its end; without an error if another member is to be watched at once.
+    /// Follows one watch to its end; `Ok` if another member is to be watched at once.
     async fn session(&mut self, member: Member) -> Outcome<()> {
-        // This member has reached it, too: what the watch tells from an earlier one on is complete up to there.
+        // This member has applied `now`: a watch from an earlier revision on brings all changes up to there.
         let (then, now) = self.ask(Some(member)).await?;
         let another = then.is_some_and(|then| is_another(then, now));
         match if another { Some(false) } else { self.prove(member).await? } {
             Some(true) => {}
             Some(false) => self.forget(now),
-            None => self.told = None,
+            None => self.complete = None,
         }
         note(now);
-        let told = self.told.unwrap_or(now);
-        // The witness has seen where it begins.
-        let since = self.told.filter(|_| self.broken).and_then(|told| self.witness.since(told.revision));
-        let mut session = self.open(member, since.unwrap_or(told.revision), now.revision).await?;
-        if self.told.is_none() {
+        let complete = self.complete.unwrap_or(now);
+        let since =
+            self.complete.filter(|_| self.broken).and_then(|complete| self.witness.since(complete.revision));
+        let mut session = self.open(member, since.unwrap_or(complete.revision), now.revision).await?;
+        if self.complete.is_none() {
             self.witness.clear();
             self.resume(Change::Everything);
         }
-        self.told = Some(Header { term: now.term, ..told });
+        self.complete = Some(Header { term: now.term, ..complete });
         self.broken = false;
         loop {
             if session.is_complete() && self.paused {
@@ -159,7 +159,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 message = stream.next() => {
-                    let shown = self.take_in(message?)?;
+                    let shown = self.publish(message?)?;
                     session.heard(shown);
                 }
                 asked = answer(stage) => {
@@ -177,8 +177,8 @@ impl Follower {
                         session.idle();
                     }
                     Stage::Idle => {
-                        // Silent for so long: whatever the member had to tell of what happened before it has told.
-                        self.settle(session.shown);
+                        // Silent for so long: the member has sent all earlier changes.
+                        self.advance(session.shown);
                         session.stage = Stage::Asking(self.ask(None));
                     }
                     Stage::Behind(_) => return Ok(()),
@@ -188,10 +188,10 @@ impl Follower {
         }
     }
 
-    /// Whether this member has the history that the watch has told, if it may be another; `None` if nobody can tell.
+    /// Whether this member has the history that the watch has brought; `None` if that cannot be proven.
     async fn prove(&self, member: Member) -> Outcome<Option<bool>> {
-        let Some(told) = self.told.filter(|_| self.broken) else { return Ok(Some(true)) };
-        let proof = self.witness.proof(&self.view.shown.lock(), told.revision);
+        let Some(complete) = self.complete.filter(|_| self.broken) else { return Ok(Some(true)) };
+        let proof = self.witness.proof(&self.view.shown.lock(), complete.revision);
         let Some(proof) = proof else { return Ok(None) };
         match self.view.api.read_at::<Txn>(member, "kv/txn", &proof.question()).await {
             Ok(txn) => Ok(Some(proof.holds(txn.found()))),
@@ -200,13 +200,13 @@ impl Follower {
         }
     }
 
-    /// What was told is not the past of the cluster that is there now.
+    /// Starts from nothing: the cluster has another history.
     fn forget(&mut self, now: Header) {
         Clock::of(now.cluster).lock().restart();
-        self.told = None;
+        self.complete = None;
     }
 
-    /// Asks the cluster, or this member, for its revision.
+    /// Requests the revision of the cluster, or of this member.
     fn ask(&self, member: Option<Member>) -> Asked {
         let (view, then) = (self.view.clone(), self.reached());
         Box::pin(async move {
@@ -218,7 +218,7 @@ impl Follower {
         })
     }
 
-    /// Opens a watch of what happened after the revision `since`, at a member that has reached `now`.
+    /// Opens a watch of the changes after the revision `since`, at a member that has applied `now`.
     async fn open(&self, member: Member, since: u64, now: u64) -> Outcome<Session> {
         let (key, range_end) = self.view.ends();
         let from = (since + 1).to_string();
@@ -234,14 +234,14 @@ impl Follower {
         Ok(Session { stream, stage, due, shown: since })
     }
 
-    /// Tells what a message tells; the revision up to which everything was told then.
-    fn take_in(&mut self, message: Watched) -> Outcome<Option<u64>> {
+    /// Sends the changes of a message to the feed; returns the revision up to which it is complete then.
+    fn publish(&mut self, message: Watched) -> Outcome<Option<u64>> {
         if message.canceled {
             return Err(refused(&message));
         }
         let Some(last) = message.events.last().map(|event| event.kv.changed) else { return Ok(None) };
-        let told = self.told.map_or(0, |told| told.revision);
-        if message.events.iter().any(|event| event.kv.changed <= told) {
+        let complete = self.complete.map_or(0, |complete| complete.revision);
+        if message.events.iter().any(|event| event.kv.changed <= complete) {
             self.forget(message.header);
             return Err(Error::Unreachable("the cluster has another past".into()).into());
         }
@@ -249,11 +249,11 @@ impl Follower {
         for event in message.events {
             self.witness.note(seen(&event));
             if let Some(change) = self.change(message.header.cluster, &event) {
-                self.tell(change);
+                self.send(change);
             }
         }
         let whole = if message.fragment { last.saturating_sub(1) } else { last };
-        self.settle(whole);
+        self.advance(whole);
         Ok(Some(whole))
     }
 
@@ -272,30 +272,31 @@ impl Follower {
         Some(Change::Set(key, meta(cluster, pair.made, pair.changed, pair.value.0.len())))
     }
 
-    /// What the cluster has reached, as the watch or any answer in this process has said: what it is asked from now on, it
-    /// answers from there on, unless it is another one.
+    /// The newest revision of the cluster in the watch or in any answer in this process: later answers have at least this one,
+    /// unless the cluster is another one.
     fn reached(&self) -> Option<Header> {
-        let told = self.told?;
-        Some(Header { revision: told.revision.max(Clock::of(told.cluster).lock().newest()), ..told })
+        let complete = self.complete?;
+        let newest = Clock::of(complete.cluster).lock().newest();
+        Some(Header { revision: complete.revision.max(newest), ..complete })
     }
 
-    /// Everything up to this revision was told, for certain.
-    fn settle(&mut self, revision: u64) {
-        if let Some(told) = &mut self.told {
-            told.revision = told.revision.max(revision);
+    /// Marks the feed as complete up to this revision.
+    fn advance(&mut self, revision: u64) {
+        if let Some(complete) = &mut self.complete {
+            complete.revision = complete.revision.max(revision);
         }
     }
 }
 
 impl Stage {
-    /// Whether an answer is waited for.
+    /// Whether a request is in flight.
     fn asks(&self) -> bool {
         matches!(self, Self::Asking(_) | Self::Proving(..))
     }
 }
 
 impl Session {
-    /// Whether all that happened before it was opened has been told.
+    /// Whether all changes before it was opened have come.
     fn is_complete(&self) -> bool {
         !matches!(self.stage, Stage::Catching(_) | Stage::Proving(..) | Stage::Proven(_))
     }
@@ -305,7 +306,7 @@ impl Session {
         self.due = Instant::now() + CHECK;
     }
 
-    /// A message came, and told everything up to this revision.
+    /// Records a message that is complete up to this revision.
     fn heard(&mut self, shown: Option<u64>) {
         self.shown = self.shown.max(shown.unwrap_or(0));
         match self.stage {
@@ -313,13 +314,13 @@ impl Session {
                 self.due = Instant::now() + QUIET;
             }
             Stage::Behind(target) | Stage::Proving(target, _) if self.shown < target => {}
-            // Whatever the answer is going to be: the watch lives.
+            // The message shows that the watch is alive; the answer decides about the stage.
             Stage::Asking(_) => {}
             _ => self.idle(),
         }
     }
 
-    /// The cluster has this revision.
+    /// Records the revision of the cluster.
     fn asked(&mut self, revision: u64) {
         if let Stage::Proving(target, _) = self.stage {
             self.stage = Stage::Proven(target);
@@ -333,12 +334,12 @@ impl Session {
     }
 }
 
-/// Whether what was true once is not the past of what is now: another cluster, or one restored from a backup.
+/// Whether `now` is not a successor of `then`: it is another cluster, or one restored from a backup.
 fn is_another(then: Header, now: Header) -> bool {
     then.cluster != now.cluster || then.revision > now.revision || then.term > now.term
 }
 
-/// The answer that is waited for, if one is.
+/// The answer to the request in flight; pending if there is none.
 async fn answer(stage: &mut Stage) -> Outcome<(Option<Header>, Header)> {
     match stage {
         Stage::Asking(asked) | Stage::Proving(_, asked) => asked.await,
@@ -354,7 +355,7 @@ fn seen(event: &Event) -> Seen {
     Seen::there(pair, &pair.value.0)
 }
 
-/// Why there is no watch any more.
+/// Why the server has cancelled the watch.
 fn refused(message: &Watched) -> Failure {
     if message.compact_revision > 0 {
         return Failure::Compacted;

@@ -48,7 +48,7 @@ impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<F, T> {
     }
 }
 
-/// Which cluster answers, and its revision at that time.
+/// The cluster that answers, and its revision at that time.
 #[derive(Clone, Copy, Debug, Deserialize, Default, PartialEq, Eq)]
 #[serde(default)]
 pub(super) struct Header {
@@ -61,7 +61,7 @@ pub(super) struct Header {
     pub(super) term: u64,
 }
 
-/// A key, or that it was deleted at the revision `changed`.
+/// A key and its value; for a deletion, the key and the revision `changed`.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Pair {
@@ -74,7 +74,7 @@ pub(super) struct Pair {
     /// How often it was set since it was made.
     #[serde(deserialize_with = "number")]
     pub(super) version: u64,
-    /// The lease that it goes with, or 0.
+    /// Its lease, or 0.
     #[serde(deserialize_with = "number")]
     pub(super) lease: i64,
 }
@@ -101,7 +101,7 @@ struct Response {
 }
 
 impl Txn {
-    /// What the ranges of the transaction found, in their order.
+    /// The results of the ranges of the transaction, in their order.
     pub(super) fn found(self) -> impl Iterator<Item = Option<Pair>> {
         self.responses
             .into_iter()
@@ -109,7 +109,7 @@ impl Txn {
     }
 }
 
-/// What is left of a lease in seconds; less than 0 once it is over.
+/// The remaining TTL of a lease in seconds; negative once it has expired.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct Left {

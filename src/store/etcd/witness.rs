@@ -1,7 +1,7 @@
-//! What proves that a cluster has the history that it had: keys, as they were seen at their revisions.
+//! Proves that a cluster still has the history that it had, by keys as they were at earlier revisions.
 //!
-//! A cluster that was restored from a backup counts its revisions on from there: it comes to every revision again, with
-//! another past. So the past is asked for, not the count.
+//! A cluster that was restored from a backup continues from that revision: it reaches every later revision again, with another
+//! history. So the proof reads old versions, and does not compare revisions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::wire::{Bytes, Pair};
 
-/// Changes that the watch told last, of one key each, which are asked for again.
-const TOLD: usize = 16;
-/// The newest versions that answers have shown; those that the watch had not told are asked for, too. With [`TOLD`] they fit
-/// into one transaction.
+/// How many of the last changes of the watch a proof reads again, one for each key.
+const WATCHED: usize = 16;
+/// How many of the newest versions in answers are kept; a proof also reads those that are ahead of the watch. Together with
+/// [`WATCHED`] they fit into one transaction.
 const SHOWN: usize = 64;
-/// Over so many revisions a watch may be told again: a server reads all of them at once.
+/// Most revisions that a watch may repeat: a server reads all of them at once.
 const AGAIN: u64 = 10_000;
 
-/// How a key was at the revision `changed`, and until it changed again.
+/// The state of a key from the revision `changed` on, until it changed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     key: Bytes,
@@ -48,11 +48,11 @@ impl Seen {
     }
 }
 
-/// What answers have shown of late, which the watch may not have told yet.
+/// Recent versions in answers, which the watch may not have brought yet.
 #[derive(Default)]
 pub(super) struct Shown {
     newest: BTreeMap<(u64, Vec<u8>), Seen>,
-    /// Newest revision of what was dropped.
+    /// The newest revision that was dropped.
     dropped: u64,
 }
 
@@ -73,50 +73,50 @@ impl Shown {
     }
 }
 
-/// What a watch has told.
+/// The last changes of a watch.
 #[derive(Default)]
 pub(super) struct Witness {
-    told: VecDeque<Seen>,
+    watched: VecDeque<Seen>,
 }
 
 impl Witness {
     pub(super) fn note(&mut self, seen: Seen) {
-        self.told.retain(|told| told.key != seen.key);
-        self.told.push_back(seen);
-        if self.told.len() > TOLD {
-            self.told.pop_front();
+        self.watched.retain(|watched| watched.key != seen.key);
+        self.watched.push_back(seen);
+        if self.watched.len() > WATCHED {
+            self.watched.pop_front();
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.told.clear();
+        self.watched.clear();
     }
 
-    /// Where a watch that has told everything up to the revision `told` is to begin again, so that it would tell of what is
-    /// not of the same past: after the last change that it told. `None` if there was none of late.
-    pub(super) fn since(&self, told: u64) -> Option<u64> {
-        let last = self.told.back()?.changed.min(told);
-        (told - last <= AGAIN).then_some(last)
+    /// The revision after which a watch that is complete up to `complete` is to be opened again, so that it would bring changes of
+    /// another history: that of its last change. `None` if that is long ago.
+    pub(super) fn since(&self, complete: u64) -> Option<u64> {
+        let last = self.watched.back()?.changed.min(complete);
+        (complete - last <= AGAIN).then_some(last)
     }
 
-    /// What must still have been so, for a watch that has told everything up to there. `None` if too little is known.
-    pub(super) fn proof(&self, shown: &Shown, told: u64) -> Option<Proof> {
-        self.since(told).filter(|_| shown.dropped <= told)?;
-        let ahead = shown.newest.range((told + 1, Vec::new())..).map(|(_, seen)| seen);
-        Some(Proof { told, all: self.told.iter().chain(ahead).cloned().collect() })
+    /// The proof for a watch that is complete up to `complete`. `None` if too little is known.
+    pub(super) fn proof(&self, shown: &Shown, complete: u64) -> Option<Proof> {
+        self.since(complete).filter(|_| shown.dropped <= complete)?;
+        let ahead = shown.newest.range((complete + 1, Vec::new())..).map(|(_, seen)| seen);
+        Some(Proof { complete, all: self.watched.iter().chain(ahead).cloned().collect() })
     }
 }
 
-/// A question to which there is one right answer.
+/// A transaction of reads to which the same history has one answer.
 pub(super) struct Proof {
-    told: u64,
+    complete: u64,
     all: Vec<Seen>,
 }
 
 impl Proof {
     pub(super) fn question(&self) -> Value {
         let ask = |seen: &Seen| {
-            let revision = seen.changed.max(self.told).to_string();
+            let revision = seen.changed.max(self.complete).to_string();
             json!({"request_range": {"key": seen.key, "revision": revision}})
         };
         json!({"success": self.all.iter().map(ask).collect::<Vec<_>>()})
@@ -141,7 +141,7 @@ mod tests {
         Pair { key: Bytes(key.into()), made: 1, changed, version: changed, ..Pair::default() }
     }
 
-    fn told(changes: &[(&str, u64)]) -> Witness {
+    fn watched(changes: &[(&str, u64)]) -> Witness {
         let mut witness = Witness::default();
         for (key, changed) in changes {
             witness.note(Seen::there(&pair(key, *changed), b"1"));
@@ -151,17 +151,17 @@ mod tests {
 
     #[test]
     fn the_watch_begins_again_after_the_last_change_unless_that_is_long_ago() {
-        assert_eq!(told(&[]).since(5), None);
-        assert_eq!(told(&[("a", 3), ("b", 4)]).since(7), Some(4));
+        assert_eq!(watched(&[]).since(5), None);
+        assert_eq!(watched(&[("a", 3), ("b", 4)]).since(7), Some(4));
         // In the middle of a transaction.
-        assert_eq!(told(&[("a", 3), ("b", 4)]).since(3), Some(3));
-        assert_eq!(told(&[("a", 3)]).since(3 + AGAIN), Some(3));
-        assert_eq!(told(&[("a", 3)]).since(4 + AGAIN), None);
+        assert_eq!(watched(&[("a", 3), ("b", 4)]).since(3), Some(3));
+        assert_eq!(watched(&[("a", 3)]).since(3 + AGAIN), Some(3));
+        assert_eq!(watched(&[("a", 3)]).since(4 + AGAIN), None);
     }
 
     #[test]
     fn a_proof_asks_for_the_last_of_each_key_and_for_what_was_shown_beyond_it() {
-        let (witness, mut shown) = (told(&[("a", 3), ("b", 4), ("a", 5)]), Shown::default());
+        let (witness, mut shown) = (watched(&[("a", 3), ("b", 4), ("a", 5)]), Shown::default());
         for (key, changed) in [("b", 4), ("c", 2), ("c", 9)] {
             shown.note(key.as_bytes(), changed, || Seen::there(&pair(key, changed), b"1"));
         }
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn where_more_was_shown_than_is_kept_there_is_no_proof() {
-        let (witness, mut shown) = (told(&[("a", 3)]), Shown::default());
+        let (witness, mut shown) = (watched(&[("a", 3)]), Shown::default());
         for changed in 4..4 + SHOWN as u64 {
             shown.note(b"k", changed, || Seen::there(&pair("k", changed), b"1"));
         }

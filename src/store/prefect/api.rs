@@ -20,21 +20,21 @@ use crate::store::renewed::{Read, Renewed};
 use crate::store::synthetic_revisions::Row;
 use crate::store::{Error, Key, Result, json as json_text};
 
-/// Rows asked for at once; the most that the server gives unless it is set up to give fewer.
+/// Rows in a page: the server's own limit, unless it is configured lower.
 const PAGE: usize = 200;
-/// Rows that pages share, so that rows which move while pages are read are not missed.
+/// Rows that pages overlap, so that rows which move while pages are read are not missed.
 const OVERLAP: usize = 10;
-/// Said of what is no API of Prefect 3: other web servers do not know its paths (404), or what is asked (405, 501).
+/// Added to the message where no API of Prefect 3 answers: other web servers do not know its paths (404) or methods (405, 501).
 const ANOTHER: &str = "; what answers there is no API of Prefect 3, whose address ends in /api, as in prefect:http://127.0.0.1:4200/api";
 
 pub(super) struct Api {
     http: Http,
     settings: Settings,
     pub(super) login: Renewed<Option<Login>>,
-    /// Names this process to the server's CSRF protection.
+    /// The client id for the server's CSRF protection.
     client: String,
     csrf: Mutex<Option<String>>,
-    /// Held while a token is fetched: the next one makes the last one void.
+    /// Held while a token is fetched: each new token invalidates the one before.
     renewing: tokio::sync::Mutex<()>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Variable {
 }
 
 impl Variable {
-    /// The key and what is known of it; `None` for a name that breaks the server's own rule and cannot be asked for.
+    /// The key and its row; `None` for a name that breaks the server's own rule, which no request can have.
     pub(super) fn row(self) -> Option<(Key, Row)> {
         let key = Key::from(self.name);
         if LIMITS.check_key(&key).is_err() {
@@ -88,7 +88,7 @@ impl Api {
         self.equip(self.http.client().request(method, format!("{}{path}", self.settings.url)), body)
     }
 
-    /// Adds what proves who asks.
+    /// Adds login, CSRF token and body.
     fn equip(&self, request: RequestBuilder, body: Option<&str>) -> RequestBuilder {
         let mut request = match self.login.get() {
             Some(Login::Key(key)) => request.bearer_auth(key),
@@ -111,7 +111,7 @@ impl Api {
         self.with_login(|| self.http.send(self.request(method.clone(), path, body), limit)).await
     }
 
-    /// The answer to a request that `send` makes and sends, again if the login that is refused was replaced.
+    /// Calls `send`, again with a new login if the old one was refused and has been replaced.
     async fn with_login<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
         let used = self.login.get();
         let answer = match self.with_token(&send).await {
@@ -121,7 +121,7 @@ impl Api {
         answer.map_err(|error| self.explain(error))
     }
 
-    /// As [`Api::with_login`], again with a token if the server wants one, or another one.
+    /// Calls `send`, again with a new CSRF token if the server asks for one.
     async fn with_token<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
         let used = self.csrf.lock().clone();
         match send().await {
@@ -146,7 +146,7 @@ impl Api {
         Ok(())
     }
 
-    /// Says where a login that was refused came from.
+    /// Adds the source of a refused login to the message.
     fn explain(&self, error: Error) -> Error {
         match error {
             Error::Denied(why) if self.settings.login.is_none() => Error::Denied(format!(
@@ -168,7 +168,7 @@ impl Api {
         }
     }
 
-    /// The socket that sends events, before anything is said on it.
+    /// Opens the socket of events, without login or filter as yet.
     pub(super) async fn events(&self) -> Result<Socket> {
         self.http.socket(&format!("{}/events/out", self.settings.url), "prefect").await
     }
@@ -181,7 +181,7 @@ impl Api {
             let (page, size) = self.page(offset).await?;
             full = full.min(size);
             let count = page.len();
-            // Rows before a known one are known: those that went away have moved the others forward.
+            // A page that begins with an unknown row may have a gap before it: deleted rows have moved the others forward.
             if offset > 0 && page.first().is_some_and(|first| !found.contains_key(&first.id)) {
                 offset = offset.saturating_sub((full / 2).max(1));
                 continue;
@@ -205,7 +205,7 @@ impl Api {
         if answer.status != StatusCode::UNPROCESSABLE_ENTITY {
             return Err(refused(&answer));
         }
-        // A server that gives fewer at once says so; without a limit it gives as many as it may.
+        // The server has a lower limit, and returns as many rows as that without a limit in the request.
         body["limit"].take();
         let answer = self.filter(&body, LISTING_LIMIT).await?;
         let page: Vec<Variable> = parse(&answer)?;
@@ -243,8 +243,8 @@ impl Api {
         }
     }
 
-    /// Makes a variable; [`Error::Exists`] if there is one of that name. Never sent twice: the first of two requests
-    /// may have made it.
+    /// Creates a variable; [`Error::Exists`] if there is one of that name. Never sent twice: the first request may have created
+    /// it.
     pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
         let url = format!("{}/variables/", self.settings.url);
         let request = || self.equip(self.http.fresh().post(&url), Some(variable));
@@ -260,7 +260,7 @@ impl Api {
     pub(super) async fn delete(&self, key: &Key) -> Result<bool> {
         let answer = self.send(Method::DELETE, &path(key), None, ENTRY_LIMIT).await?;
         match answer.status {
-            // Of two requests the first may have done it.
+            // The first of two attempts may have deleted it.
             StatusCode::NOT_FOUND if absent(&answer) => Ok(answer.repeated),
             status if status.is_success() => Ok(true),
             _ => Err(refused(&answer)),
@@ -268,7 +268,7 @@ impl Api {
     }
 }
 
-/// Keys have only characters that stand for themselves in an address.
+/// The path of a variable: keys have only characters that need no escape in a URL.
 fn path(key: &Key) -> String {
     format!("/variables/name/{}", key.as_str())
 }
@@ -279,18 +279,17 @@ fn parse<T: for<'a> Deserialize<'a>>(answer: &Answer) -> Result<T> {
     })
 }
 
-/// Whether a 404 is about the variable. The address may be wrong too, and then nothing is known.
+/// Whether a 404 is about the variable, not about a wrong address.
 fn absent(answer: &Answer) -> bool {
-    let told: Option<Value> = serde_json::from_slice(&answer.body).ok();
-    told.is_some_and(|told| told["detail"].as_str().is_some_and(|detail| detail.starts_with("Variable")))
+    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    body.is_some_and(|body| body["detail"].as_str().is_some_and(|detail| detail.starts_with("Variable")))
 }
 
-/// What an answer that refuses means. The value was checked before it was sent, so these are rules that only this
-/// server has.
+/// The error of a refusal. The value was checked before it was sent, so these are rules of this server alone.
 fn refused(answer: &Answer) -> Error {
-    let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let detail = &told["exception_detail"][0];
-    let why = [&detail["msg"], &told["detail"], &told["exception_message"]];
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = &body["exception_detail"][0];
+    let why = [&detail["msg"], &body["detail"], &body["exception_message"]];
     let why: String =
         why.iter().find_map(|text| text.as_str()).unwrap_or("no reason given").chars().take(200).collect();
     let about = detail["loc"].to_string();

@@ -1,20 +1,20 @@
-//! How fast events come.
+//! The rate of events.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// More events of others in a second than this are not followed one by one. Where there were more in all some may be
-/// missing: the server drops what it cannot send in time.
+/// So many events of others in a second are followed one by one. With more in all some may be missing: the server drops events
+/// that it cannot send in time.
 pub(super) const FLOOD: usize = 64;
 
 /// The events of this second.
 pub(super) struct Burst {
     since: Instant,
     pub(super) all: usize,
-    /// Of changes that were not made here.
+    /// Those of other clients' changes.
     others: usize,
-    /// In the second before there were more of those than are followed.
+    /// Whether there were more of those than [`FLOOD`] in the second before.
     before: bool,
 }
 
@@ -23,7 +23,7 @@ impl Burst {
         Self { since: now, all: 0, others: 0, before: false }
     }
 
-    /// Counts an event; true if it is to be followed, if it is of somebody else.
+    /// Counts an event; true if it is to be followed, unless it is `own`.
     pub(super) fn count(&mut self, now: Instant, own: bool) -> bool {
         let age = now - self.since;
         if age > Duration::from_secs(1) {

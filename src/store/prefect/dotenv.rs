@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::store::settings::Environment;
 
-/// The variables that `text` sets, with references to each other, and to those of the environment, resolved. A line that is
-/// none of `NAME=VALUE`, with `export`, quotes and comments, counts for nothing.
+/// The variables that `text` sets, with references to each other, and to those of the environment, resolved. Lines
+/// other than `NAME=VALUE`, with `export`, quotes and comments, are ignored.
 pub(super) fn parse(text: &str, environment: Environment<'_>) -> HashMap<String, String> {
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut all = HashMap::new();
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str, environment: Environment<'_>) -> HashMap<String,
 
 type Bound<'a> = Option<(&'a str, String)>;
 
-/// What begins here, and what comes after its line; `None` if it makes no sense.
+/// The assignment that begins here, and the rest after its line; `None` if it is malformed.
 fn binding(text: &str) -> Option<(Bound<'_>, &str)> {
     let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(is_blank));
     let text = exported.map_or(text, |rest| rest.trim_start_matches(is_blank));
@@ -60,7 +60,7 @@ fn is_blank(char: char) -> bool {
     char.is_whitespace() && !matches!(char, '\r' | '\n')
 }
 
-/// What comes after the end of this line, of which there is no more than a comment.
+/// The rest after the end of this line, which has no more than a comment.
 fn end_of_line(text: &str) -> Option<&str> {
     let text = text.trim_start_matches(is_blank);
     let end = if text.starts_with('#') { text.find(['\r', '\n']).unwrap_or(text.len()) } else { 0 };
@@ -110,7 +110,7 @@ fn unescape(char: char, quote: char) -> Option<char> {
     })
 }
 
-/// `value` with `${NAME}` and `${NAME:-DEFAULT}` replaced by what `set` says.
+/// `value` with `${NAME}` and `${NAME:-DEFAULT}` replaced by the values that `set` has.
 fn resolve(value: &str, set: impl Fn(&str) -> Option<String>) -> String {
     let (mut resolved, mut rest) = (String::new(), value);
     while let Some(start) = rest.find("${") {

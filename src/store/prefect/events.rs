@@ -1,8 +1,8 @@
 //! The events of a server as a feed of changes.
 //!
-//! An event says that a variable is about to change: it is sent before the change is committed, and not at all by a
-//! server that is set up so. So the feed counts from the first event on, and each one is followed by a look at the
-//! variable, until it is as the event said or somebody else has changed it. Those of changes made here tell nothing new.
+//! The server sends an event before it commits the change, and may be configured to send none. So the feed is reliable from the
+//! first event on, and each event starts a poll of its variable, until it has the value of the event or another client has
+//! changed it. Events of this process's own changes are skipped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,47 +27,48 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// How long the opening of the socket may take.
 const OPENING: Duration = Duration::from_secs(10);
-/// How often the socket is asked whether it lives; it counts as dead when it was silent three times as long.
+/// Interval of pings; the socket counts as dead when it was silent three times as long.
 const PING: Duration = Duration::from_secs(5);
-/// The first pause before another look at a variable that is not yet as its event said; the next are twice as long.
+/// The first pause before a variable that does not have the value of its event yet is polled again; each next one is twice as
+/// long.
 const LOOK: Duration = Duration::from_millis(20);
-/// How many looks are taken, for 40 s: after that the change has failed or been replaced.
+/// How many polls of a variable, within 40 s: after that the change has failed or been replaced.
 const LOOKS: u32 = 11;
-/// How many looks that fail end the feed: what is there now is not known.
+/// How many failed polls of a variable end the feed, because its value is not known.
 const FAILURES: u32 = 6;
-/// How long one look may take; the socket is not read meanwhile.
+/// Timeout of one poll; the socket is not read meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long after their events commits may still come.
+/// How long after its event a change may be committed.
 const EBB: Duration = Duration::from_millis(2500);
-/// How often the server is asked whether an event was missed.
+/// How often the variables are counted, to notice a missed event.
 const CENSUS: Duration = Duration::from_mins(1);
 
-/// Follows the events of a server until nobody listens any more.
+/// Follows the events of a server until the receiver of the feed is dropped.
 pub(super) struct Follower {
     view: Arc<View>,
     feed: UnboundedSender<Change>,
-    /// Variables of which events told, and what they told.
+    /// Variables with a recent event, which are polled until they have its value.
     awaited: HashMap<Key, Awaited>,
     burst: Burst,
     flood: Option<Flood>,
-    /// How many variables there should be by the last census and the events since.
+    /// How many variables there should be, by the last count and the events since.
     expected: Option<usize>,
 }
 
-/// Events that were not followed, or may be missing.
+/// A burst of events, some of which are not followed one by one or may be missing.
 struct Flood {
-    /// When everything counts as changed once more.
+    /// When [`Change::Everything`] is sent again.
     end: Instant,
-    /// More of them came since that was settled.
+    /// Whether more events came after `end` was set.
     more: bool,
-    /// Some were not followed: everything has counted as changed from then on.
-    told: bool,
+    /// Whether [`Change::Everything`] was sent because some events were not followed.
+    announced: bool,
 }
 
 struct Awaited {
-    /// `None`: that it is gone.
+    /// The value in the event; `None` for a deletion.
     value: Option<Value>,
-    /// Until when the change that the event before told of may still be committed, over this one.
+    /// Until when the change of an earlier event may still be committed after this one.
     contested: Option<Instant>,
     looks: u32,
     failures: u32,
@@ -107,7 +108,7 @@ impl Follower {
     }
 
     pub(super) async fn run(mut self) {
-        // Until the first event nothing is promised.
+        // The server may send no events at all.
         self.tell(Change::Paused);
         let feed = self.feed.clone();
         let mut pause = FIRST_PAUSE;
@@ -134,7 +135,7 @@ impl Follower {
         }
     }
 
-    /// Follows one socket to its end; `proven` once it has brought an event.
+    /// Follows one socket to its end; sets `proven` at the first event.
     async fn follow(&mut self, proven: &mut bool) -> Result<()> {
         let late = |_| Error::TimedOut(OPENING.as_millis());
         let mut socket = tokio::time::timeout(OPENING, open(&self.view)).await.map_err(late)??;
@@ -171,7 +172,7 @@ impl Follower {
     }
 
     fn tell(&self, change: Change) {
-        // Nobody listens any more: the loop ends.
+        // Without a receiver the loop ends by itself.
         _ = self.feed.send(change);
     }
 
@@ -180,7 +181,7 @@ impl Follower {
         self.awaited.values().map(|awaited| awaited.next).chain(flood).min()
     }
 
-    /// Takes in what an event says.
+    /// Handles an event.
     fn expect(&mut self, event: Event) {
         let deleted = match event.what.as_str() {
             "prefect.variable.created" => {
@@ -213,29 +214,30 @@ impl Follower {
         self.wait_for(key, value);
     }
 
-    /// Whether an event is of a change made here, and tells nothing: what is known is as it says, or newer.
+    /// Whether an event is of a change made here, and the cached state is the same or newer.
     fn is_own(&self, key: &Key, value: Option<&Value>) -> bool {
         let Some(overtaken) = self.view.own.lock().take(key, value) else { return false };
-        // After somebody else's change that is still looked for the order of the two is not known.
+        // While a change of another client is polled for, the order of the two is not known.
         if self.awaited.contains_key(key) {
             return false;
         }
         let known = self.view.revisions.lock().current(key);
-        let as_told = |known: &Entry| value.is_some_and(|value| json_text::stands_for(&known.text, value));
-        overtaken || known.as_ref().map_or(value.is_none(), as_told)
+        let is_as_in_event =
+            |known: &Entry| value.is_some_and(|value| json_text::stands_for(&known.text, value));
+        overtaken || known.as_ref().map_or(value.is_none(), is_as_in_event)
     }
 
-    /// Everything counts as changed when no more of these events come: some are not `followed`, or may be missing.
+    /// Has [`Change::Everything`] sent when the burst is over: some events are not `followed`, or may be missing.
     fn flood(&mut self, now: Instant, followed: bool) {
-        let flood = self.flood.get_or_insert(Flood { end: now + EBB, more: false, told: false });
+        let flood = self.flood.get_or_insert(Flood { end: now + EBB, more: false, announced: false });
         flood.more |= now + EBB > flood.end;
-        if !followed && !std::mem::replace(&mut flood.told, true) {
+        if !followed && !std::mem::replace(&mut flood.announced, true) {
             self.awaited.clear();
             self.tell(Change::Everything);
         }
     }
 
-    /// A variable is known by its id: under another name it is gone.
+    /// Polls the former name of a variable with this id: it was renamed.
     fn expect_no_other(&mut self, id: &str, key: &Key) {
         let other = self.view.revisions.lock().key_of(id, key);
         if let Some(other) = other {
@@ -250,11 +252,11 @@ impl Follower {
         self.awaited.insert(key, Awaited { value, contested, looks: 0, failures: 0, next });
     }
 
-    /// Looks at the variable whose time has come first, or ends a flood. An error if what is there now is not known.
+    /// Polls the variable that is due first, or ends a burst. Fails if the value cannot be read.
     async fn look(&mut self) -> Result<()> {
         let now = Instant::now();
         if let Some(flood) = self.flood.take_if(|flood| flood.end <= now) {
-            // What was asked before may be from before the commit.
+            // Answers to requests before this may predate the commit.
             self.flood = flood.more.then_some(Flood { end: now + EBB, more: false, ..flood });
             self.tell(Change::Everything);
             return Ok(());
@@ -280,20 +282,22 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells what is there now; true if it is what the event said.
+    /// Fetches the variable and sends it to the feed; true if it has the value of the event.
     async fn look_at(&mut self, key: &Key) -> Result<bool> {
         let awaited = self.awaited.get(key);
         let contested = awaited.is_some_and(Awaited::is_contested);
         let wanted = awaited.and_then(|awaited| awaited.value.clone());
-        let as_told = |text: &[u8]| wanted.as_ref().is_some_and(|value| json_text::stands_for(text, value));
+        let is_as_in_event =
+            |text: &[u8]| wanted.as_ref().is_some_and(|value| json_text::stands_for(text, value));
         let own = self.view.revisions.lock().current(key);
-        let known =
-            own.filter(|own| !contested && as_told(&own.text)).map(|own| Change::Set(key.clone(), own.meta));
+        let known = own
+            .filter(|own| !contested && is_as_in_event(&own.text))
+            .map(|own| Change::Set(key.clone(), own.meta));
         let there = match known {
             Some(known) => known,
             None => self.view.look(key).await?,
         };
-        // The answer to a change made here, which is still to come, will count as newer than what is there.
+        // A change of ours in flight will get a newer revision when its answer comes.
         let (changing, text) = {
             let revisions = self.view.revisions.lock();
             (revisions.is_changing(key), revisions.current(key).map(|entry| entry.text))
@@ -302,10 +306,10 @@ impl Follower {
             self.expect_no_other(&meta.id, key);
         }
         self.tell(there);
-        Ok(!changing && !contested && text.map_or(wanted.is_none(), |text| as_told(&text)))
+        Ok(!changing && !contested && text.map_or(wanted.is_none(), |text| is_as_in_event(&text)))
     }
 
-    /// Asks whether an event was missed: by the number of variables, and by the newest one.
+    /// Checks whether an event was missed, by the number of variables and the newest one.
     async fn count(&mut self) -> Result<()> {
         let count = self.view.api.count().await?;
         let newest = self.view.api.newest().await?.and_then(Variable::row);
@@ -322,7 +326,7 @@ impl Follower {
     }
 }
 
-/// A socket on which the server sends the events of variables from now on.
+/// Opens a socket on which the server sends the events of variables from now on.
 async fn open(view: &View) -> Result<Socket> {
     let mut socket = view.api.events().await?;
     let login = view.api.login.get();
@@ -343,7 +347,7 @@ async fn open(view: &View) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Says who asks, and hears that this one may.
+/// Sends the login, and waits until the server has accepted it.
 async fn greet(socket: &mut Socket, login: Option<&Login>) -> Result<()> {
     let token = match login {
         Some(Login::Key(token) | Login::Basic(token)) => Value::from(token.as_str()),
@@ -375,8 +379,8 @@ mod tests {
         let api = Api::new(&settings, PATIENCE).unwrap();
         let view = View { api, revisions: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
         view.own.lock().follow(true);
-        let (feed, told) = mpsc::unbounded_channel();
-        (Follower::new(Arc::new(view), feed), told)
+        let (feed, changes) = mpsc::unbounded_channel();
+        (Follower::new(Arc::new(view), feed), changes)
     }
 
     fn event(key: &str, value: &Value) -> Event {
@@ -392,15 +396,15 @@ mod tests {
         /// A set is made here, as the store makes it.
         fn set(&self, key: &Key, text: &str) {
             let text = Text::from(text.as_bytes());
-            self.view.own.lock().making(key, Some(&text));
+            self.view.own.lock().begin(key, Some(&text));
             self.view.revisions.lock().set(key, format!("id-{}", key.as_str()).into(), text);
-            self.view.own.lock().made(key, true);
+            self.view.own.lock().end(key, true);
         }
     }
 
     #[tokio::test]
     async fn what_was_set_here_hides_nothing_that_another_event_told_of_just_before() {
-        let (mut follower, _told) = follower();
+        let (mut follower, _changes) = follower();
         let key = Key::from("k");
         follower.set(&key, "1");
         follower.expect(event("k", &json!(1)));
@@ -415,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_any_number_of_own_changes_the_next_one_of_others_is_looked_at_at_once() {
-        let (mut follower, mut told) = follower();
+        let (mut follower, mut changes) = follower();
         let key = |number: u32| Key::from(format!("k{}", number % 9));
         for number in 0..450 {
             follower.set(&key(number), &number.to_string());
@@ -424,7 +428,7 @@ mod tests {
             follower.expect(event(key(number).as_str(), &json!(number)));
         }
         assert!(follower.awaited.is_empty());
-        assert_eq!(told.try_recv().ok(), None);
+        assert_eq!(changes.try_recv().ok(), None);
         follower.expect(event("others", &json!(1)));
         assert!(follower.awaited.contains_key(&Key::from("others")));
         // Also one that sets again what was set here and overtaken since.
@@ -434,11 +438,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_others_changes_is_not_followed_one_by_one() {
-        let (mut follower, mut told) = follower();
+        let (mut follower, mut changes) = follower();
         for number in 0..5_000 {
             follower.expect(event(&format!("k{number}"), &json!(number)));
         }
-        assert_eq!(told.try_recv(), Ok(Change::Everything));
+        assert_eq!(changes.try_recv(), Ok(Change::Everything));
         assert!(follower.flood.is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Changes made here of which the events are still to come: those events tell nothing new.
+//! Own changes whose events are still to come: those events are skipped.
 
 use std::collections::VecDeque;
 
@@ -6,22 +6,22 @@ use serde_json::Value;
 
 use crate::store::{Key, Text, json};
 
-/// Most changes remembered; events of older ones are taken for those of others.
+/// Most changes recorded; events of older ones are taken for those of others.
 const MOST: usize = 1_024;
 
-/// The changes of which no event has come, in the order in which they were made.
+/// Own changes without an event so far, in their order.
 #[derive(Default)]
 pub(super) struct Own {
     changes: VecDeque<Change>,
-    /// Nothing is remembered while no events are followed.
+    /// Changes are recorded only while events are followed.
     followed: bool,
 }
 
 struct Change {
     key: Key,
-    /// `None`: that it is gone.
+    /// `None` for a deletion.
     text: Option<Text>,
-    /// The server has said that it was made.
+    /// Whether the server has acknowledged it.
     made: bool,
 }
 
@@ -33,14 +33,14 @@ impl Change {
 }
 
 impl Own {
-    /// Whether events are followed from now on.
+    /// Starts or stops to record changes.
     pub(super) fn follow(&mut self, followed: bool) {
         self.changes.clear();
         self.followed = followed;
     }
 
-    /// A change is about to be made; its event may come before the answer.
-    pub(super) fn making(&mut self, key: &Key, text: Option<&Text>) {
+    /// Records a change that is about to be sent; its event may come before the answer.
+    pub(super) fn begin(&mut self, key: &Key, text: Option<&Text>) {
         if !self.followed {
             return;
         }
@@ -50,8 +50,9 @@ impl Own {
         self.changes.push_back(Change { key: key.clone(), text: text.cloned(), made: false });
     }
 
-    /// The end of the change that was begun last. Of one that was not made, or may yet be, the event is not known.
-    pub(super) fn made(&mut self, key: &Key, made: bool) {
+    /// Records the answer to the change that was begun last. One that failed, or may yet be made, is dropped: whether an event will
+    /// come is not known.
+    pub(super) fn end(&mut self, key: &Key, made: bool) {
         let last = self.changes.iter_mut().rfind(|change| change.key == *key && !change.made);
         if let Some(last) = last {
             last.made = made;
@@ -59,8 +60,8 @@ impl Own {
         self.changes.retain(|change| change.made || change.key != *key);
     }
 
-    /// Takes in an event. `Some` if it is of a change that was made here: whether one of the same key came after it, of
-    /// which the event is still to come.
+    /// Matches an event with a change. `Some` if it was made here; true if a later change of the same key is recorded, whose event
+    /// is still to come.
     pub(super) fn take(&mut self, key: &Key, value: Option<&Value>) -> Option<bool> {
         let found = self.changes.iter().position(|change| change.is(key, value))?;
         let made = self.changes[found].made;
@@ -82,8 +83,8 @@ mod tests {
     fn an_event_is_known_once_by_its_value_and_in_order() {
         let (mut own, key) = (Own::default(), Key::from("k"));
         let make = |own: &mut Own, text: &str, made| {
-            own.making(&key, Some(&Text::from(text.as_bytes())));
-            own.made(&key, made);
+            own.begin(&key, Some(&Text::from(text.as_bytes())));
+            own.end(&key, made);
         };
         let event = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         make(&mut own, "1", true);
@@ -99,9 +100,9 @@ mod tests {
             assert_eq!(own.take(&key, Some(&event(text))), None, "{text}");
         }
         assert_eq!(own.take(&key, Some(&event("3"))), Some(false));
-        own.making(&key, None);
+        own.begin(&key, None);
         assert_eq!(own.take(&key, None), None, "it is not known yet whether it was made");
-        own.made(&key, true);
+        own.end(&key, true);
         for _ in 0..MOST {
             make(&mut own, "5", true);
         }

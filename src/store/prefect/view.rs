@@ -1,4 +1,4 @@
-//! A server and what is known of it.
+//! A server and the cached state of its variables.
 
 use parking_lot::Mutex;
 
@@ -15,7 +15,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What is there now, asked of the server, as a change.
+    /// Fetches the variable, as a change for the feed.
     pub(super) async fn look(&self, key: &Key) -> Result<Change> {
         let asked = self.revisions.lock().begin_request();
         let found = self.fetch(key).await?;
@@ -25,7 +25,7 @@ impl View {
         })
     }
 
-    /// What is there now, asked of the server; a text that cannot be a key is not asked for.
+    /// Fetches the variable; `None` without a request for a text that cannot be a key.
     pub(super) async fn fetch(&self, key: &Key) -> Result<Option<Entry>> {
         if LIMITS.check_key(key).is_err() {
             return Ok(None);

@@ -78,7 +78,7 @@ impl Settings {
 /// Where a key was found, to be read again.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
-    /// What `prefect auth login` has kept for the host.
+    /// The key that `prefect auth login` has stored for the host.
     Login {
         /// `auth.toml`.
         auth: PathBuf,
@@ -91,7 +91,7 @@ pub enum Source {
         paths: [PathBuf; 2],
         /// The one that had it.
         at: usize,
-        /// What they named for addresses: with others the key may be another server's.
+        /// The addresses in the files at that time: with another address the key may be another server's.
         addresses: Vec<Option<String>>,
     },
 }
@@ -148,7 +148,7 @@ struct Files {
     home: PathBuf,
 }
 
-/// How often what settings refer to is replaced, so that some may refer to others.
+/// How often references in settings are replaced, so that one may lead to another.
 const ROUNDS: usize = 10;
 
 impl Files {
@@ -188,7 +188,7 @@ impl Files {
         self.key_at().map(|at| Source::Config { paths: self.paths.clone(), at, addresses })
     }
 
-    /// A setting, from `PREFECT__*` or a file, with what it refers to in its place; an empty one counts as absent.
+    /// A setting, from `PREFECT__*` or a file, with its references replaced; an empty one counts as absent.
     fn text(&self, path: &[&str], environment: Environment<'_>) -> Option<String> {
         let mut text = self.raw(path, environment)?;
         for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! Why a database cannot be written or read, in words: whose permission, which file.
+//! Explains why a database cannot be written or read: whose permission is missing on which file.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -7,8 +7,8 @@ use std::path::Path;
 use super::{index, log_of};
 use crate::sys;
 
-/// The file of the database at `path` that cannot be written, and why: the log and its index belong to it and are made
-/// beside it. Nothing if it can be written.
+/// Which file of the database at `path` cannot be written, and why; its log and the index of that are made beside it. `None` if
+/// all can be written.
 pub(super) fn not_writable(path: &Path) -> Option<String> {
     let files = [path.to_owned(), log_of(path), index::of(path)];
     let file = files.iter().find_map(|file| refusal(file, sys::may_write(file), "written"));
@@ -24,7 +24,7 @@ pub(super) fn not_readable(path: &Path) -> Option<String> {
     [path.to_owned(), log_of(path)].iter().find_map(|file| refusal(file, sys::may_read(file), "read"))
 }
 
-/// Why `file` cannot be written or read, as `asked` says. What is not there is no reason.
+/// Why `file` cannot be written or read, by the error of `asked`. A missing file is no reason.
 fn refusal(file: &Path, asked: io::Result<()>, done: &str) -> Option<String> {
     let error = asked.err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
     let shown = file.display();

@@ -1,4 +1,4 @@
-//! Which files are meant by a path.
+//! The identity of a file: device and inode.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

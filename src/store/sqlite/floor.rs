@@ -1,8 +1,7 @@
-//! The files beneath the connections. A path may come to name other files while these are open, or none: what is
-//! committed to the old ones is lost then, and the log of one database destroys another that it comes to lie beside.
+//! The files behind the connections. The path may come to name other files while these are open, or none: commits to the old
+//! ones are lost then, and the log of one database corrupts another that it comes to lie beside.
 //!
-//! One connection, the anchor, is open for as long as any other: so log and index stay the same files until somebody
-//! else changes that.
+//! One connection, the anchor, is open for as long as any other: SQLite removes neither log nor index before that.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -23,7 +22,7 @@ use super::witness::{Overwritten, Witness};
 use crate::store::{Error, Result};
 use crate::sys;
 
-/// How long a log that is about to be lost may take to be emptied into its database.
+/// How long the checkpoint of a log that is about to be lost may take.
 const RESCUE: Duration = Duration::from_millis(500);
 
 /// Refuses a database that is a mount point of its own, or has several names: by another way to it a process would find
@@ -31,7 +30,7 @@ const RESCUE: Duration = Duration::from_millis(500);
 pub(super) fn refuse_two_names(path: &Path) -> std::result::Result<(), String> {
     let Ok(place) = fs::canonicalize(path) else { return Ok(()) };
     let (shown, directory) = (path.display(), place.parent().unwrap_or(&place));
-    // Without /proc it cannot be told.
+    // Without /proc this is unknown.
     let mounts = [&*place, directory].map(sys::mount_id);
     if matches!(mounts, [Ok(file), Ok(directory)] if file != directory) {
         return Err(format!(
@@ -52,7 +51,7 @@ pub(super) fn refuse_two_names(path: &Path) -> std::result::Result<(), String> {
 /// A connection, and the files that it was made to.
 pub(super) struct Link {
     db: Connection,
-    /// Nothing where a connection is made for each read.
+    /// `None` where each read opens a connection of its own.
     floor: Option<Arc<Floor>>,
 }
 
@@ -74,10 +73,10 @@ impl Drop for Link {
     }
 }
 
-/// Keeps the last one that closes a database from emptying the log into what is left of it.
+/// Keeps SQLite from checkpointing the log at the last close, into a database that it does not belong to.
 fn keep_log(db: &Connection) {
     if let Err(error) = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-        tracing::debug!("the log is emptied at the close: {error}");
+        tracing::debug!("the log is checkpointed at close: {error}");
     }
 }
 
@@ -97,22 +96,22 @@ impl DerefMut for Link {
 
 /// The files as they were when the anchor was opened.
 pub(super) struct Floor {
-    /// Where the database is looked for: it may be a link to where it is.
+    /// The path of the database, which may be a symbolic link.
     path: PathBuf,
     database: Id,
-    /// The size that the database has had, which never shrinks.
+    /// The largest size of the database so far.
     size: AtomicU64,
-    /// What is in the log is not of what is in the database.
+    /// The log does not belong to the contents of the database.
     spoilt: AtomicBool,
-    /// Log and index, where the filesystem allows for them.
+    /// Log and index, if they exist.
     others: Vec<(PathBuf, Id)>,
-    /// Where inotify works, of a database that can be written.
+    /// `None` for a database that cannot be written, and where inotify does not work.
     witness: Option<Witness>,
-    /// The database, unless it cannot be written. Closed after all connections to it, for that ends their locks.
+    /// The database, unless it cannot be written. Closed after all connections to it, for closing it drops their locks.
     file: Option<File>,
 }
 
-/// What has become of the files.
+/// Why the files can no longer be used.
 struct Loss {
     why: String,
     kind: Kind,
@@ -124,14 +123,14 @@ enum Kind {
     Moved,
     /// The file is shorter than it was.
     Cut,
-    /// Somebody else than SQLite has written to it.
+    /// Another program than SQLite has written to it.
     Overwritten(Overwritten),
     /// The log or its index is another file, or none.
     Bare,
 }
 
 impl Floor {
-    /// What is beneath a connection that was just made to `path` and has read.
+    /// The files of a connection that was just made to `path` and has read.
     pub(super) fn beneath(path: &Path) -> io::Result<Self> {
         let place = fs::canonicalize(path)?;
         let database = fs::metadata(&place)?;
@@ -145,13 +144,13 @@ impl Floor {
             };
             Witness::start(&place).map_err(unseen).ok()
         };
-        // What nothing is written to is mixed with nothing, and its index cannot be kept.
+        // A database that cannot be written gets no checkpoint, and its index cannot be kept.
         let witness = file.as_ref().and_then(witness);
         let (path, database, spoilt) = (path.to_owned(), id(&database), AtomicBool::new(false));
         Ok(Self { path, database, size, spoilt, others, witness, file })
     }
 
-    /// Whether the path still leads to these files, and all of the database is there, as `db` knows it.
+    /// Fails if the path no longer leads to these files, or the database was overwritten or truncated, as `db` knows it.
     fn look(&self, db: &Connection) -> std::result::Result<(), Loss> {
         let lost = |kind, path: &Path, what: &str| {
             let why = format!("{} {what} while it was in use", path.display());
@@ -181,7 +180,7 @@ impl Floor {
                 None => return lost(Kind::Bare, path, "was removed or moved away"),
             }
         }
-        // VACUUM shortens a file, too; what is there then is looked at before it is used again. A witness knows better.
+        // Without a witness the size is all there is to go by. VACUUM shortens a file, too.
         if self.witness.is_none()
             && now.len() < self.size.fetch_max(now.len(), Ordering::Relaxed)
             && !self.gave_room_back(db)
@@ -191,38 +190,38 @@ impl Floor {
         Ok(())
     }
 
-    /// Whether nobody else than SQLite has written to the database.
+    /// Fails if another program than SQLite has written to the database.
     fn untouched(&self) -> std::result::Result<(), Overwritten> {
         let Some(witness) = &self.witness else { return Ok(()) };
         let [ours, theirs] = [
             |(path, id): &(PathBuf, Id)| id_of(path) == Some(*id),
             |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id),
         ];
-        // By another index of the same log others may have emptied it, of which this one does not tell.
+        // Others may have checkpointed the same log by another index, which this one does not show.
         if matches!(&self.others[..], [log, index] if ours(log) && theirs(index)) {
             return Ok(());
         }
         witness.look()
     }
 
-    /// As a check, for one that is about to write: of writes only.
+    /// The check before a commit: of writes by others only.
     pub(super) fn check_untouched(&self) -> Result<()> {
         let why =
             || format!("{} was written over by another program while it was in use", self.path.display());
         self.untouched().map_err(|_| Error::Displaced(why()))
     }
 
-    /// Makes the database `size` bytes long, if it is shorter. Of one that somebody else has begun to write nothing is lost.
+    /// Makes the database `size` bytes long, if it is shorter. Harmless if another program has begun to overwrite it.
     pub(super) fn allocate(&self, size: u64) -> io::Result<()> {
         self.file.as_ref().map_or(Err(io::ErrorKind::Unsupported.into()), |file| sys::allocate(file, size))
     }
 
-    /// Whether the file is shorter for what it never had: room for a change that was not committed.
+    /// Whether the file is shorter because the space for a change that was not committed was given back.
     fn gave_room_back(&self, db: &Connection) -> bool {
         let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
         let wanted =
             pragma("page_count").and_then(|pages| Ok(u64::from(pages) * u64::from(pragma("page_size")?)));
-        // After the question: the database may have grown meanwhile.
+        // Read after the page count: the database may have grown meanwhile.
         let Ok(now) = fs::metadata(&self.path) else { return false };
         let whole = wanted.is_ok_and(|wanted| wanted > 0 && wanted <= now.len());
         if whole {
@@ -231,8 +230,8 @@ impl Floor {
         whole
     }
 
-    /// Brings what is in the log into the database that it belongs to, whatever that is called now, and takes the log
-    /// away from beside another one.
+    /// Checkpoints the log into the database that it belongs to, whatever its name is now, and removes the log from beside
+    /// another database.
     fn leave(&self, anchor: &Connection, kind: &Kind) {
         let theirs = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
         if matches!(kind, Kind::Cut | Kind::Overwritten(_)) {
@@ -246,7 +245,7 @@ impl Floor {
             anchor.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
         if emptied != Ok(0) {
-            tracing::error!("the log of {} could not be emptied: {emptied:?}", self.path.display());
+            tracing::error!("the log of {} could not be checkpointed: {emptied:?}", self.path.display());
         }
         if matches!(kind, Kind::Moved) {
             for (path, _) in self.others.iter().filter(|(path, id)| id_of(path) == Some(*id)) {
@@ -256,17 +255,17 @@ impl Floor {
     }
 }
 
-/// Where the connections of a pool stand.
+/// The files that the connections of a pool use.
 pub(super) struct Ground(Mutex<Standing>);
 
 enum Standing {
-    /// With the anchor that keeps log and index there.
+    /// In use; the connection is the anchor.
     On(Connection, Arc<Floor>),
-    /// Nowhere, and why; what was made to the old files may still be open.
+    /// Lost, and why; connections to the old files may still be open.
     Lost(Weak<Floor>, String, Option<Ruin>),
-    /// Nowhere yet.
+    /// Not opened yet.
     New,
-    /// Nowhere any more.
+    /// Closed for good.
     Closed,
 }
 
@@ -276,9 +275,9 @@ impl Ground {
         Self(Mutex::new(standing))
     }
 
-    /// The files that the path names, as long as they are those that this process has open. Where there are none `make`
-    /// makes an anchor, told whether there was one before: once nothing is open to the old files, for as long as a file
-    /// is open the process has but one index of its log.
+    /// The files that the path names, if they are those that this process has open. If none are open `make` opens an anchor; its
+    /// argument is whether there was one before. Not while connections to the old files are open: as long as a file is open
+    /// SQLite uses the same index for it.
     pub(super) fn floor(&self, make: impl FnOnce(bool) -> Result<(Floor, Connection)>) -> Result<Arc<Floor>> {
         let standing = &mut *self.0.lock();
         let again = match standing {
@@ -299,7 +298,6 @@ impl Ground {
             }
         };
         let (floor, db) = make(again).map_err(|error| match standing {
-            // Nothing is there.
             Standing::Lost(_, why, _) if error == Error::NotFound => Error::Displaced(why.clone()),
             Standing::Lost(_, why, _) => Error::Displaced(format!("{why}, and {error}")),
             _ => error,
@@ -312,7 +310,7 @@ impl Ground {
         Ok(floor)
     }
 
-    /// Whether the path still leads to the files of `link`. If not, who has a connection to them shall let go of it.
+    /// Fails if the path no longer leads to the files of `link`: then its owner is to close it.
     pub(super) fn check(&self, link: &Link) -> Result<()> {
         let Some(floor) = &link.floor else { return Ok(()) };
         if !self.is_current(link) {
@@ -335,7 +333,7 @@ impl Ground {
         matches!(&*self.0.lock(), Standing::On(_, now) if Arc::ptr_eq(now, floor))
     }
 
-    /// Lets go of the anchor, for ever. Whether the files are those that the path names.
+    /// Closes the anchor for good. Returns whether the path still leads to its files.
     pub(super) fn close(&self) -> bool {
         match std::mem::replace(&mut *self.0.lock(), Standing::Closed) {
             Standing::On(db, floor) => match floor.look(&db) {

@@ -1,5 +1,6 @@
-//! The index of the log, `kv.db-shm`: memory that all who have the database open share by mapping the file. SQLite sees to
-//! it that the file has each page of memory, but not each block of it where blocks are smaller, nor that it stays so long.
+//! The index of the log, `kv.db-shm`: a file that all processes with the database open map as shared memory. SQLite makes the
+//! file as long as the mapping, but does not allocate each block where blocks are smaller than pages, nor notices that the file
+//! is truncated.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -12,17 +13,17 @@ use rusqlite::ffi;
 use crate::store::{Error, Result};
 use crate::sys;
 
-/// What the index grows by.
+/// The index grows by so many bytes.
 const REGION: u64 = 32 << 10;
 
-/// With less on its disk no index is made: there must be room for each block of two regions.
+/// Least space on the disk for a new index: all blocks of two regions must be allocated.
 const ROOM: u64 = 3 * REGION;
 
-/// What is kept: device, inode and size, and the file, which is never closed.
+/// The indexes that are kept: device, inode and size, and the file, which is never closed.
 static KEPT: Mutex<Vec<([u64; 3], &File)>> = Mutex::new(Vec::new());
 
 pub(super) fn of(database: &Path) -> PathBuf {
-    // It is beside what a link leads to.
+    // It is beside the file that a symbolic link leads to.
     let place = std::fs::canonicalize(database);
     let mut path = place.unwrap_or_else(|_| database.to_owned()).into_os_string();
     path.push("-shm");
@@ -33,8 +34,8 @@ fn identity(file: &Metadata) -> [u64; 3] {
     [file.dev(), file.ino(), file.len()]
 }
 
-/// Fails if there is no index and none can be made: it would have less on the disk than it is mapped to. A database that is
-/// still empty cannot be read without one either.
+/// Fails if there is no index and no space for one: blocks of the mapping would be missing on the disk. Also an empty database
+/// cannot be read without one.
 pub(super) fn check_room(database: &Path) -> rusqlite::Result<()> {
     if std::fs::metadata(of(database)).is_ok_and(|file| file.len() >= REGION)
         || database
@@ -49,37 +50,37 @@ pub(super) fn check_room(database: &Path) -> rusqlite::Result<()> {
     Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("the disk is full".into())))
 }
 
-/// Keeps all blocks of the index on the disk, and one region more, so that the thread that touches them is not ended; if
-/// somebody cuts the file it is mended. To be called once the index is there, and when it may have grown.
+/// Keeps all blocks of the index allocated, and one region more, so that no access to the mapping raises SIGBUS; if somebody
+/// truncates the file the handler repairs it. To be called once the index exists, and when it may have grown.
 pub(super) fn keep(database: &Path) -> io::Result<()> {
     let path = of(database);
     let Ok(found) = std::fs::metadata(&path) else { return Ok(()) };
     if found.len() < REGION {
-        // Cut by somebody; the first to touch it mends it.
+        // Truncated by somebody; the handler of SIGBUS repairs it at the next access.
         return Ok(());
     }
     let mut kept = KEPT.lock();
     if kept.iter().any(|(kept, _)| *kept == identity(&found)) {
         return Ok(());
     }
-    // Never closed: SQLite has locks on it.
+    // Never closed: that would drop SQLite's locks on it.
     let file: &File = Box::leak(Box::new(OpenOptions::new().read(true).write(true).open(&path)?));
     kept.push((identity(&file.metadata()?), file));
     sys::mapped::keep(file, found.len(), REGION)
 }
 
-/// How far the log is emptied into the database. No two states of a log have the same.
+/// How far the log is checkpointed. No two states of a log have the same.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Progress {
     salt: [u8; 8],
-    /// The frames of the log that the database has.
+    /// How many frames are written back.
     done: [u8; 4],
-    /// Those that it is to have: told before the first of them is written to it.
+    /// How many a checkpoint has set out to write back: recorded before it writes the first.
     begun: [u8; 4],
 }
 
 impl Progress {
-    /// Whether nobody is about to write to the database, or has failed to.
+    /// Whether no checkpoint is in progress, or was interrupted.
     pub(super) fn is_whole(&self) -> bool {
         self.done == self.begun
     }
@@ -93,7 +94,7 @@ pub(super) fn kept(database: &Path) -> Option<&'static File> {
     kept.iter().rfind(same).map(|(_, file)| *file)
 }
 
-/// What an index says, in SQLite's own format (`WalIndexHdr` and `WalCkptInfo`): nothing while it is made anew.
+/// Reads the progress in SQLite's own format (`WalIndexHdr` and `WalCkptInfo`); `None` while the index is rebuilt.
 pub(super) fn progress(index: &File) -> Option<Progress> {
     const INITIALISED: usize = 12;
     const SALT: usize = 32;
@@ -108,22 +109,22 @@ pub(super) fn progress(index: &File) -> Option<Progress> {
     })
 }
 
-/// How often something is read again that was read while an index was mended.
+/// How often a read is repeated during which an index was repaired.
 const TRIES: usize = 10;
 
-/// What `read` reads. While an index is mended it may have been something old.
+/// The result of `read`, which is repeated while an index is repaired: it may have read an old version.
 pub(super) fn steady<T>(read: impl Fn() -> T) -> T {
     for _ in 1..TRIES {
         let then = sys::mapped::mended();
-        let told = read();
+        let result = read();
         if sys::mapped::mended() == then {
-            return told;
+            return result;
         }
     }
     read()
 }
 
-/// Fails if an index was mended since `then`: what was read by it may be older than it should be.
+/// Fails if an index was repaired since `then`: reads by it may have been of an old version.
 pub(super) fn unharmed_since(then: u64) -> Result<()> {
     if sys::mapped::mended() == then {
         return Ok(());

@@ -15,20 +15,20 @@ use super::{access, floor, index, log_of, schema, uri};
 use crate::store::{Error, Result};
 use crate::sys;
 
-/// How often a log that is left is looked after at the end, as long as others have the database open.
+/// How often the log is checkpointed again at the end, if it is still there.
 const CLOSES: u32 = 5;
-/// How long that waits in between, at most.
+/// Longest pause in between.
 const CLOSE_WAIT: Duration = Duration::from_millis(20);
 
 /// Idle read connections, and the way to make more.
 pub(super) struct Pool {
-    /// Where the database is looked for.
+    /// The path as given.
     given: PathBuf,
-    /// Where that leads, by symbolic links: log and index are beside it.
+    /// The file that it leads to by symbolic links: log and index are beside it.
     path: PathBuf,
     /// Why it can only be read, if so.
     read_only: Option<String>,
-    /// The log cannot be shared with those who write, for its index cannot be made.
+    /// Changes of others cannot be read from the log, for its index cannot be made.
     alone: bool,
     closing: AtomicBool,
     busy: Duration,
@@ -41,17 +41,17 @@ pub(super) struct Pool {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Access {
-    /// What is not there is made.
+    /// Creates missing files.
     Create,
     ReadWrite,
     /// Other processes may still change the file.
     ReadOnly,
-    /// SQLite makes no index of the log, which it could not on media that cannot be written, and reads no log.
+    /// SQLite reads no log and makes no index, which it could not on read-only media.
     Immutable,
 }
 
 impl Pool {
-    /// Opens or creates the database; checks that it is ours. Statements wait for `busy` for other processes.
+    /// Opens or creates the database; checks that it is one of kvfs. Statements wait up to `busy` for other processes.
     pub(super) fn open(path: &Path, busy: Duration) -> std::result::Result<Self, String> {
         let shown = path.display();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -63,7 +63,7 @@ impl Pool {
         // The watcher and messages need a path that stays right when the daemon leaves its directory.
         let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
         floor::refuse_two_names(&path)?;
-        // SQLite gives log and index the mode of the database. What it is about a file that cannot be made, it says.
+        // SQLite gives log and index the mode of the database. If the file cannot be made the error of SQLite says why.
         _ = sys::create_private(&path);
         let attempt = || {
             let mut db = connect(&path, Access::Create, busy)?;
@@ -72,7 +72,7 @@ impl Pool {
         };
         let began = Instant::now();
         let mut prepared = attempt();
-        // SQLite does not wait for those who turn the log on at the same moment.
+        // SQLite does not wait for a process that turns the log on at the same moment.
         while matches!(&prepared, Err(Failure::Locked(_))) && began.elapsed() < busy {
             std::thread::sleep(Duration::from_millis(5));
             prepared = attempt();
@@ -89,7 +89,7 @@ impl Pool {
                 let db = connect_to_read(&path, busy)
                     .map_err(|other| unusable(&path, read_only.as_deref(), &error, &other))?;
                 recognise(&db).map_err(|why| format!("{shown} {why}"))?;
-                // A full disk passes.
+                // Not because the disk is full: that passes.
                 read_only
             }
         };
@@ -107,7 +107,7 @@ impl Pool {
         })
     }
 
-    /// Whether there is no way to hear of changes.
+    /// Whether no feed is possible.
     pub(super) fn is_alone(&self) -> bool {
         self.alone
     }
@@ -117,7 +117,7 @@ impl Pool {
         self.read_only.as_deref()
     }
 
-    /// How long a call waits for other processes.
+    /// How long a statement waits for other processes.
     pub(super) fn busy(&self) -> Duration {
         self.busy
     }
@@ -134,14 +134,14 @@ impl Pool {
         }
     }
 
-    /// A connection that sees what others write.
+    /// A connection that reads the changes of others.
     pub(super) fn connect(&self) -> Result<Link> {
-        let floor = self.ground.floor(|again| self.anchor(again)).inspect_err(|_| self.let_go())?;
+        let floor = self.ground.floor(|again| self.anchor(again)).inspect_err(|_| self.close_idle())?;
         let db = connect(&self.given, Access::ReadWrite, self.busy)?;
         Ok(Link::new(db, Some(floor)))
     }
 
-    /// A connection to what the path names now, `again` after the files that it named before were lost.
+    /// A connection to the file that the path names now; `again` if the files that it named before were lost.
     fn anchor(&self, again: bool) -> Result<(Floor, Connection)> {
         match std::fs::metadata(&self.given) {
             // SQLite would remove the log of an empty file, and make a database of it.
@@ -163,12 +163,12 @@ impl Pool {
         Ok((floor, db))
     }
 
-    /// Whether the path still leads to the files of `link`: to be asked before a commit, and before it is told.
+    /// Fails if the path no longer leads to the files of `link`: called before a commit, and before it is acknowledged.
     pub(super) fn check(&self, link: &Link) -> Result<()> {
-        self.ground.check(link).inspect_err(|_| self.let_go())
+        self.ground.check(link).inspect_err(|_| self.close_idle())
     }
 
-    /// From now on connections are only closed. Whether that was so before.
+    /// Refuses new connections from now on. Returns whether it did so before.
     pub(super) fn begin_close(&self) -> bool {
         self.closing.swap(true, Ordering::Relaxed)
     }
@@ -177,10 +177,10 @@ impl Pool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Closes all connections that nobody uses. If two processes close theirs at once, neither may have been the last
-    /// to SQLite, and the log stays: then it is done again.
+    /// Closes all idle connections. If two processes close theirs at once, SQLite may take neither for the last, and the log
+    /// stays: then it is opened and closed again.
     pub(super) fn close(&self) {
-        self.let_go();
+        self.close_idle();
         if !self.ground.close() || self.read_only.is_some() {
             return;
         }
@@ -196,16 +196,16 @@ impl Pool {
         }
     }
 
-    /// Closes the connections that nobody uses.
-    fn let_go(&self) {
+    /// Closes the idle connections.
+    fn close_idle(&self) {
         self.idle.lock().clear();
         if let Ok(mut writing) = self.writing.try_lock() {
             *writing = None;
         }
     }
 
-    /// A connection to read with, and whether it is worth keeping: how a database that cannot be written now must be
-    /// read depends on whether somebody writes to it elsewhere.
+    /// A connection to read with, and whether to keep it: the way to read a database that cannot be written depends on whether
+    /// another process writes to it.
     fn connect_to_read(&self) -> Result<(Link, bool)> {
         if !self.alone {
             match self.connect() {
@@ -225,7 +225,7 @@ impl Pool {
             None => self.connect_to_read()?,
         };
         let result = index::steady(|| query(&db));
-        // What was read meanwhile of other files, or a mixture, is not told.
+        // Discards what was read if the files were replaced meanwhile.
         self.check(&db)?;
         let result = result?;
         if keep && self.ground.is_current(&db) {
@@ -248,7 +248,7 @@ fn connect_to_read(path: &Path, busy: Duration) -> Result<Connection> {
         Err(Failure::Access(error)) => error,
     };
     if std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
-        // The newest values are in the log, and only there.
+        // The log alone has the newest values.
         let why = "its log cannot be read where nothing can be written; open it once where it can";
         return Err(Error::Other(format!("{why} ({error})")));
     }
@@ -271,13 +271,13 @@ fn unusable(path: &Path, read_only: Option<&str>, error: &rusqlite::Error, other
     }
 }
 
-/// The files that `db`, which has just been opened, stands on.
+/// The files of `db`, which has just been opened.
 fn beneath(path: &Path, db: &Connection) -> std::result::Result<Floor, String> {
     let why = |error: &dyn std::fmt::Display| format!("cannot be read: {error}");
     let mut moved = 0;
-    // Only a connection that has read has the log open.
+    // A connection opens the log at its first read.
     tables(db).map_err(|error| why(&error))?;
-    // A checkpoint that did not come to its end, of a process that was killed, leaves open who writes to the database.
+    // After an interrupted checkpoint, of a process that was killed, the next write to the database could be anybody's.
     if index::keep(path).is_ok()
         && index::kept(path).and_then(index::progress).is_some_and(|now| !now.is_whole())
     {
@@ -323,7 +323,7 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
     // synchronous=FULL: a commit is on the disk before close(2) returns 0.
     db.execute_batch("PRAGMA synchronous=FULL;").map_err(classify)?;
     if let Err(error) = index::keep(path) {
-        tracing::debug!("no room in reserve for the index of {}: {error}", path.display());
+        tracing::debug!("no space reserved for the index of {}: {error}", path.display());
     }
     Ok(db)
 }
@@ -331,7 +331,7 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
 /// Creates the tables in an empty database and turns the write-ahead log on.
 fn prepare(db: &mut Connection) -> std::result::Result<(), Failure> {
     if tables(db).map_err(classify)? == 0 {
-        // A database without tables may still be somebody's.
+        // A database without tables may still belong to another program.
         let mark = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(classify);
         if mark("application_id")? != 0 || mark("user_version")? != 0 {
             recognise(db).map_err(Failure::Final)?;
@@ -356,8 +356,8 @@ fn tables(db: &Connection) -> rusqlite::Result<i64> {
 
 fn recognise(db: &Connection) -> std::result::Result<(), String> {
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let told = pragma("application_id").and_then(|id| Ok((id, pragma("user_version")?)));
-    match told {
+    let found = pragma("application_id").and_then(|id| Ok((id, pragma("user_version")?)));
+    match found {
         Ok((schema::APPLICATION_ID, version)) if version <= schema::VERSION => Ok(()),
         Ok((schema::APPLICATION_ID, version)) => {
             Err(format!("was written by a newer kvfs (format {version}, this one reads {})", schema::VERSION))

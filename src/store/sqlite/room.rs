@@ -1,6 +1,6 @@
-//! Room on the disk: what was committed has its place in the database file, so that the log can always be emptied into
-//! it and begin anew; and the log has some to begin with. So what takes no room (a delete, a rename, a shorter value)
-//! works on a full disk.
+//! Space on the disk: each committed page is allocated in the database file, so that a checkpoint can always write the whole
+//! log back and restart it; and the log has a reserve to start with. So operations that need no space (a delete, a rename, a
+//! shorter value) work on a full disk.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,38 +14,38 @@ use super::{index, log_of, schema};
 use crate::store::{Error, Result, Space};
 use crate::sys;
 
-/// What the log has at least: a delete or rename writes some ten pages.
+/// Least size of the log on the disk: a delete or rename writes some ten pages.
 const RESERVE: u64 = 128 << 10;
 
-/// Pages of the database that a set leaves free at least. A rename or delete takes one now and then: keys come to be in
-/// other places, and what changed is noted.
+/// Pages that a set leaves free at least. A rename or delete needs one now and then, for the trees of keys and of the `change`
+/// table.
 const FREE_PAGES: i64 = 8;
 
-/// With less than this on the disk a write that failed has failed for that.
+/// With less space than this a write that failed has failed for lack of space.
 const NEXT_TO_NOTHING: u64 = 64 << 10;
 
-/// The space of the database's disk, if it can be told.
+/// The space of the database's disk, if it is known.
 pub(super) fn space(database: &Path) -> Option<Space> {
     sys::disk_space(database.parent()?).ok()
 }
 
-/// Gives the log its reserve, if it has none: it is new, or somebody has cut it. Its index is kept, too.
+/// Reserves space for the log, if it has none because it is new or was truncated, and for its index.
 pub(super) fn reserve(database: &Path) {
     if let Err(error) = index::keep(database) {
-        tracing::debug!("no room in reserve for the index of {}: {error}", database.display());
+        tracing::debug!("no space reserved for the index of {}: {error}", database.display());
     }
     let log = log_of(database);
     if std::fs::metadata(&log).is_ok_and(|log| log.blocks() * 512 < RESERVE) {
-        // SQLite keeps no locks on the log that closing the file would end. Without room there is no reserve.
+        // Closing the file drops no locks: SQLite has none on the log. On a full disk there is no reserve.
         let reserved = OpenOptions::new().write(true).open(&log).and_then(|log| sys::reserve(&log, RESERVE));
         if let Err(error) = reserved {
-            tracing::debug!("no room in reserve for {}: {error}", log.display());
+            tracing::debug!("no space reserved for {}: {error}", log.display());
         }
     }
 }
 
-/// Gives each page of the database its place in the file, which else it gets when the log is emptied; with some to `spare`
-/// for later changes that must not need any.
+/// Allocates each page of the database in the file, which else the checkpoint would do; with `spare`, also free pages for
+/// later changes that must not need space.
 pub(super) fn allocate(
     db: &Transaction<'_>,
     floor: Option<&Floor>,
@@ -73,7 +73,7 @@ pub(super) fn allocate(
         }
         Some(Err(error)) if error.kind() != io::ErrorKind::Unsupported => Err(full(error.to_string())),
         Some(Ok(())) => Ok(()),
-        // SQLite writes a byte to each block instead.
+        // Where fallocate(2) is not supported SQLite writes a byte to each block.
         Some(Err(_)) | None => hint(db, size, page).map_err(|error| match error.into() {
             Error::Other(reason) => full(reason),
             error => error,
@@ -88,9 +88,9 @@ fn hint(db: &Transaction<'_>, mut size: i64, page: i64) -> rusqlite::Result<()> 
     db.file_control(Some(MAIN_DB), FileControl::SizeHint(&mut size))
 }
 
-/// Empties the log into the database, so that it is written from its start again.
-pub(super) fn begin_log_anew(db: &Connection) {
+/// Checkpoints the log, so that it is written from its start again.
+pub(super) fn restart_log(db: &Connection) {
     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
-        tracing::debug!("the log cannot begin anew: {error}");
+        tracing::debug!("the log cannot be restarted: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! A database that was written over while it was in use: what has to be over before it is used again.
+//! A database that was written over while it was in use, and when it can be used again.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -14,7 +14,7 @@ pub(super) struct Ruin {
     overwritten: Overwritten,
 }
 
-/// Where a log is put that is not of the database beside it.
+/// The new path of a log that does not belong to the database beside it.
 fn moved_away(log: &Path) -> PathBuf {
     let mut path = log.as_os_str().to_owned();
     path.push(".old");
@@ -32,11 +32,11 @@ impl Ruin {
         Self { path: path.to_owned(), log, overwritten }
     }
 
-    /// Whether the file is whole, and nothing of before is written to it any more. To be asked when this process has not
-    /// got it open.
+    /// Whether the file is complete, and no process writes old contents to it any more. To be called while this process has it
+    /// not open.
     pub(super) fn is_over(&self) -> Result<(), String> {
         let begun = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
-        // Another kvfs has begun with it, and made its index anew.
+        // Another kvfs has opened it, and made a new index.
         if self.overwritten.was_unmixed() && self.log.as_ref().is_some_and(begun) {
             return Ok(());
         }

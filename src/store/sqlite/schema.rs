@@ -3,7 +3,7 @@
 //! `entry` is clustered by key and holds all but the values, so that a listing never touches a value and a set
 //! dirties three pages: `entry`, `value` and the tail of `change`. `sum` is the CRC-32 of key and value: SQLite itself
 //! does not notice a changed byte. `change` is the revision counter, the change
-//! feed of other processes, and the memory of deletions; it is trimmed from the old end. The view `kv` is for
+//! feed of other processes, and the record of deletions; its oldest rows are trimmed. The view `kv` is for
 //! people with a `sqlite3` shell.
 
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Rename, Res
 pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
 /// Bumped when a database of this version cannot be read by an older kvfs.
 pub(super) const VERSION: i32 = 1;
-/// A process that fell further behind than this many changes reads the whole listing again.
+/// A process that falls further behind than this many changes reads the whole listing again.
 const CHANGES_KEPT: i64 = 100_000;
-/// Trimming is done once in this many revisions.
+/// The `change` table is trimmed once in this many revisions.
 const TRIM_EVERY: i64 = 1_000;
 
 pub(super) const CREATE: &str = "
@@ -70,7 +70,7 @@ pub(super) fn list(db: &Connection) -> rusqlite::Result<Listing> {
     statement.query_map([], |row| Ok((key(row, 0)?, meta(row, 1)?)))?.collect()
 }
 
-/// The entry of `key`, or [`Error::NotFound`], or [`Error::Damaged`]; outside of that the database could not be read.
+/// The entry of `key`, or [`Error::NotFound`], or [`Error::Damaged`]; the outer error if the database could not be read.
 pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Result<Entry>> {
     let mut statement = db.prepare_cached(
         "SELECT entry.id, revision, size, created, modified, bytes, sum
@@ -87,7 +87,7 @@ pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Result<Entry>>
     Ok(found.optional()?.unwrap_or(Err(Error::NotFound)))
 }
 
-/// The bytes of a value, if they are what was set.
+/// The bytes of a value, if size and checksum are right.
 fn sound<'a>(key: &Key, meta: &Meta, sum: u32, value: ValueRef<'a>) -> Option<&'a [u8]> {
     let (ValueRef::Blob(bytes) | ValueRef::Text(bytes)) = value else { return None };
     (checksum(key, bytes) == sum && bytes.len() as u64 == meta.size).then_some(bytes)
@@ -100,8 +100,8 @@ fn checksum(key: &Key, value: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// The metadata of `key`, and where its value is. A row that holds something else may be the value of another key, which
-/// was given the number of a row that was lost: it is nobody's.
+/// The metadata of `key`, and the id of its row in `value`; `None` for a row whose checksum is wrong: it may be the value of
+/// another key, which SQLite has given the id of a lost row.
 fn find(db: &Connection, key: &Key) -> rusqlite::Result<Option<(Meta, Option<i64>)>> {
     let mut statement = db.prepare_cached(
         "SELECT entry.id, revision, size, created, modified, bytes, sum, value_id
@@ -209,7 +209,7 @@ pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, exp
     Ok(meta)
 }
 
-/// All of `renames`, or none: what must hold is looked at before anything is changed.
+/// Carries out all of `renames`, or none: all conditions are checked before anything is changed.
 pub(super) fn rename_all(db: &Transaction<'_>, renames: &[Rename]) -> Result<Vec<Meta>> {
     let there = |key| Ok::<_, Error>(find(db, key)?.map(|(meta, _)| meta.revision));
     for Rename { from, to, at } in renames {
@@ -222,12 +222,12 @@ pub(super) fn rename_all(db: &Transaction<'_>, renames: &[Rename]) -> Result<Vec
         .collect()
 }
 
-/// What SQLite counts up where it puts another database in the place of one (`.restore`).
+/// A number that SQLite increments when another database replaces this one (`.restore`).
 pub(super) fn generation(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "schema_version", |row| row.get(0))
 }
 
-/// What others changed after revision `seen`, and the last revision looked at.
+/// The changes of others after the revision `seen`, and the last revision read.
 pub(super) fn changes_since(
     db: &Connection,
     seen: i64,
@@ -259,7 +259,7 @@ pub(super) fn changes_since(
     Ok((changes, last))
 }
 
-/// Says what went wrong in the store's own words. Unknown stays unknown.
+/// Translates errors of SQLite.
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;

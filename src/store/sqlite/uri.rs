@@ -16,7 +16,7 @@ pub(super) fn of(path: &Path) -> String {
     uri
 }
 
-/// The file alone: SQLite makes no index of its log, which it could not on media that cannot be written, and reads no log.
+/// With `immutable=1` SQLite reads no log and makes no index, which it could not on read-only media.
 pub(super) fn immutable(path: &Path) -> String {
     format!("{}?immutable=1", of(path))
 }

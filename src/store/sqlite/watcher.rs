@@ -1,5 +1,5 @@
-//! Notices what other processes wrote: each writer touches the log once its commit can be seen, of which inotify tells;
-//! `PRAGMA data_version` says whether there was a commit, and the `change` table what it was.
+//! The feed of changes by other processes: each writer touches the log after its commit, which raises an inotify event here;
+//! `PRAGMA data_version` says whether there was a commit, and the `change` table which keys it changed.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -15,14 +15,14 @@ use super::pool::Pool;
 use super::{log_of, schema};
 use crate::store::{Change, Error, Result};
 
-/// How often the log is looked at all the same: inotify tells nothing of a writer on another machine or below a strange
-/// filesystem.
+/// How often the database is polled without an event: inotify reports no writer on another machine or behind some
+/// filesystems.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How long nothing is looked at after a look, so that many small commits are read together.
+/// Pause after each poll, so that many small commits are read together.
 const SETTLE: Duration = Duration::from_millis(1);
 
-/// A feed from both ends, and who watches for it.
+/// Both ends of a feed, and the thread behind it.
 type Started = (UnboundedReceiver<Change>, UnboundedSender<Change>, JoinHandle<()>);
 
 /// Starts the feed: all changes from now on.
@@ -44,8 +44,8 @@ fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<Started> {
     Ok((receiver, kept, thread))
 }
 
-/// Tells the watchers of other processes that a commit can be seen. That it was written to the log they must not go by:
-/// it cannot be seen before the disk has it, and nothing is written after that.
+/// Wakes the watchers of other processes after a commit. The write to the log itself does not: a commit is visible only after
+/// its fsync, and nothing is written after that.
 pub(super) fn announce(database: &Path) {
     if let Err(error) = crate::sys::touch_path(&log_of(database)) {
         tracing::warn!("the change is told late to other mounts of {}: {error}", database.display());
@@ -74,14 +74,14 @@ fn run(
     while !feed.is_closed() {
         wait(files.as_mut(), tick);
         let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closing()) else { return };
-        let told = match &db {
-            Some(db) => news(&pool, db, &mut seen),
+        let polled = match &db {
+            Some(db) => poll(&pool, db, &mut seen),
             None => begin_anew(&pool).map(|(new, as_it_is)| {
                 (db, seen) = (Some(new), as_it_is);
                 vec![Change::Everything]
             }),
         };
-        match told {
+        match polled {
             Ok(changes) => {
                 for change in changes {
                     _ = feed.send(change);
@@ -101,9 +101,9 @@ fn run(
     }
 }
 
-/// What the watcher has seen of the database.
+/// How far the watcher has read.
 struct Seen {
-    /// By a connection's own count.
+    /// `PRAGMA data_version`, which each connection counts for itself.
     version: Option<i64>,
     generation: i64,
     revision: i64,
@@ -121,12 +121,12 @@ fn wait(files: Option<&mut Inotify>, tick: Duration) {
     let Some(files) = files else { return std::thread::sleep(tick) };
     if crate::sys::wait_readable(files.as_fd(), tick) {
         let mut buffer = [0; 4096];
-        // Only that something happened counts; what it was, the database tells. What happens from here on is told again.
+        // The events carry nothing that the database does not say. Later ones wake the next call.
         while files.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {}
     }
 }
 
-fn news(pool: &Pool, db: &Link, seen: &mut Seen) -> Result<Vec<Change>> {
+fn poll(pool: &Pool, db: &Link, seen: &mut Seen) -> Result<Vec<Change>> {
     pool.check(db)?;
     let now: i64 = db.pragma_query_value(None, "data_version", |row| row.get(0))?;
     if let Some(missed) = pool.take_missed() {
@@ -142,7 +142,7 @@ fn news(pool: &Pool, db: &Link, seen: &mut Seen) -> Result<Vec<Change>> {
         (vec![Change::Everything], schema::revision(db)?)
     };
     if changes == [Change::Everything] {
-        // In another database the same numbers are those of other changes.
+        // Another database has other changes under the same revisions.
         pool.forget_own();
     }
     seen.revision = last;
@@ -164,7 +164,7 @@ mod tests {
         let (mut writer, db) = (pool.connect().unwrap(), pool.connect().unwrap());
         let generation = schema::generation(&db).unwrap();
         let mut seen = Seen { version: None, generation, revision: 0 };
-        let mut told = || news(&pool, &db, &mut seen).unwrap().len();
+        let mut told = || poll(&pool, &db, &mut seen).unwrap().len();
         for revision in 1..=3 {
             let transaction = writer.transaction().unwrap();
             schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything).unwrap();

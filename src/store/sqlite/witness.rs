@@ -1,9 +1,9 @@
-//! Whether somebody else than SQLite has written to the database (`cp backup.db kv.db`): the log beside it belongs to what it
-//! was before, and over anything else makes a database that never was.
+//! Detects that another program than SQLite has written to the database (`cp backup.db kv.db`): the log beside it belongs to the
+//! old contents, and together with the new ones would make a corrupt database.
 //!
-//! inotify tells that the file was written. SQLite does so for a checkpoint, of which the index of the log tells before the
-//! first write, and kvfs to give pages their place, by which the file grows and what it says stays. Whatever else it was, it
-//! was none of us.
+//! inotify reports each write to the file. SQLite writes at a checkpoint, which the index of the log records before the first
+//! write; kvfs writes to allocate pages, which makes the file longer and leaves its contents as they are. Any other write is
+//! another program's.
 
 use std::fs::File;
 use std::io;
@@ -16,10 +16,10 @@ use rusqlite::{Connection, OpenFlags};
 use super::index::{self, Progress};
 use super::uri;
 
-/// How often what is written meanwhile is looked at again.
+/// How often the baseline is read again if the file is written meanwhile.
 const TRIES: usize = 3;
 
-/// Who looks at the writes to a database.
+/// Watches the writes to one database.
 pub(super) struct Witness {
     path: PathBuf,
     index: &'static File,
@@ -28,9 +28,9 @@ pub(super) struct Witness {
 
 struct Seen {
     writes: Inotify,
-    /// As of the last look, if there was a moment without writes in it.
+    /// The state at the last check, if no write came in between.
     known: Option<Known>,
-    /// By the last look SQLite had written to the file.
+    /// Whether a checkpoint had written to the file by the last check.
     explained: bool,
     overwritten: Option<Overwritten>,
 }
@@ -42,18 +42,18 @@ struct Known {
     content: Option<[i64; 3]>,
 }
 
-/// Somebody else has written to the database.
+/// Another program has written to the database.
 #[derive(Clone)]
 pub(super) struct Overwritten {
     index: &'static File,
-    /// How far the log was emptied into it before.
+    /// How far the log was checkpointed before.
     progress: Progress,
-    /// Something of before may have been written to it since.
+    /// A checkpoint may have written to it since.
     mixed: bool,
 }
 
 impl Overwritten {
-    /// Whether no checkpoint had written to the database when this was seen.
+    /// Whether no checkpoint had written to the database when this was detected.
     pub(super) fn was_unmixed(&self) -> bool {
         !self.mixed
     }
@@ -65,9 +65,9 @@ impl Overwritten {
 }
 
 impl Witness {
-    /// Looks at the writes to the database at `path`, which is open, and has been read.
+    /// Starts to watch the database at `path`, which is open and has been read.
     pub(super) fn start(path: &Path) -> io::Result<Self> {
-        // It is kept, too, where there is no room for all of it.
+        // The index is kept also where the disk has no space for all of it.
         let kept = index::keep(path);
         let index = index::kept(path).ok_or_else(|| {
             kept.err().unwrap_or_else(|| io::Error::other("the index of its log is not there"))
@@ -79,20 +79,20 @@ impl Witness {
         Ok(Self { path: path.to_owned(), index, seen: Mutex::new(seen) })
     }
 
-    /// Whether nobody but SQLite has written to the database so far.
+    /// Fails if another program than SQLite has written to the database.
     pub(super) fn look(&self) -> Result<(), Overwritten> {
         let seen = &mut *self.seen.lock();
         if let Some(overwritten) = &seen.overwritten {
             return Err(overwritten.clone());
         }
-        // In this order: what a checkpoint has written before it is told as done is seen below, and what made the file grow.
+        // Read before the events: a checkpoint that ends, or a file that grows, after this is noticed below.
         let (before, size_before) = (index::progress(self.index), size(&self.path));
         if !seen.was_written() {
             match (&mut seen.known, before) {
                 (Some(known), Some(progress)) => known.progress = progress,
                 _ => seen.begin_anew(&self.path, self.index),
             }
-            // A file that says nothing by itself may be one that is still written to.
+            // A file without readable contents may still be written to.
             seen.explained &= seen.known.is_none_or(|known| known.content.is_none());
             return Ok(());
         }
@@ -101,9 +101,9 @@ impl Witness {
             return Ok(());
         };
         let has_grown = size(&self.path).is_none_or(|now| now > known.size)
-            // What cannot be read now tells nothing.
+            // Contents that cannot be read now count as unchanged.
             && content(&self.path).map_or(true, |content| content == known.content);
-        // A checkpoint that wrote had been told of before, and one that did not come to its end may be tried again.
+        // A checkpoint records its start before it writes; an interrupted one may be repeated.
         if !known.progress.is_whole() || index::progress(self.index) != Some(known.progress) {
             seen.by_checkpoint(&self.path, self.index);
             return Ok(());
@@ -119,24 +119,24 @@ impl Witness {
 }
 
 impl Seen {
-    /// Whether the file was written since this was last asked.
+    /// Whether the file was written since the last call.
     fn was_written(&mut self) -> bool {
         let mut written = false;
         let mut buffer = [0; 1024];
-        // Ends with an error: that nothing is there yet.
+        // Ends with EAGAIN.
         while let Ok(events) = self.writes.read_events(&mut buffer) {
             written |= events.count() > 0;
         }
         written
     }
 
-    /// Takes in that SQLite has written to the file.
+    /// Records that a checkpoint has written to the file.
     fn by_checkpoint(&mut self, path: &Path, index: &File) {
         self.begin_anew(path, index);
         self.explained = true;
     }
 
-    /// Takes the database for what it should be now, once nobody writes to it.
+    /// Takes the current state as the baseline, once no write comes in between.
     fn begin_anew(&mut self, path: &Path, index: &File) {
         self.known = None;
         for _ in 0..TRIES {
@@ -155,8 +155,8 @@ fn size(path: &Path) -> Option<u64> {
     std::fs::metadata(path).map(|file| file.len()).ok()
 }
 
-/// What the file says by itself, without its log: its last revision, its pages and those of them that are free. Nothing
-/// if it is between two states of the database, and makes no sense. Fails if it could not be read.
+/// The contents of the file without its log: the last revision, the number of pages and of free pages. `None` if the file is
+/// between two states and inconsistent. Fails if it could not be read.
 fn content(path: &Path) -> rusqlite::Result<Option<[i64; 3]>> {
     use rusqlite::ErrorCode as Code;
     let flags =

@@ -1,4 +1,4 @@
-//! Writing: commits what is queued as one transaction, and answers only after the commit.
+//! The writer: commits the queue as one transaction, and answers only after the commit.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -15,19 +15,19 @@ use super::{blocking, index, leave_thread, room, schema, watcher};
 use crate::store::{Error, Result};
 use crate::sys;
 
-/// More would make one caller wait for the work of too many others.
+/// Most changes in one transaction: with more a caller would wait for the work of too many others.
 const BATCH: usize = 256;
 
-/// One change asked for. It can be carried out again where a transaction came to nothing.
+/// One queued change. It can be carried out again after a transaction that failed.
 trait Job: Send {
-    /// Whether nobody waits for it any more.
+    /// Whether its caller has given up at its deadline.
     fn given_up(&self) -> bool;
-    /// Whether there is more to be kept after it.
+    /// Whether the database may need more space after it.
     fn takes_room(&self) -> bool;
-    /// What the database, unlike the key, has against it.
+    /// Applies it to the transaction. Fails for errors of the database, not for those about the key.
     fn carry_out(&mut self, db: &Transaction<'_>) -> Result<()>;
-    /// Tells what it came to. False if the caller is gone: it gave up at its deadline.
-    fn tell(self: Box<Self>, committed: Result<()>) -> bool;
+    /// Answers its caller. False if that has given up at its deadline.
+    fn answer(self: Box<Self>, committed: Result<()>) -> bool;
 }
 
 struct Asked<T, F> {
@@ -53,7 +53,7 @@ impl<T: Send, F: Fn(&Transaction<'_>) -> Result<T> + Send> Job for Asked<T, F> {
         broken.map_or(Ok(()), Err)
     }
 
-    fn tell(self: Box<Self>, committed: Result<()>) -> bool {
+    fn answer(self: Box<Self>, committed: Result<()>) -> bool {
         let Self { outcome, reply, .. } = *self;
         reply.send(committed.and_then(|()| outcome.unwrap_or_else(|| Err(forgotten())))).is_ok()
     }
@@ -64,7 +64,7 @@ fn breaks_the_batch(error: &Error) -> bool {
     !matches!(error, Error::NotFound | Error::Exists | Error::Changed | Error::Damaged(_))
 }
 
-/// A job, and until when it may wait for a lock that another process holds.
+/// A job, and its deadline for a lock that another process holds.
 struct Queued {
     job: Box<dyn Job>,
     until: Instant,
@@ -72,8 +72,8 @@ struct Queued {
 
 /// The queue of changes and the connection that commits them.
 ///
-/// Who finds the connection free commits for all who queue (a leader and its followers): no thread of its own has
-/// to be woken, which would cost more than a small commit.
+/// The caller that gets the writer connection commits the whole queue (group commit): no thread of its own has to be woken,
+/// which would cost more than a small commit.
 pub(super) struct Writer {
     pool: Arc<Pool>,
     queue: Mutex<VecDeque<Queued>>,
@@ -84,7 +84,7 @@ impl Writer {
         Self { pool, queue: Mutex::default() }
     }
 
-    /// Queues a change and returns after its commit. What does not take room may use what is kept in reserve.
+    /// Queues a change and returns after its commit. One that takes no room may use the reserved space.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         takes_room: bool,
@@ -104,7 +104,7 @@ impl Writer {
         }
     }
 
-    /// Commits what is queued as one transaction.
+    /// Commits the queue, up to [`BATCH`] changes, as one transaction.
     fn lead(&self, connection: &mut Option<Link>) {
         let jobs: Vec<Queued> = {
             let mut queue = self.queue.lock();
@@ -114,7 +114,7 @@ impl Writer {
         self.commit(connection, jobs);
     }
 
-    /// Commits `jobs` as one transaction, or one by one where there is no room for all.
+    /// Commits `jobs` as one transaction, or one by one where there is no space for all.
     fn commit(&self, connection: &mut Option<Link>, mut jobs: Vec<Queued>) {
         let Some(until) = jobs.first().map(|first| first.until) else { return };
         let linked = match connection.take() {
@@ -128,21 +128,21 @@ impl Writer {
         room::reserve(self.pool.path());
         let mut done = self.attempt(&mut db, until, &mut jobs);
         if matches!(done, Err(Error::NoSpace(_))) {
-            room::begin_log_anew(&db);
+            room::restart_log(&db);
             done = self.attempt(&mut db, until, &mut jobs);
         }
         if matches!(done, Err(Error::Displaced(_))) {
-            // All are to know.
+            // Has the pool drop its other connections to the old files, too.
             _ = self.pool.check(&db);
         }
-        // After a failed fsync the pages in memory may not be what is on the disk: the connection is dropped, and the
-        // next commit starts from the file.
+        // After a failed fsync the page cache may differ from the disk: the connection is dropped, and the next commit starts
+        // from the file.
         if matches!(done, Ok(_) | Err(Error::NoSpace(_))) {
             *connection = Some(db);
         }
         match done {
-            Ok(own) => self.tell(jobs, &own),
-            // What takes no room does not fail with what does.
+            Ok(own) => self.acknowledge(jobs, &own),
+            // A job that takes no room does not fail because of one that does.
             Err(Error::NoSpace(_)) if jobs.len() > 1 => {
                 for queued in jobs {
                     self.commit(connection, vec![queued]);
@@ -152,12 +152,12 @@ impl Writer {
         }
     }
 
-    /// Carries out `jobs` in one transaction; the revisions that they were given. Nothing is changed if it fails.
+    /// Carries out `jobs` in one transaction and returns their revisions. Nothing is changed if it fails.
     fn attempt(&self, db: &mut Link, until: Instant, jobs: &mut Vec<Queued>) -> Result<RangeInclusive<i64>> {
         let floor = db.floor();
         let transaction = begin(db, until)?;
         let mended = sys::mapped::mended();
-        // Who has given up wants nothing changed behind its back.
+        // A change whose caller has given up is not made.
         jobs.retain(|queued| !queued.job.given_up());
         let before = schema::revision(&transaction)?;
         let takes_room = jobs.iter().any(|queued| queued.job.takes_room());
@@ -170,13 +170,13 @@ impl Writer {
         let own = before + 1..=schema::revision(&transaction)?;
         self.pool.note_own(own.clone());
         let committed = match carried_out {
-            // What is not where the path leads is not told as done.
+            // A commit to files that the path no longer names is not acknowledged.
             Ok(()) => transaction
                 .commit()
                 .map_err(Error::from)
                 .and_then(|()| self.pool.check(db).map_err(Error::unsure)),
             Err(error) => {
-                // Before the lock is released: the next to commit gets these revisions, whoever it is.
+                // Before the lock is released: the next commit, of any process, gets these revisions.
                 self.pool.disown(&own);
                 return transaction.rollback().map_err(Error::from).and(Err(error));
             }
@@ -187,19 +187,20 @@ impl Writer {
         committed.map(|()| own)
     }
 
-    /// Tells what was committed.
-    fn tell(&self, jobs: Vec<Queued>, own: &RangeInclusive<i64>) {
+    /// Answers the callers of committed jobs.
+    fn acknowledge(&self, jobs: Vec<Queued>, own: &RangeInclusive<i64>) {
         watcher::announce(self.pool.path());
         let asked = jobs.len();
-        // Who gave up hears of its change from the feed, like anybody else.
-        let heard = jobs.into_iter().filter_map(|queued| queued.job.tell(Ok(())).then_some(())).count();
+        // A caller that gave up gets its change from the feed, as one of others.
+        let heard = jobs.into_iter().filter_map(|queued| queued.job.answer(Ok(())).then_some(())).count();
         if heard < asked {
             self.pool.disown(own);
             watcher::announce(self.pool.path());
         }
     }
 
-    /// Who came later than the first may wait for a lock a little longer, and goes back to the head of the queue.
+    /// Answers `jobs` with `error`. Jobs queued later than the first may wait for a lock a little longer: they go back to the head
+    /// of the queue.
     fn refuse(&self, jobs: Vec<Queued>, error: &Error) {
         let now = Instant::now();
         let over = jobs.first().map_or(now, |first| first.until.max(now));
@@ -211,12 +212,12 @@ impl Writer {
         }
         drop(queue);
         for queued in refused {
-            queued.job.tell(Err(error.clone()));
+            queued.job.answer(Err(error.clone()));
         }
     }
 }
 
-/// Begins a transaction; a lock that another process holds is waited for until `until`.
+/// Begins a transaction; waits until `until` for a lock of another process.
 fn begin(db: &mut Connection, until: Instant) -> rusqlite::Result<Transaction<'_>> {
     db.busy_timeout(until.saturating_duration_since(Instant::now()))?;
     db.transaction_with_behavior(TransactionBehavior::Immediate)

@@ -111,7 +111,7 @@ impl Sources {
         from_environment.or_else(from_file).filter(|(text, _)| !text.is_empty())
     }
 
-    /// Where a login that was found is read again; nowhere in an environment, which stays as it is.
+    /// Where a login is read again; `None` for one from the environment, which does not change.
     pub(super) fn source(&self, found: Found<'_>) -> Option<Source> {
         let Found::File(layer) = found else { return None };
         let place = |layer: &Layer| (layer.file.clone(), layer.place.clone());
@@ -120,7 +120,7 @@ impl Sources {
     }
 }
 
-/// Where a login was found, and which addresses the settings named then: with others it may be another server's.
+/// The source of a login, and the addresses in the settings at that time: with another address it may be another server's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source {
     login: (PathBuf, Place),
@@ -128,7 +128,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// What the setting is there now.
+    /// Reads the setting again.
     pub(super) fn read(&self, setting: &str, environment: Environment<'_>) -> Result<String, String> {
         for ((file, place), address) in &self.addresses {
             if Layer::read(file.clone(), place.clone(), environment)?.text("url") != *address {

@@ -1,32 +1,32 @@
-//! Which revisions are of this process.
+//! The revisions that this process has committed.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use super::Pool;
 
-/// Revisions of this process, as ranges, for the watcher to pass over.
+/// Ranges of revisions of this process, which the watcher skips.
 #[derive(Default)]
 pub(super) struct Own {
     ranges: VecDeque<RangeInclusive<i64>>,
-    /// The last one that the watcher has asked about.
+    /// The last revision that the watcher has asked about.
     passed: i64,
-    /// The first one that was taken back after that.
+    /// The first revision that was taken back after the watcher skipped it.
     missed: Option<i64>,
 }
 
 impl Pool {
-    /// Notes revisions that this process is about to commit.
+    /// Records revisions that this process is about to commit.
     pub(in crate::store::sqlite) fn note_own(&self, revisions: RangeInclusive<i64>) {
         let ranges = &mut self.own.lock().ranges;
-        // Without a watcher nothing takes them away; the oldest are long past.
+        // Without a watcher nothing removes them; the oldest are long past.
         if ranges.len() >= 4096 {
             ranges.pop_front();
         }
         ranges.push_back(revisions);
     }
 
-    /// Takes back a note: the commit failed, or not everybody whose change it was has heard of it.
+    /// Removes a record: the commit failed, or some caller has given up and gets its change from the feed.
     pub(in crate::store::sqlite) fn disown(&self, revisions: &RangeInclusive<i64>) {
         let mut own = self.own.lock();
         own.ranges.retain(|range| range != revisions);
@@ -36,12 +36,12 @@ impl Pool {
         }
     }
 
-    /// The first revision that the watcher has passed over and should not have.
+    /// The first revision that the watcher has skipped and should not have.
     pub(in crate::store::sqlite) fn take_missed(&self) -> Option<i64> {
         self.own.lock().missed.take()
     }
 
-    /// Forgets which revisions are of this process.
+    /// Removes all records.
     pub(in crate::store::sqlite) fn forget_own(&self) {
         *self.own.lock() = Own::default();
     }
