@@ -66,7 +66,7 @@ fn each_outside_crate_is_named_in_its_room_only() {
     only_in("clap", &["src/cli.rs", "src/cli/"]);
     only_in("strsim", &["src/nearest.rs"]);
     only_in("rusqlite", &["src/store/sqlite.rs", "src/store/sqlite/"]);
-    only_in("inotify", &["src/store/sqlite/watcher.rs", "src/store/sqlite/witness.rs"]);
+    only_in("inotify", &["src/store/sqlite/watcher.rs", "src/store/sqlite/write_monitor.rs"]);
     only_in("lru", &["src/cache.rs", "src/cache/", "src/serve/tenant.rs", "src/store/etcd/view.rs"]);
     only_in("axum", &["src/serve/"]);
     for word in ["reqwest", "reqwest_websocket", "futures_util"] {

@@ -5,15 +5,15 @@
 
 mod access;
 mod files;
-mod floor;
 mod index;
+mod open_files;
 mod pool;
-mod room;
-mod ruin;
+mod recovery;
 mod schema;
+mod space;
 mod uri;
 mod watcher;
-mod witness;
+mod write_monitor;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -151,7 +151,7 @@ impl Store for SqliteStore {
     }
 
     fn space(&self) -> Option<Space> {
-        room::space(self.pool.path())
+        space::space(self.pool.path())
     }
 
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, FileControl, MAIN_DB, OpenFlags, TransactionBehavior};
 
 use self::own::Own;
-use super::floor::{Floor, Ground, Link};
-use super::{access, floor, index, log_of, schema, uri};
+use super::open_files::{CurrentFiles, Link, OpenFiles};
+use super::{access, index, log_of, open_files, schema, uri};
 use crate::store::{Error, Result};
 use crate::sys;
 
@@ -33,7 +33,7 @@ pub(super) struct Pool {
     closing: AtomicBool,
     busy: Duration,
     own: Mutex<Own>,
-    ground: Ground,
+    current: CurrentFiles,
     idle: Mutex<Vec<Link>>,
     /// The connection that commits.
     pub(super) writing: tokio::sync::Mutex<Option<Link>>,
@@ -62,7 +62,7 @@ impl Pool {
         }
         // The watcher and messages need a path that stays right when the daemon leaves its directory.
         let path = std::path::absolute(path).map_err(|error| format!("{shown}: {error}"))?;
-        floor::refuse_two_names(&path)?;
+        open_files::refuse_two_names(&path)?;
         // SQLite gives log and index the mode of the database. If the file cannot be made the error of SQLite says why.
         _ = sys::create_private(&path);
         let attempt = || {
@@ -80,7 +80,7 @@ impl Pool {
         let mut anchor = None;
         let read_only = match prepared {
             Ok(db) => {
-                anchor = Some((beneath(&path, &db).map_err(|why| format!("{shown} {why}"))?, db));
+                anchor = Some((files_of(&path, &db).map_err(|why| format!("{shown} {why}"))?, db));
                 access::not_writable(&path)
             }
             Err(Failure::Final(why) | Failure::Locked(why)) => return Err(format!("{shown} {why}")),
@@ -101,7 +101,7 @@ impl Pool {
             closing: AtomicBool::new(false),
             busy,
             own: Mutex::default(),
-            ground: Ground::new(anchor),
+            current: CurrentFiles::new(anchor),
             idle: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
         })
@@ -136,13 +136,13 @@ impl Pool {
 
     /// A connection that reads the changes of others.
     pub(super) fn connect(&self) -> Result<Link> {
-        let floor = self.ground.floor(|again| self.anchor(again)).inspect_err(|_| self.close_idle())?;
+        let files = self.current.files(|again| self.anchor(again)).inspect_err(|_| self.close_idle())?;
         let db = connect(&self.given, Access::ReadWrite, self.busy)?;
-        Ok(Link::new(db, Some(floor)))
+        Ok(Link::new(db, Some(files)))
     }
 
     /// A connection to the file that the path names now; `again` if the files that it named before were lost.
-    fn anchor(&self, again: bool) -> Result<(Floor, Connection)> {
+    fn anchor(&self, again: bool) -> Result<(OpenFiles, Connection)> {
         match std::fs::metadata(&self.given) {
             // SQLite would remove the log of an empty file, and make a database of it.
             Ok(file) if again && file.len() == 0 => return Err(Error::Other("it is empty now".into())),
@@ -152,20 +152,20 @@ impl Pool {
         let db = connect(&self.given, Access::ReadWrite, self.busy)?;
         recognise(&db).map_err(|why| Error::Other(format!("it {why}")))?;
         db.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
-        let floor = beneath(&self.given, &db).map_err(|why| Error::Other(format!("it {why}")))?;
+        let files = files_of(&self.given, &db).map_err(|why| Error::Other(format!("it {why}")))?;
         if again {
             let state: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if state != "ok" {
                 return Err(Error::Other(format!("it is corrupt ({state}); restore it from a backup")));
             }
-            floor.check_untouched()?;
+            files.check_untouched()?;
         }
-        Ok((floor, db))
+        Ok((files, db))
     }
 
     /// Fails if the path no longer leads to the files of `link`: called before a commit, and before it is acknowledged.
     pub(super) fn check(&self, link: &Link) -> Result<()> {
-        self.ground.check(link).inspect_err(|_| self.close_idle())
+        self.current.check(link).inspect_err(|_| self.close_idle())
     }
 
     /// Refuses new connections from now on. Returns whether it did so before.
@@ -181,7 +181,7 @@ impl Pool {
     /// stays: then it is opened and closed again.
     pub(super) fn close(&self) {
         self.close_idle();
-        if !self.ground.close() || self.read_only.is_some() {
+        if !self.current.close() || self.read_only.is_some() {
             return;
         }
         let log = log_of(&self.path);
@@ -228,7 +228,7 @@ impl Pool {
         // Discards what was read if the files were replaced meanwhile.
         self.check(&db)?;
         let result = result?;
-        if keep && self.ground.is_current(&db) {
+        if keep && self.current.is_current(&db) {
             self.idle.lock().push(db);
         }
         Ok(result)
@@ -272,7 +272,7 @@ fn unusable(path: &Path, read_only: Option<&str>, error: &rusqlite::Error, other
 }
 
 /// The files of `db`, which has just been opened.
-fn beneath(path: &Path, db: &Connection) -> std::result::Result<Floor, String> {
+fn files_of(path: &Path, db: &Connection) -> std::result::Result<OpenFiles, String> {
     let why = |error: &dyn std::fmt::Display| format!("cannot be read: {error}");
     let mut moved = 0;
     // A connection opens the log at its first read.
@@ -283,9 +283,9 @@ fn beneath(path: &Path, db: &Connection) -> std::result::Result<Floor, String> {
     {
         _ = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
-    let floor = Floor::beneath(path).map_err(|error| why(&error))?;
+    let files = OpenFiles::of(path).map_err(|error| why(&error))?;
     db.file_control(Some(MAIN_DB), FileControl::HasMoved(&mut moved)).map_err(|error| why(&error))?;
-    if moved == 0 { Ok(floor) } else { Err("was replaced while it was opened; try again".into()) }
+    if moved == 0 { Ok(files) } else { Err("was replaced while it was opened; try again".into()) }
 }
 
 impl From<Failure> for Error {

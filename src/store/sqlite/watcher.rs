@@ -10,7 +10,7 @@ use std::time::Duration;
 use inotify::{Inotify, WatchMask};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::floor::Link;
+use super::open_files::Link;
 use super::pool::Pool;
 use super::{log_of, schema};
 use crate::store::{Change, Error, Result};

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::floor::Link;
+use super::open_files::Link;
 use super::pool::Pool;
-use super::{blocking, index, leave_thread, room, schema, watcher};
+use super::{blocking, index, leave_thread, schema, space, watcher};
 use crate::store::{Error, Result};
 use crate::sys;
 
@@ -125,10 +125,10 @@ impl Writer {
             Ok(db) => db,
             Err(error) => return self.refuse(jobs, &error),
         };
-        room::reserve(self.pool.path());
+        space::reserve(self.pool.path());
         let mut done = self.attempt(&mut db, until, &mut jobs);
         if matches!(done, Err(Error::NoSpace(_))) {
-            room::restart_log(&db);
+            space::restart_log(&db);
             done = self.attempt(&mut db, until, &mut jobs);
         }
         if matches!(done, Err(Error::Displaced(_))) {
@@ -154,7 +154,7 @@ impl Writer {
 
     /// Carries out `jobs` in one transaction and returns their revisions. Nothing is changed if it fails.
     fn attempt(&self, db: &mut Link, until: Instant, jobs: &mut Vec<Queued>) -> Result<RangeInclusive<i64>> {
-        let floor = db.floor();
+        let files = db.files();
         let transaction = begin(db, until)?;
         let mended = sys::mapped::mended();
         // A change whose caller has given up is not made.
@@ -164,8 +164,8 @@ impl Writer {
         let carried_out = jobs
             .iter_mut()
             .try_for_each(|queued| queued.job.carry_out(&transaction))
-            .and_then(|()| floor.as_ref().map_or(Ok(()), |floor| floor.check_untouched()))
-            .and_then(|()| room::allocate(&transaction, floor.as_deref(), self.pool.path(), takes_room))
+            .and_then(|()| files.as_ref().map_or(Ok(()), |files| files.check_untouched()))
+            .and_then(|()| space::allocate(&transaction, files.as_deref(), self.pool.path(), takes_room))
             .and_then(|()| index::unharmed_since(mended));
         let own = before + 1..=schema::revision(&transaction)?;
         self.pool.note_own(own.clone());

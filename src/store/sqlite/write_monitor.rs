@@ -20,7 +20,7 @@ use super::uri;
 const TRIES: usize = 3;
 
 /// Watches the writes to one database.
-pub(super) struct Witness {
+pub(super) struct WriteMonitor {
     path: PathBuf,
     index: &'static File,
     seen: Mutex<Seen>,
@@ -64,7 +64,7 @@ impl Overwritten {
     }
 }
 
-impl Witness {
+impl WriteMonitor {
     /// Starts to watch the database at `path`, which is open and has been read.
     pub(super) fn start(path: &Path) -> io::Result<Self> {
         // The index is kept also where the disk has no space for all of it.

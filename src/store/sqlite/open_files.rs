@@ -17,8 +17,8 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::files::{Id, beside, id, id_of};
-use super::ruin::Ruin;
-use super::witness::{Overwritten, Witness};
+use super::recovery::Recovery;
+use super::write_monitor::{Overwritten, WriteMonitor};
 use crate::store::{Error, Result};
 use crate::sys;
 
@@ -52,22 +52,22 @@ pub(super) fn refuse_two_names(path: &Path) -> std::result::Result<(), String> {
 pub(super) struct Link {
     db: Connection,
     /// `None` where each read opens a connection of its own.
-    floor: Option<Arc<Floor>>,
+    files: Option<Arc<OpenFiles>>,
 }
 
 impl Link {
-    pub(super) fn new(db: Connection, floor: Option<Arc<Floor>>) -> Self {
-        Self { db, floor }
+    pub(super) fn new(db: Connection, files: Option<Arc<OpenFiles>>) -> Self {
+        Self { db, files }
     }
 
-    pub(super) fn floor(&self) -> Option<Arc<Floor>> {
-        self.floor.clone()
+    pub(super) fn files(&self) -> Option<Arc<OpenFiles>> {
+        self.files.clone()
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.floor.as_ref().is_some_and(|floor| floor.spoilt.load(Ordering::Relaxed)) {
+        if self.files.as_ref().is_some_and(|files| files.log_is_foreign.load(Ordering::Relaxed)) {
             keep_log(&self.db);
         }
     }
@@ -95,18 +95,18 @@ impl DerefMut for Link {
 }
 
 /// The files as they were when the anchor was opened.
-pub(super) struct Floor {
+pub(super) struct OpenFiles {
     /// The path of the database, which may be a symbolic link.
     path: PathBuf,
     database: Id,
     /// The largest size of the database so far.
     size: AtomicU64,
     /// The log does not belong to the contents of the database.
-    spoilt: AtomicBool,
+    log_is_foreign: AtomicBool,
     /// Log and index, if they exist.
     others: Vec<(PathBuf, Id)>,
     /// `None` for a database that cannot be written, and where inotify does not work.
-    witness: Option<Witness>,
+    monitor: Option<WriteMonitor>,
     /// The database, unless it cannot be written. Closed after all connections to it, for closing it drops their locks.
     file: Option<File>,
 }
@@ -126,28 +126,28 @@ enum Kind {
     /// Another program than SQLite has written to it.
     Overwritten(Overwritten),
     /// The log or its index is another file, or none.
-    Bare,
+    LogLost,
 }
 
-impl Floor {
+impl OpenFiles {
     /// The files of a connection that was just made to `path` and has read.
-    pub(super) fn beneath(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let place = fs::canonicalize(path)?;
         let database = fs::metadata(&place)?;
         let others = ["-wal", "-shm"].map(|suffix| beside(&place, suffix));
         let others = others.into_iter().filter_map(|path| id_of(&path).map(|id| (path, id))).collect();
         let size = AtomicU64::new(database.len());
         let file = OpenOptions::new().read(true).write(true).open(&place).ok();
-        let witness = |_: &File| {
+        let monitor = |_: &File| {
             let unseen = |error| {
                 tracing::warn!("whether {} is written over cannot be told: {error}", place.display());
             };
-            Witness::start(&place).map_err(unseen).ok()
+            WriteMonitor::start(&place).map_err(unseen).ok()
         };
         // A database that cannot be written gets no checkpoint, and its index cannot be kept.
-        let witness = file.as_ref().and_then(witness);
-        let (path, database, spoilt) = (path.to_owned(), id(&database), AtomicBool::new(false));
-        Ok(Self { path, database, size, spoilt, others, witness, file })
+        let monitor = file.as_ref().and_then(monitor);
+        let (path, database, log_is_foreign) = (path.to_owned(), id(&database), AtomicBool::new(false));
+        Ok(Self { path, database, size, log_is_foreign, others, monitor, file })
     }
 
     /// Fails if the path no longer leads to these files, or the database was overwritten or truncated, as `db` knows it.
@@ -176,12 +176,12 @@ impl Floor {
         for (path, id) in &self.others {
             match id_of(path) {
                 Some(now) if now == *id => {}
-                Some(_) => return lost(Kind::Bare, path, "was replaced by another file"),
-                None => return lost(Kind::Bare, path, "was removed or moved away"),
+                Some(_) => return lost(Kind::LogLost, path, "was replaced by another file"),
+                None => return lost(Kind::LogLost, path, "was removed or moved away"),
             }
         }
-        // Without a witness the size is all there is to go by. VACUUM shortens a file, too.
-        if self.witness.is_none()
+        // Without a monitor the size is all there is to go by. VACUUM shortens a file, too.
+        if self.monitor.is_none()
             && now.len() < self.size.fetch_max(now.len(), Ordering::Relaxed)
             && !self.gave_room_back(db)
         {
@@ -192,7 +192,7 @@ impl Floor {
 
     /// Fails if another program than SQLite has written to the database.
     fn untouched(&self) -> std::result::Result<(), Overwritten> {
-        let Some(witness) = &self.witness else { return Ok(()) };
+        let Some(monitor) = &self.monitor else { return Ok(()) };
         let [ours, theirs] = [
             |(path, id): &(PathBuf, Id)| id_of(path) == Some(*id),
             |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id),
@@ -201,7 +201,7 @@ impl Floor {
         if matches!(&self.others[..], [log, index] if ours(log) && theirs(index)) {
             return Ok(());
         }
-        witness.look()
+        monitor.look()
     }
 
     /// The check before a commit: of writes by others only.
@@ -232,10 +232,10 @@ impl Floor {
 
     /// Checkpoints the log into the database that it belongs to, whatever its name is now, and removes the log from beside
     /// another database.
-    fn leave(&self, anchor: &Connection, kind: &Kind) {
+    fn abandon(&self, anchor: &Connection, kind: &Kind) {
         let theirs = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
         if matches!(kind, Kind::Cut | Kind::Overwritten(_)) {
-            self.spoilt.store(true, Ordering::Relaxed);
+            self.log_is_foreign.store(true, Ordering::Relaxed);
             return keep_log(anchor);
         }
         if self.others.iter().any(theirs) {
@@ -256,116 +256,120 @@ impl Floor {
 }
 
 /// The files that the connections of a pool use.
-pub(super) struct Ground(Mutex<Standing>);
+pub(super) struct CurrentFiles(Mutex<State>);
 
-enum Standing {
+enum State {
     /// In use; the connection is the anchor.
-    On(Connection, Arc<Floor>),
+    InUse(Connection, Arc<OpenFiles>),
     /// Lost, and why; connections to the old files may still be open.
-    Lost(Weak<Floor>, String, Option<Ruin>),
+    Lost(Weak<OpenFiles>, String, Option<Recovery>),
     /// Not opened yet.
-    New,
+    Unopened,
     /// Closed for good.
     Closed,
 }
 
-impl Ground {
-    pub(super) fn new(anchor: Option<(Floor, Connection)>) -> Self {
-        let standing = anchor.map_or(Standing::New, |(floor, db)| Standing::On(db, Arc::new(floor)));
-        Self(Mutex::new(standing))
+impl CurrentFiles {
+    pub(super) fn new(anchor: Option<(OpenFiles, Connection)>) -> Self {
+        let state = anchor.map_or(State::Unopened, |(files, db)| State::InUse(db, Arc::new(files)));
+        Self(Mutex::new(state))
     }
 
     /// The files that the path names, if they are those that this process has open. If none are open `make` opens an anchor; its
     /// argument is whether there was one before. Not while connections to the old files are open: as long as a file is open
     /// SQLite uses the same index for it.
-    pub(super) fn floor(&self, make: impl FnOnce(bool) -> Result<(Floor, Connection)>) -> Result<Arc<Floor>> {
-        let standing = &mut *self.0.lock();
-        let again = match standing {
-            Standing::On(anchor, floor) => match floor.look(anchor) {
-                Ok(()) => return Ok(floor.clone()),
-                Err(loss) => return Err(lose(standing, &loss)),
+    pub(super) fn files(
+        &self,
+        make: impl FnOnce(bool) -> Result<(OpenFiles, Connection)>,
+    ) -> Result<Arc<OpenFiles>> {
+        let state = &mut *self.0.lock();
+        let again = match state {
+            State::InUse(anchor, files) => match files.look(anchor) {
+                Ok(()) => return Ok(files.clone()),
+                Err(loss) => return Err(lose(state, &loss)),
             },
-            Standing::Closed => return Err(Error::Other("the store is closed".into())),
-            Standing::New => false,
-            Standing::Lost(old, why, _) if old.strong_count() > 0 => {
+            State::Closed => return Err(Error::Other("the store is closed".into())),
+            State::Unopened => false,
+            State::Lost(old, why, _) if old.strong_count() > 0 => {
                 return Err(Error::Displaced(why.clone()));
             }
-            Standing::Lost(_, why, ruin) => {
-                ruin.as_ref()
-                    .map_or(Ok(()), Ruin::is_over)
+            State::Lost(_, why, recovery) => {
+                recovery
+                    .as_ref()
+                    .map_or(Ok(()), Recovery::check)
                     .map_err(|not_yet| Error::Displaced(format!("{why}; {not_yet}")))?;
                 true
             }
         };
-        let (floor, db) = make(again).map_err(|error| match standing {
-            Standing::Lost(_, why, _) if error == Error::NotFound => Error::Displaced(why.clone()),
-            Standing::Lost(_, why, _) => Error::Displaced(format!("{why}, and {error}")),
+        let (files, db) = make(again).map_err(|error| match state {
+            State::Lost(_, why, _) if error == Error::NotFound => Error::Displaced(why.clone()),
+            State::Lost(_, why, _) => Error::Displaced(format!("{why}, and {error}")),
             _ => error,
         })?;
         if again {
-            tracing::warn!("{} is in use again, as it is now", floor.path.display());
+            tracing::warn!("{} is in use again, as it is now", files.path.display());
         }
-        let floor = Arc::new(floor);
-        *standing = Standing::On(db, floor.clone());
-        Ok(floor)
+        let files = Arc::new(files);
+        *state = State::InUse(db, files.clone());
+        Ok(files)
     }
 
     /// Fails if the path no longer leads to the files of `link`: then its owner is to close it.
     pub(super) fn check(&self, link: &Link) -> Result<()> {
-        let Some(floor) = &link.floor else { return Ok(()) };
+        let Some(files) = &link.files else { return Ok(()) };
         if !self.is_current(link) {
             return Err(Error::Displaced(match &*self.0.lock() {
-                Standing::Lost(_, why, _) => why.clone(),
-                _ => format!("{} was replaced while it was in use", floor.path.display()),
+                State::Lost(_, why, _) => why.clone(),
+                _ => format!("{} was replaced while it was in use", files.path.display()),
             }));
         }
-        let Err(loss) = floor.look(link) else { return Ok(()) };
-        let standing = &mut *self.0.lock();
-        Err(match standing {
-            Standing::On(_, now) if Arc::ptr_eq(now, floor) => lose(standing, &loss),
+        let Err(loss) = files.look(link) else { return Ok(()) };
+        let state = &mut *self.0.lock();
+        Err(match state {
+            State::InUse(_, now) if Arc::ptr_eq(now, files) => lose(state, &loss),
             _ => Error::Displaced(loss.why),
         })
     }
 
     /// Whether `link` was made to the files that are in use.
     pub(super) fn is_current(&self, link: &Link) -> bool {
-        let Some(floor) = &link.floor else { return false };
-        matches!(&*self.0.lock(), Standing::On(_, now) if Arc::ptr_eq(now, floor))
+        let Some(files) = &link.files else { return false };
+        matches!(&*self.0.lock(), State::InUse(_, now) if Arc::ptr_eq(now, files))
     }
 
     /// Closes the anchor for good. Returns whether the path still leads to its files.
     pub(super) fn close(&self) -> bool {
-        match std::mem::replace(&mut *self.0.lock(), Standing::Closed) {
-            Standing::On(db, floor) => match floor.look(&db) {
+        match std::mem::replace(&mut *self.0.lock(), State::Closed) {
+            State::InUse(db, files) => match files.look(&db) {
                 Ok(()) => true,
                 Err(loss) => {
-                    lose(&mut Standing::On(db, floor), &loss);
+                    lose(&mut State::InUse(db, files), &loss);
                     false
                 }
             },
-            Standing::Lost(..) | Standing::New | Standing::Closed => false,
+            State::Lost(..) | State::Unopened | State::Closed => false,
         }
     }
 }
 
-fn lose(standing: &mut Standing, loss: &Loss) -> Error {
+fn lose(state: &mut State, loss: &Loss) -> Error {
     let advice = match loss.kind {
         Kind::Moved => "put it back, or a backup of it",
-        Kind::Bare => "try again",
+        Kind::LogLost => "try again",
         Kind::Cut => "if it is not whole, restore it from a backup",
         Kind::Overwritten(_) => "its log is kept as -wal.old",
     };
     let why = format!("{}; {advice}", loss.why);
-    if let Standing::On(anchor, floor) = standing {
+    if let State::InUse(anchor, files) = state {
         tracing::error!("{why}");
-        floor.leave(anchor, &loss.kind);
-        let ruin = match &loss.kind {
+        files.abandon(anchor, &loss.kind);
+        let recovery = match &loss.kind {
             Kind::Overwritten(overwritten) => {
-                Some(Ruin::new(&floor.path, floor.others.first().cloned(), overwritten.clone()))
+                Some(Recovery::new(&files.path, files.others.first().cloned(), overwritten.clone()))
             }
-            Kind::Moved | Kind::Cut | Kind::Bare => None,
+            Kind::Moved | Kind::Cut | Kind::LogLost => None,
         };
-        *standing = Standing::Lost(Arc::downgrade(floor), why.clone(), ruin);
+        *state = State::Lost(Arc::downgrade(files), why.clone(), recovery);
     }
     Error::Displaced(why)
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::files::{Id, id_of};
-use super::witness::Overwritten;
+use super::write_monitor::Overwritten;
 use crate::sys;
 
-pub(super) struct Ruin {
+pub(super) struct Recovery {
     path: PathBuf,
     /// Its log.
     log: Option<(PathBuf, Id)>,
@@ -21,7 +21,7 @@ fn moved_away(log: &Path) -> PathBuf {
     path.into()
 }
 
-impl Ruin {
+impl Recovery {
     /// Moves the log away: a process that opened the database with it would mix the two.
     pub(super) fn new(path: &Path, log: Option<(PathBuf, Id)>, overwritten: Overwritten) -> Self {
         if let Some((log, _)) = log.as_ref().filter(|(path, id)| id_of(path) == Some(*id))
@@ -34,7 +34,7 @@ impl Ruin {
 
     /// Whether the file is complete, and no process writes old contents to it any more. To be called while this process has it
     /// not open.
-    pub(super) fn is_over(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let begun = |(path, id): &(PathBuf, Id)| id_of(path).is_some_and(|now| now != *id);
         // Another kvfs has opened it, and made a new index.
         if self.overwritten.was_unmixed() && self.log.as_ref().is_some_and(begun) {

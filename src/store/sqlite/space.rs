@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, FileControl, MAIN_DB, Transaction};
 
-use super::floor::Floor;
+use super::open_files::OpenFiles;
 use super::{index, log_of, schema};
 use crate::store::{Error, Result, Space};
 use crate::sys;
@@ -48,7 +48,7 @@ pub(super) fn reserve(database: &Path) {
 /// later changes that must not need space.
 pub(super) fn allocate(
     db: &Transaction<'_>,
-    floor: Option<&Floor>,
+    files: Option<&OpenFiles>,
     database: &Path,
     spare: bool,
 ) -> Result<()> {
@@ -67,7 +67,7 @@ pub(super) fn allocate(
             Error::Other(reason)
         }
     };
-    match floor.map(|floor| floor.allocate(size.unsigned_abs())) {
+    match files.map(|files| files.allocate(size.unsigned_abs())) {
         Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
             Err(Error::NoSpace(error.to_string()))
         }
