@@ -149,7 +149,7 @@ pub fn run() -> ExitCode {
     if !crate::mount::is_background()
         && let Some(warning) = environment::unknown(&Cli::command())
     {
-        logging::tell(&warning);
+        logging::report(&warning);
     }
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -207,7 +207,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
 
 fn say(failure: &Failure) -> ExitCode {
     if !matches!(failure, Failure::AlreadyReported(_)) {
-        logging::tell(&failure.to_string());
+        logging::report(&failure.to_string());
     }
     ExitCode::from(failure.exit_code())
 }

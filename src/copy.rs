@@ -41,10 +41,10 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
     let open =
         |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);
     let (from, to) = (open(&settings.from)?, open(&settings.to)?);
-    let told = |name: &str, error: &Error| Failure::Store(error.describe(name));
+    let failed = |name: &str, error: &Error| Failure::Store(error.describe(name));
     let ended = runtime.block_on(async {
-        let (listing, texts) = from.list_entries().await.map_err(|error| told(from.name(), &error))?;
-        let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| told(to.name(), &error))?;
+        let (listing, texts) = from.list_entries().await.map_err(|error| failed(from.name(), &error))?;
+        let mut copy = Copy::new(settings, &from, &to).await.map_err(|error| failed(to.name(), &error))?;
         // Keys that keep their names come first: no other one may get such a name.
         let mut order: Vec<_> = listing.into_iter().enumerate().collect();
         order.sort_by_key(|(_, (key, _))| copy.name(key) != *key);
@@ -55,11 +55,11 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
                 None => from.get_key_value(&key).await,
             };
             match entry {
-                Ok(entry) => copy.one(&key, &entry).await.map_err(|error| told(to.name(), &error))?,
+                Ok(entry) => copy.one(&key, &entry).await.map_err(|error| failed(to.name(), &error))?,
                 // Deleted since it was listed.
                 Err(Error::NotFound) => {}
                 Err(error @ Error::Damaged(_)) => copy.not(&key, &error.to_string()),
-                Err(error) => return Err(told(from.name(), &error)),
+                Err(error) => return Err(failed(from.name(), &error)),
             }
         }
         copy.sum_up()

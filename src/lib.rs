@@ -7,7 +7,7 @@
 //! Prefect 1.x client -> serve (HTTP, GraphQL) -> store
 //! ```
 //!
-//! [`cli`] turns flags into plain settings, [`mount`] wires the rooms together. `docs/architecture.md` is the map.
+//! [`cli`] turns flags into plain settings, [`mount`] wires the modules together. `docs/architecture.md` is the map.
 
 pub mod cache;
 pub mod cli;

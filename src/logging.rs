@@ -103,8 +103,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// One line on standard error.
-pub fn tell(line: &str) {
-    // Where nobody reads any more there is nobody to tell.
+pub fn report(line: &str) {
+    // Ignored: the reader of standard error may be gone.
     _ = writeln!(io::stderr(), "kvfs: {}", shown(line));
 }
 

@@ -164,7 +164,7 @@ fn mount(
     }
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
-    notes.lines().for_each(logging::tell);
+    notes.lines().for_each(logging::report);
     ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();
     mounted.start_guard(root, settings.auto_unmount);

@@ -1,7 +1,7 @@
-//! What a key-value store promises, in the words of Prefect's KV Store.
+//! The trait of a key-value store, in the words of Prefect's KV Store, and its implementations.
 //!
-//! Data walks down to here; nothing in this room knows of files or of the kernel. Adding a store is one
-//! file below `store/`, one line in [`open`], and a test file that runs the conformance suite.
+//! Nothing in this module knows of files or of the kernel. A new store is one file below `store/`, one line in [`open`], and a
+//! test file that runs the conformance suite.
 
 mod counted;
 mod error;
@@ -77,7 +77,7 @@ pub type Text = Arc<[u8]>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
-/// What is known of a key without its value.
+/// The metadata of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// Stays the same across overwrites and renames.
@@ -104,10 +104,10 @@ pub struct Entry {
 /// All keys in order of their bytes, each with its metadata.
 pub type Listing = Vec<(Key, Meta)>;
 
-/// What must hold for a set or delete to be carried out; else it fails with [`Error::Changed`].
+/// The precondition of a set or delete; if it does not hold the call fails with [`Error::Changed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Whatever is there is replaced.
+    /// No precondition.
     Anything,
     /// The key must not exist; else [`Error::Exists`].
     Absent,
@@ -116,7 +116,7 @@ pub enum Expect {
 }
 
 impl Expect {
-    /// Whether it holds for what is there.
+    /// Fails if it does not hold for the key at this revision, or for an absent one.
     pub fn check(self, there: Option<Revision>) -> Result<()> {
         match (self, there) {
             (Self::Anything, _) | (Self::Absent, None) => Ok(()),
@@ -130,46 +130,45 @@ impl Expect {
 /// One of several renames that are carried out as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rename {
-    /// The key that is there.
+    /// The old key, which must exist.
     pub from: Key,
-    /// The key that it becomes; it must not exist.
+    /// The new key, which must not exist.
     pub to: Key,
     /// The version of `from` that is renamed.
     pub at: Revision,
 }
 
 impl Rename {
-    /// Whether `renames` can be carried out at once: no key is named twice. A target that is a source, too, exists.
+    /// Fails if a key is named twice. A target that is also a source exists.
     fn check(renames: &[Self]) -> Result<()> {
         let mut named = HashSet::new();
         let all = renames.iter().map(|rename| &rename.from).chain(renames.iter().map(|rename| &rename.to));
         if all.into_iter().all(|key| named.insert(key)) { Ok(()) } else { Err(Error::Exists) }
     }
 
-    /// A source that is gone has changed.
+    /// The error of a failed rename: a source that is gone has changed.
     fn failed(error: Error) -> Error {
         if error == Error::NotFound { Error::Changed } else { error }
     }
 }
 
-/// A change made by somebody else, or by this process if the store cannot tell.
+/// A change by another client, or by this process if the store does not know whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The key has a new value.
     Set(Key, Meta),
     /// The key is gone since this revision.
     Deleted(Key, Revision),
-    /// Changes were missed: everything known may be old. From now on changes are told.
+    /// Changes were missed: every cached value may be old. The feed is complete from now on.
     Everything,
-    /// From now on changes are not told, until [`Change::Resumed`] or [`Change::Everything`]: what is known was right
-    /// until now.
+    /// The feed is interrupted until [`Change::Resumed`] or [`Change::Everything`]: cached values were right until now.
     Paused,
-    /// All changes since [`Change::Paused`] have been told: none was missed, and from now on they are told again.
+    /// The feed is complete again: it has sent all changes since [`Change::Paused`].
     Resumed,
 }
 
 impl Change {
-    /// The key that is changed, if it is one.
+    /// The changed key, of a change of one key.
     pub const fn key(&self) -> Option<&Key> {
         match self {
             Self::Set(key, _) | Self::Deleted(key, _) => Some(key),
@@ -178,14 +177,14 @@ impl Change {
     }
 }
 
-/// What a store can keep.
+/// The limits of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest value in bytes, as [`counted_len`] counts them.
     pub value: usize,
     /// Largest key in bytes.
     pub key: usize,
-    /// The characters that a key is made of; any text is a key if there are none.
+    /// The characters allowed in keys; empty if any text is a key.
     pub key_chars: &'static str,
     /// Whether keys have tags.
     pub tags: bool,
@@ -197,7 +196,7 @@ impl Limits {
         Self { value, key, key_chars: "", tags: false }
     }
 
-    /// Whether `key` can be a key.
+    /// Fails if the store cannot have `key`.
     pub fn check_key(&self, key: &Key) -> Result<()> {
         let (text, size) = (key.as_str(), key.as_str().len());
         if size > self.key {
@@ -223,7 +222,7 @@ impl Limits {
         text.into()
     }
 
-    /// Whether `key` and `text` fit.
+    /// Fails if `key` or `text` is over a limit.
     pub fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.check_key(key)?;
         let size = counted_len(text);
@@ -237,8 +236,7 @@ impl Limits {
 /// The limit of Prefect's KV Store: 10 KB.
 pub const VALUE_LIMIT: usize = 10_000;
 
-/// The bytes of `text` that count against [`Limits::value`]: all but one final newline, which tools add on
-/// their own.
+/// The bytes of `text` that count against [`Limits::value`]: all but one final newline, which tools add.
 pub fn counted_len(text: &[u8]) -> usize {
     text.len() - usize::from(text.last() == Some(&b'\n'))
 }
@@ -246,11 +244,11 @@ pub fn counted_len(text: &[u8]) -> usize {
 /// A store that does not answer.
 #[derive(Clone, Debug)]
 pub struct Down {
-    /// When that was found.
+    /// When the failure was detected.
     pub since: Instant,
     /// When it last answered, if it has.
     pub answered: Option<Instant>,
-    /// In words.
+    /// The error.
     pub why: Error,
 }
 
@@ -258,48 +256,48 @@ pub struct Down {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A key-value store. Every method may be called from many tasks at once. The first poll of a call never blocks its
-/// thread; later ones may, for [`Guarded`] keeps the deadline from elsewhere.
+/// thread; later ones may, because [`Guarded`] enforces the deadline from another task.
 ///
 /// A set or delete that returned `Ok` is durable. One that failed changed nothing, except after
 /// [`Error::TimedOut`], [`Error::Other`] and [`Error::Unsure`], when only the store knows.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Name for people, without secrets: `sqlite:/var/lib/kvfs/kv.db`.
+    /// Display name, without secrets: `sqlite:/var/lib/kvfs/kv.db`.
     fn name(&self) -> &str;
 
-    /// What the store can keep.
+    /// The limits of keys and values.
     fn limits(&self) -> Limits;
 
-    /// Whether the store can keep `text` under `key`, as far as that can be told without asking.
+    /// Fails if the store cannot keep `text` under `key`, as far as that is known without a call to it.
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.limits().check(key, text)
     }
 
-    /// Why a set would fail at once, if that is known without trying.
+    /// The error with which a set would fail at once, if that is known.
     fn outage(&self) -> Option<Error> {
         None
     }
 
-    /// Why it can only be read, if so: whose permission, which file.
+    /// Why the store can only be read, if so: whose permission is missing on which file.
     fn read_only(&self) -> Option<String> {
         None
     }
 
-    /// The space that it has for values, where that is known.
+    /// The disk space of the store, if it is known.
     fn space(&self) -> Option<Space> {
         None
     }
 
-    /// Since when the store does not answer, if that is known.
+    /// The outage, if the store is known not to answer.
     fn down(&self) -> Option<Down> {
         None
     }
 
-    /// All keys, complete or an error, never cut. Does not read values where the store can avoid it.
+    /// All keys, complete or an error, never cut. Does not read values if the store can avoid it.
     async fn list_keys(&self) -> Result<Listing>;
 
-    /// As [`Store::list_keys`], with the value of each key if the store reads them anyway; else without any. Where all
-    /// values together are too large to be held, those of the first keys only: the others are to be asked for one by one.
+    /// As [`Store::list_keys`], with the value of each key if the store reads them anyway; else without any. If all
+    /// values together are too large, those of the first keys only: the others are to be read one by one.
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
         Ok((self.list_keys().await?, Vec::new()))
     }
@@ -307,13 +305,13 @@ pub trait Store: Send + Sync {
     /// The value of `key`, or [`Error::NotFound`].
     async fn get_key_value(&self, key: &Key) -> Result<Entry>;
 
-    /// Sets `key` and returns what is now stored about it. The id of an existing key stays.
+    /// Sets `key` and returns its new metadata. The id of an existing key stays.
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta>;
 
     /// Deletes `key` and returns the revision of the deletion, or [`Error::NotFound`].
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision>;
 
-    /// Renames `from` to `to`, which keeps the id and the value of `from`. `at` is about `from`, `expect` about `to`.
+    /// Renames `from` to `to`, which keeps the id and the value of `from`. `at` is the precondition of `from`, `expect` that of `to`.
     ///
     /// Never a moment without either key: one transaction where the store has them, else a set and then a delete.
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
@@ -327,9 +325,9 @@ pub trait Store: Send + Sync {
         Ok(meta)
     }
 
-    /// Carries out all of `renames` or none of them, as one transaction; the keys that result, in their order. A source
-    /// that is not at its revision is [`Error::Changed`], a target that exists [`Error::Exists`]. More than the store
-    /// can do as one are [`Error::TooMany`].
+    /// Carries out all of `renames` or none of them, as one transaction; returns the new metadata, in their order. A source
+    /// that is not at its revision is [`Error::Changed`], a target that exists [`Error::Exists`]. More than one
+    /// transaction can hold are [`Error::TooMany`].
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         match renames {
             [] => Ok(Vec::new()),
@@ -341,7 +339,7 @@ pub trait Store: Send + Sync {
         }
     }
 
-    /// The tags of `key`, where [`Limits::tags`] says that there are such.
+    /// The tags of `key`, if [`Limits::tags`] is set.
     async fn get_tags(&self, _key: &Key) -> Result<Vec<String>> {
         Err(Error::Other("keys of this store have no tags".into()))
     }
@@ -351,12 +349,12 @@ pub trait Store: Send + Sync {
         Err(Error::Other("keys of this store have no tags".into()))
     }
 
-    /// How long `key` has left where its value goes with a lease of its owner; `None` if it stays.
+    /// The remaining TTL of a `key` with a lease of its owner; `None` without a lease.
     async fn get_ttl(&self, _key: &Key) -> Result<Option<Duration>> {
         Ok(None)
     }
 
-    /// How many keys that begin with `start` are none that can be told, and are left out of listings.
+    /// How many keys that begin with `start` are skipped in listings, because they are not UTF-8.
     async fn count_left_out(&self, _start: &Key) -> Result<usize> {
         Ok(0)
     }
@@ -366,16 +364,16 @@ pub trait Store: Send + Sync {
         None
     }
 
-    /// Starts the change feed, if the store has one: all changes after this call, in order per key. Those made
-    /// through this very value may be left out.
+    /// Starts the change feed, if the store has one: all changes after this call, in order per key. It may
+    /// omit changes made through this very value.
     ///
-    /// While the feed tells of changes cached answers are good for ever; else they are good for `--max-age`.
+    /// While the feed is complete cached answers are valid without limit; else for `--max-age`.
     fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
 
-    /// Reads the credentials again from the files that they are in, although they are not refused.
+    /// Reads the credentials again from their files, although they are not refused.
     async fn renew_credentials(&self) {}
 
-    /// Lets go of what the store has open, in good order; may wait for the disk. Calls that come later fail.
+    /// Closes files and connections in good order; may wait for the disk. Later calls fail.
     fn close(&self) {}
 }
 

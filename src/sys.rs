@@ -1,4 +1,4 @@
-//! The few system calls the standard library does not offer. The only room with `unsafe`.
+//! The few system calls the standard library does not offer. The only module with `unsafe`.
 #![allow(unsafe_code)]
 
 pub mod lease;

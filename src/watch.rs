@@ -93,7 +93,10 @@ impl Target {
         let path = self.asked.join(&self.within);
         match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                logging::tell(&format!("{} is not there yet; it is told of when it is set", path.display()));
+                logging::report(&format!(
+                    "{} is not there yet; it is told of when it is set",
+                    path.display()
+                ));
                 Ok(())
             }
             looked => looked.map(drop),
@@ -113,7 +116,8 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
         };
         Failure::Mountpoint(format!("{shown} does not tell of changes: {why}; see `kvfs status`"))
     };
-    let cursor = mounts::changes_begin(&target.asked).and_then(|told| page(&told)).map_err(silent)?.cursor;
+    let cursor =
+        mounts::changes_begin(&target.asked).and_then(|answer| page(&answer)).map_err(silent)?.cursor;
     if !target.within.as_os_str().is_empty() {
         target.look().map_err(silent)?;
     }
@@ -132,7 +136,7 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
                     "the kvfs of {shown} was killed; changes may be missed from now on: mount it again, and watch it"
                 )));
             }
-            Ok(End::Mount(_)) => logging::tell(&format!("the mount at {place} has ended")),
+            Ok(End::Mount(_)) => logging::report(&format!("the mount at {place} has ended")),
             Ok(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Ok(End::Output(error)) => return Err(Failure::Other(format!("cannot print changes: {error}"))),
             Err(_) => return Err(Failure::Other("the watch failed by a panic; please report it".into())),
@@ -150,7 +154,7 @@ fn follow(target: &Target, mut cursor: String, command: Option<String>) -> End {
     let asked = &target.asked;
     let commands = command.map(|command| Commands::start(command, asked.clone()));
     loop {
-        let page = match mounts::changes_after(asked, &cursor).and_then(|told| page(&told)) {
+        let page = match mounts::changes_after(asked, &cursor).and_then(|answer| page(&answer)) {
             Ok(page) => page,
             Err(error) => {
                 commands.into_iter().for_each(Commands::finish);

@@ -1,4 +1,4 @@
-//! What an acknowledged write is worth when the daemon is killed.
+//! The durability of acknowledged writes when the daemon is killed.
 //!
 //! `KVFS_CRASHES` sets the number of kills (20), `KVFS_SEED` repeats a run's choices.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -45,7 +45,7 @@ fn number_from(name: &str) -> Option<u64> {
 /// The number of a document; 0 stands for no document.
 type Number = u64;
 
-/// What must be true of one key: the last acknowledged state, or the one that was on its way.
+/// The states that one key may have: the last acknowledged one, or the one in flight.
 #[derive(Default)]
 struct Expected {
     acknowledged: Number,
@@ -53,7 +53,7 @@ struct Expected {
 }
 
 impl Expected {
-    /// What was found counts from now on.
+    /// Takes the state that was found as acknowledged.
     fn now(key: &str, text: &[u8]) -> Self {
         Self { acknowledged: number_in(key, text).unwrap_or(0), tried: None }
     }
@@ -147,7 +147,7 @@ fn in_the_database(path: &Path) -> BTreeMap<String, Vec<u8>> {
     rows.map(Result::unwrap).collect()
 }
 
-/// What each thread of the daemons and of the writers waits for.
+/// The kernel function in which each thread of the daemons and of the writers waits.
 fn processes() -> String {
     let threads = ["-L", "-o", "pid,tid,stat,wchan:30,time,comm", "-C", "kvfs,python3"];
     let out = Command::new("ps").args(threads).output().unwrap();

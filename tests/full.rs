@@ -1,4 +1,4 @@
-//! Mounts on a full disk: whoever writes hears of it where shells look, and what makes room works.
+//! Mounts on a full disk: writes fail where shells look, and operations that free space work.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::process::Command;
@@ -27,7 +27,7 @@ fn a_shell_hears_of_a_full_disk() {
     if !can_mount() {
         return;
     }
-    // What cannot be stored is either told by the shell, or was the one that is tried now and then.
+    // The shell reports each failed write, except that of a set that is let through as a probe.
     let told = on_a_small_disk(
         "echo 1 > mnt/there; fill; text=$(printf '%09000d' 1); failed=0
          for n in $(seq 300); do (echo \"\\\"$text\\\"\" > mnt/k$n) 2>/dev/null || failed=$((failed + 1)); done

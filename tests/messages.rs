@@ -1,4 +1,5 @@
-//! What the kernel has to ask: the cost of this filesystem. Counted by the daemon, so true on any machine.
+//! The number of the kernel's messages for each operation, which is the cost of this filesystem. The daemon counts them, so it is
+//! the same on any machine.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What stores promise: all of them through one suite, each in its own file for what only it promises.
+//! The contract of stores: one suite for all, and a file for the properties of each.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod memory;

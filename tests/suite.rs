@@ -85,19 +85,19 @@ macro_rules! conformance {
             concurrency::a_renamed_key_is_never_missing,
         }
     };
-    ($fresh:expr, elsewhere => $($room:ident::$check:ident,)*) => {
+    ($fresh:expr, elsewhere => $($file:ident::$check:ident,)*) => {
         $(
             #[test]
             fn $check() {
-                $crate::suite::run_with_elsewhere($fresh(), $crate::suite::$room::$check);
+                $crate::suite::run_with_elsewhere($fresh(), $crate::suite::$file::$check);
             }
         )*
     };
-    ($fresh:expr => $($room:ident::$check:ident,)*) => {
+    ($fresh:expr => $($file:ident::$check:ident,)*) => {
         $(
             #[test]
             fn $check() {
-                $crate::suite::run($fresh(), $crate::suite::$room::$check);
+                $crate::suite::run($fresh(), $crate::suite::$file::$check);
             }
         )*
     };

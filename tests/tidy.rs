@@ -1,4 +1,4 @@
-//! The house rules of docs/architecture.md, held by a test.
+//! The rules of docs/architecture.md that a test can check.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod circles;
@@ -49,19 +49,19 @@ fn names(text: &str, word: &str) -> bool {
     })
 }
 
-fn only_in(word: &str, rooms: &[&str]) {
+fn only_in(word: &str, modules: &[&str]) {
     for (path, text) in sources("src") {
         if names(&text, word) {
             assert!(
-                rooms.iter().any(|room| path.starts_with(room)),
-                "{path} names {word}, which belongs to {rooms:?}"
+                modules.iter().any(|module| path.starts_with(module)),
+                "{path} names {word}, which belongs to {modules:?}"
             );
         }
     }
 }
 
 #[test]
-fn each_outside_crate_is_named_in_its_room_only() {
+fn each_outside_crate_is_named_in_its_module_only() {
     only_in("fuser", &["src/fuse.rs", "src/fuse/"]);
     only_in("clap", &["src/cli.rs", "src/cli/"]);
     only_in("strsim", &["src/nearest.rs"]);
@@ -96,20 +96,20 @@ fn each_outside_crate_is_named_in_its_room_only() {
 
 #[test]
 fn nothing_points_back_up() {
-    let rooms = ["store", "cache", "fs", "fuse", "mount", "cli"];
-    for (height, room) in rooms.iter().enumerate() {
-        imports_nothing_of(room, &rooms[height + 1..]);
+    let modules = ["store", "cache", "fs", "fuse", "mount", "cli"];
+    for (height, module) in modules.iter().enumerate() {
+        imports_nothing_of(module, &modules[height + 1..]);
     }
-    // The other way in: over the store, beside the files.
-    imports_nothing_of("serve", &rooms[1..]);
-    for room in &rooms[..5] {
-        imports_nothing_of(room, &["serve"]);
+    // `serve` uses the store, and nothing of the filesystem.
+    imports_nothing_of("serve", &modules[1..]);
+    for module in &modules[..5] {
+        imports_nothing_of(module, &["serve"]);
     }
 }
 
-fn imports_nothing_of(room: &str, others: &[&str]) {
+fn imports_nothing_of(module: &str, others: &[&str]) {
     for (path, text) in sources("src") {
-        if path.starts_with(&format!("src/{room}.rs")) || path.starts_with(&format!("src/{room}/")) {
+        if path.starts_with(&format!("src/{module}.rs")) || path.starts_with(&format!("src/{module}/")) {
             for other in others {
                 assert!(!text.contains(&format!("crate::{other}::")), "{path} imports from {other}");
             }

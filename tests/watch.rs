@@ -307,7 +307,7 @@ impl Watcher {
         };
         let ends = ("deleted".to_owned(), last.display().to_string());
         wait_for(PATIENCE, || told().contains(&ends));
-        // What is too much would come soon after.
+        // A surplus event would come soon after.
         std::thread::sleep(Duration::from_millis(200));
         let told = told();
         let seen: BTreeSet<&str> = told.iter().map(|(_, file)| file.as_str()).collect();
@@ -317,7 +317,7 @@ impl Watcher {
     }
 }
 
-/// What is bound at a place, until it is dropped.
+/// A bind mount, until it is dropped.
 struct Bound<'a>(&'a Path);
 
 impl<'a> Bound<'a> {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::logging::{shown, tell};
+use crate::logging::{report, shown};
 use crate::mount::mounts::{self, Place};
 
 pub(super) const HELP: &str = "\
@@ -82,12 +82,12 @@ fn everywhere(places: &[Place]) -> Result<Vec<Refusal>, Failure> {
     // A bound part is skipped if its whole mount is visible.
     for place in places.iter().filter(|place| whole(place).is_none_or(|whole| whole == *place)) {
         match ask(&place.path) {
-            Ok(told) => {
+            Ok(refusals) => {
                 answers += 1;
                 let directory = place.path.is_dir();
-                found.extend(told.into_iter().map(|refusal| refusal.seen_from(&place.path, directory)));
+                found.extend(refusals.into_iter().map(|refusal| refusal.seen_from(&place.path, directory)));
             }
-            Err(why) => tell(&unable(&place.path, &why)),
+            Err(why) => report(&unable(&place.path, &why)),
         }
     }
     if answers == 0 {
@@ -109,20 +109,20 @@ fn of(file: &Path, places: &[Place]) -> Result<Vec<Refusal>, Failure> {
             "{shown} is in no mount of kvfs; `kvfs why` alone tells of all mounts"
         )));
     }
-    let told = match ask(&absolute) {
-        Ok(told) => {
+    let refusals = match ask(&absolute) {
+        Ok(refusals) => {
             let directory = absolute.is_dir();
-            Ok(told.into_iter().map(|refusal| refusal.seen_from(&absolute, directory)).collect())
+            Ok(refusals.into_iter().map(|refusal| refusal.seen_from(&absolute, directory)).collect())
         }
         // A new file whose text was rejected is gone; its directory has the refusal.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => ask(within).map(|told| {
-            let told = told.into_iter().map(|refusal| refusal.seen_from(within, true));
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ask(within).map(|refusals| {
+            let refusals = refusals.into_iter().map(|refusal| refusal.seen_from(within, true));
             let file = absolute.to_string_lossy();
-            told.filter(|refusal| refusal.file == file).collect()
+            refusals.filter(|refusal| refusal.file == file).collect()
         }),
         Err(error) => Err(error),
     };
-    told.map_err(|why| Failure::Mountpoint(unable(file, &why)))
+    refusals.map_err(|why| Failure::Mountpoint(unable(file, &why)))
 }
 
 fn ask(place: &Path) -> io::Result<Vec<Refusal>> {
@@ -180,7 +180,7 @@ mod tests {
         };
         let mut out = Vec::new();
         print(&mut out, &refusal).unwrap();
-        let told = "2026-11-29T10:00:00Z  /mnt/kv/a\\u{7}: Invalid argument (EINVAL)\n  not JSON\n  the text is kept in /rejected/1\n";
-        assert_eq!(String::from_utf8(out).unwrap(), told);
+        let printed = "2026-11-29T10:00:00Z  /mnt/kv/a\\u{7}: Invalid argument (EINVAL)\n  not JSON\n  the text is kept in /rejected/1\n";
+        assert_eq!(String::from_utf8(out).unwrap(), printed);
     }
 }

@@ -1,5 +1,5 @@
-//! Messages about locks. fuser leaves out whether one is of flock(2) or of fcntl(2), so that is read from the message
-//! itself, which lies where fuser has taken it apart.
+//! GETLK and SETLK messages. fuser drops the flag that distinguishes flock(2) from fcntl(2), so it is read from the message
+//! itself, in the buffer that fuser has parsed.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,10 +8,10 @@ use fuser::{FileHandle, LockOwner, Request};
 
 use crate::fs::locks::{Family, Kind, Lock, Range};
 
-/// Of `lk_flags`: the lock is of flock(2).
+/// In `lk_flags`: the lock is of flock(2).
 const FUSE_LK_FLOCK: u32 = 1;
 
-/// What fuser tells of a lock.
+/// The fields of the message that fuser passes on.
 #[derive(Clone, Copy)]
 pub(super) struct LockMessage {
     pub(super) fh: FileHandle,
@@ -23,7 +23,7 @@ pub(super) struct LockMessage {
 }
 
 impl LockMessage {
-    /// The lock that it is about; `None` if it ends locks.
+    /// The lock to take; `None` for an unlock.
     pub(super) fn lock(&self, family: Family) -> Option<Lock> {
         let kind = match self.typ {
             libc::F_RDLCK => Kind::Shared,
@@ -41,7 +41,7 @@ impl LockMessage {
     }
 }
 
-/// As the protocol has it.
+/// The type in the protocol.
 pub(super) const fn type_of(kind: Kind) -> i32 {
     match kind {
         Kind::Shared => libc::F_RDLCK,
@@ -49,7 +49,7 @@ pub(super) const fn type_of(kind: Kind) -> i32 {
     }
 }
 
-/// The memory of this process, as the kernel reads it: a reference to the head of a message gives no right to what follows.
+/// The memory of this process, read through the kernel: a reference to the head of a message must not be used to read beyond it.
 pub(super) struct Memory(Option<File>);
 
 impl Memory {
@@ -57,13 +57,13 @@ impl Memory {
         Self(File::open("/proc/self/mem").ok())
     }
 
-    /// Which kind of lock a message is about. One that cannot be told is taken for fcntl(2)'s.
+    /// The family of the lock in a message; fcntl(2)'s if it cannot be read.
     pub(super) fn family(&self, request: &Request, message: &LockMessage) -> Family {
         let at = std::ptr::from_ref(request).addr() + size_of::<Request>();
-        let (mut body, told) = ([0; 44], message.bytes());
+        let (mut body, expected) = ([0; 44], message.bytes());
         let read = self.0.as_ref().is_some_and(|memory| memory.read_exact_at(&mut body, at as u64).is_ok());
         let flags =
-            body.strip_prefix(&told[..]).and_then(|flags| flags.try_into().ok()).map(u32::from_ne_bytes);
+            body.strip_prefix(&expected[..]).and_then(|flags| flags.try_into().ok()).map(u32::from_ne_bytes);
         match flags.filter(|_| read) {
             Some(flags) if flags & FUSE_LK_FLOCK != 0 => Family::Flock,
             Some(_) | None => Family::Fcntl,

@@ -27,7 +27,7 @@ impl Announcement {
     }
 
     pub(super) fn make(&self) {
-        logging::tell(&self.to_string());
+        logging::report(&self.to_string());
     }
 }
 

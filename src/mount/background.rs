@@ -64,7 +64,7 @@ pub(super) fn ready(log_file: &Path) -> Result<(), Failure> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(failed)?;
     let logged = logging::to_file(log_file);
     if let Err(error) = &logged {
-        logging::tell(&format!("nothing is logged, for {} cannot be used: {error}", log_file.display()));
+        logging::report(&format!("nothing is logged, for {} cannot be used: {error}", log_file.display()));
     }
     println!("{READY}");
     std::io::stdout().flush().map_err(failed)?;

@@ -28,7 +28,7 @@ pub(super) struct Mounted {
     /// The task that applies the store's feed: it is aborted before the store is closed.
     following: Mutex<Option<AbortHandle>>,
     /// A reserved process for fusermount3, if the unmount needs it.
-    room: Mutex<Option<Spare>>,
+    for_helper: Mutex<Option<Spare>>,
 }
 
 /// The identity of a mount that answers.
@@ -41,7 +41,7 @@ pub(super) struct Root {
 impl Mounted {
     /// Reserves the means to end a mount that is about to be made at `path`.
     pub(super) fn prepare(fs: Arc<Fs>, path: PathBuf) -> Result<Arc<Self>, Failure> {
-        let room = if sys::may_mount() { None } else { Some(Spare::hold(1)?) };
+        let for_helper = if sys::may_mount() { None } else { Some(Spare::hold(1)?) };
         let hand = Hand::start()?;
         Ok(Arc::new(Self {
             fs,
@@ -49,7 +49,7 @@ impl Mounted {
             guard: Guard::default(),
             hand,
             following: Mutex::default(),
-            room: Mutex::new(room),
+            for_helper: Mutex::new(for_helper),
         }))
     }
 
@@ -85,8 +85,8 @@ impl Mounted {
 
     /// Unmounts, also while files are open there.
     pub(super) fn unmount(&self) -> bool {
-        if let Some(room) = self.room.lock().take() {
-            room.give_up();
+        if let Some(spare) = self.for_helper.lock().take() {
+            spare.give_up();
         }
         let done = point::unmount(&self.path, false) || point::unmount(&self.path, true);
         if done {

@@ -207,7 +207,7 @@ fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> 
     if let Some(name) = envelope.operation_name {
         request = request.operation_name(name);
     }
-    // A syntax error is told from an unknown field by its code.
+    // The codes distinguish a syntax error from an unknown field.
     match request.parsed_query() {
         Err(error) => return Err(("GRAPHQL_PARSE_FAILED", error.message.clone())),
         // Those that name each other twice, or themselves, would keep the checks busy for ever.
@@ -280,7 +280,7 @@ impl AsRef<[u8]> for Answer {
     }
 }
 
-/// The client looks for these words anywhere in what it is told, and retries or gives up by them.
+/// Masks words that the client looks for anywhere in an answer, to decide about a retry.
 fn harmless(message: &str) -> String {
     ["API_ERROR", "UNAUTHENTICATED", "VERSION_LOCKING_ERROR", "Malformed Authorization header"]
         .iter()

@@ -1,4 +1,4 @@
-//! Counts the calls that reach a store. A store that counts is itself a store.
+//! A store that counts the calls to the store behind it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Counters {
     }
 }
 
-/// A store that counts what reaches the store behind it.
+/// A store that counts the calls to the store behind it.
 pub struct Counted {
     inner: Arc<dyn Store>,
     counters: Arc<Counters>,

@@ -1,4 +1,4 @@
-//! `memory:`, gone at unmount: for trials and tests, and the reference for what the trait means.
+//! `memory:`, gone at unmount: for trials and tests, and the reference implementation of the trait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,8 +84,8 @@ impl Inner {
     }
 }
 
-/// Metadata of the next version of a key: the id and creation time stay, the modification time always moves on,
-/// because the kernel and rsync see a change of equal size by its time alone.
+/// Metadata of the next version of a key: the id and creation time stay, the modification time always increases,
+/// because the kernel and rsync detect a change of equal size by its time alone.
 pub(super) fn successor(old: Option<&Meta>, revision: Revision, size: usize) -> Meta {
     let now = SystemTime::now();
     let (id, created, earliest) = match old {

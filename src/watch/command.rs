@@ -17,8 +17,8 @@ pub(super) struct Commands {
 
 impl Commands {
     pub(super) fn start(command: String, asked: PathBuf) -> Self {
-        let (changes, told) = channel();
-        let runner = std::thread::spawn(move || run_all(&command, &asked, &told));
+        let (changes, queue) = channel();
+        let runner = std::thread::spawn(move || run_all(&command, &asked, &queue));
         Self { changes, runner }
     }
 
@@ -54,13 +54,13 @@ impl Waiting {
     }
 }
 
-fn run_all(command: &str, asked: &Path, told: &Receiver<Change>) {
+fn run_all(command: &str, asked: &Path, queue: &Receiver<Change>) {
     let mut waiting = Waiting::default();
     loop {
-        for change in told.try_iter() {
+        for change in queue.try_iter() {
             waiting.add(change);
         }
-        let Some(change) = waiting.next().or_else(|| told.recv().ok()) else { return };
+        let Some(change) = waiting.next().or_else(|| queue.recv().ok()) else { return };
         run(command, asked, &change);
     }
 }
@@ -81,9 +81,11 @@ fn run(command: &str, asked: &Path, change: &Change) {
     let shown = change.key.as_deref().unwrap_or_default();
     match shell.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => logging::tell(&format!("the command for {} {shown:?} failed: {status}", change.event)),
+        Ok(status) => {
+            logging::report(&format!("the command for {} {shown:?} failed: {status}", change.event));
+        }
         Err(error) => {
-            logging::tell(&format!("cannot run the command for {} {shown:?}: {error}", change.event));
+            logging::report(&format!("cannot run the command for {} {shown:?}: {error}", change.event));
         }
     }
 }

@@ -27,7 +27,7 @@ fn told(home: &TempDir, script: &str) -> String {
     String::from_utf8(out.stdout).unwrap().replace(home.path().to_str().unwrap(), "HOME")
 }
 
-/// What `kvfs why` and `kvfs status` say after a refusal. The text is kept when the kernel is done with the file, after close(2).
+/// Prints `kvfs why` and `kvfs status` after a refusal. The text is kept at RELEASE, after close(2).
 const REFUSED: &str = r#"echo bad > mnt/db || true; until "$KVFS" why mnt | grep -q "^  the text "; do sleep 0.1; done
     "$KVFS" why mnt | tail -n 1; "$KVFS" status mnt | grep -E '^  (note|rejected|lost) '
     "#;

@@ -26,7 +26,7 @@ fn table(home: &TempDir, path: &Path) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// What `--check` says of the mount at `path`, and its exit code.
+/// The output and exit code of `--check` for the mount at `path`.
 fn check(home: &TempDir, path: &Path) -> (String, i32) {
     let out = run(home, &["status", "--check", path.to_str().unwrap()]);
     if !out.status.success() {

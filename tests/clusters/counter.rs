@@ -7,7 +7,7 @@ use super::{Fleet, extent, save};
 
 const PROCESSES: usize = 32;
 
-/// What each process does; the errors that are no conflict end it.
+/// The script of each process; an error that is no conflict ends it.
 const COUNT: &str = r#"
 import errno, os, random, sys, time
 path, rounds = sys.argv[1], int(sys.argv[2])

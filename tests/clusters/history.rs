@@ -1,4 +1,4 @@
-//! What readers see while writers write and the cluster loses members. Each key has one writer, whose values count up: so
+//! The values that readers see while writers write and the cluster loses members. Each key has one writer, whose values count up: so
 //! what may be seen is known. `KVFS_CLUSTER_SECONDS` says for how long; the default is short.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ fn count_of(text: &str) -> u64 {
     count
 }
 
-/// What one writer was told, in the order of its sets.
+/// The results of one writer's sets, in their order.
 #[derive(Default)]
 struct Told {
     /// The last set that was acknowledged.
@@ -40,7 +40,7 @@ struct Told {
     failed: AtomicU64,
 }
 
-/// What everybody sees and has seen.
+/// The values that all readers see and have seen.
 struct Run {
     over: AtomicBool,
     told: Vec<Told>,
@@ -146,7 +146,7 @@ fn no_acknowledged_set_is_lost_and_no_reader_goes_back_in_time() {
     check_end(&fleet, &paths, run);
 }
 
-/// What was acknowledged is what all have in the end, or what was begun after it.
+/// In the end all have the last acknowledged value, or one that was begun after it.
 fn check_end(fleet: &Fleet, paths: &[PathBuf], run: &Run) {
     let told: Vec<[u64; 3]> = run
         .told

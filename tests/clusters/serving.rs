@@ -18,7 +18,7 @@ const DELETE: &str = "mutation($id: UUID!) { delete_key_value(input: {key_value_
 /// How often the 1.x client sends a request that is answered with 503 before it gives up.
 const TRIES: usize = 7;
 
-/// What the unchanged client does: a key that goes from server to server.
+/// The script of the unchanged client: a key that goes from server to server.
 const CLIENT: &str = r#"
 import sys
 from prefect.backend import delete_key, get_key_value, list_keys, set_key_value

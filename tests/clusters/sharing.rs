@@ -1,4 +1,4 @@
-//! What one mount shows of what another one did.
+//! Changes of one mount, as another mount shows them.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn a_value_that_is_known_is_read_without_asking_the_cluster() {
     let [one, other] = &fleet.mounts[..] else { unreachable!() };
     save(&one.path("k"), "1\n").unwrap();
     wait_for(PATIENCE, || fs::read_to_string(other.path("k")).is_ok_and(|text| text == "1\n"));
-    // What the watch tells of the new key may still be on its way to the kernel.
+    // The invalidation for the watch's event of the new key may still be in flight.
     wait_for(PATIENCE, || {
         let before = other.messages("LOOKUP");
         (0..20).for_each(|_| drop(fs::read_to_string(other.path("k")).unwrap()));

@@ -59,7 +59,7 @@ impl Shared {
         format!("etcd:{}/{}", self.addresses().join(","), self.name)
     }
 
-    /// What the keys of this test begin with.
+    /// The prefix of this test's keys.
     pub(crate) fn prefix(&self) -> String {
         format!("{}/", self.name)
     }

@@ -14,10 +14,10 @@ pub fn exchange(mut stream: TcpStream, head: &str, body: &[u8]) -> (u16, String,
     answer(stream)
 }
 
-/// What is answered until the connection ends.
+/// The bytes of the answer until the connection ends.
 pub fn answer(mut stream: TcpStream) -> (u16, String, String) {
     let mut bytes = Vec::new();
-    // What came before a reset counts.
+    // Bytes before a reset count.
     let _ = stream.read_to_end(&mut bytes);
     let _ = stream.shutdown(Shutdown::Both);
     let text = String::from_utf8(bytes).unwrap();

@@ -197,7 +197,7 @@ impl Mount {
         }
         let start = Instant::now();
         while is_running(pid) {
-            // What a test fails by is told first.
+            // The assertion that failed is printed first.
             let patience = if std::thread::panicking() { Duration::from_secs(5) } else { PATIENCE };
             if start.elapsed() > patience {
                 let late = format!("kvfs outlives its mount (umount: {done});\n{}", threads(pid));
@@ -216,7 +216,7 @@ pub fn unmount(dir: &Path) {
     wait_for(PATIENCE, || Command::new("umount").arg(dir).output().unwrap().status.success());
 }
 
-/// What each thread of the processes named kvfs, and of `pid`, waits for.
+/// The kernel function in which each thread of the processes named kvfs, and of `pid`, waits.
 pub fn threads(pid: i32) -> String {
     let format = "pid,tid,ppid,stat,wchan:30,time,comm";
     let out = Command::new("ps").args(["-L", "-o", format, "-C", "kvfs", "-p", &pid.to_string()]).output();

@@ -18,7 +18,7 @@ pub(crate) fn programs() -> Option<PathBuf> {
     newest
 }
 
-/// What a Prefect server needs to know of the database below `home`.
+/// The settings of a Prefect server for the database below `home`.
 pub(crate) fn url(home: &Path) -> String {
     format!("postgresql+asyncpg://prefect@/prefect?host={}", home.join("db").display())
 }

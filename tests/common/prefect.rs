@@ -30,7 +30,7 @@ pub(crate) struct Server {
     _lease: Lease,
 }
 
-/// What the server is asked, from any thread.
+/// Requests to the server, from any thread.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) address: String,
@@ -92,7 +92,7 @@ impl Api {
         TcpStream::connect(&self.address).is_ok_and(healthy)
     }
 
-    /// What the server says once it is not too busy.
+    /// The answer of the server once it is not too busy.
     fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let head = format!("{method} /api{path} HTTP/1.1\r\nContent-Type: application/json");
         loop {
@@ -226,7 +226,7 @@ impl Deref for Process {
     }
 }
 
-/// What starts a server at this address that keeps its database below `home`.
+/// The command of a server at this address with its database below `home`.
 fn command(address: &str, home: &Path) -> Command {
     let (host, port) = address.split_once(':').unwrap();
     let mut command = Command::new(bin().unwrap().join("prefect"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// What becomes of requests.
+/// The treatment of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// They are passed on, and so are the answers.
@@ -74,7 +74,7 @@ impl Proxy {
         proxy
     }
 
-    /// What becomes of requests from now on; those that hang end.
+    /// Sets the treatment of requests from now on; those that hang end.
     pub(crate) fn set(&self, fault: &Fault) {
         *self.shared.fault.lock() = fault.clone();
         self.shared.changed.notify_all();
@@ -134,7 +134,7 @@ impl Shared {
                 Fault::ResetAfter(size) => {
                     let answer = self.ask(&request)?;
                     client.write_all(&answer[..answer.len().min(*size)])?;
-                    // What was sent arrives before the reset.
+                    // The bytes sent so far arrive before the reset.
                     std::thread::sleep(Duration::from_millis(20));
                     reset_on_close(&client);
                 }
@@ -178,7 +178,7 @@ impl Shared {
         }
     }
 
-    /// What the real server says.
+    /// The answer of the real server.
     fn ask(&self, request: &str) -> std::io::Result<Vec<u8>> {
         let mut server = TcpStream::connect(&self.behind)?;
         server.write_all(request.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;

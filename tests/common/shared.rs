@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 /// A shared server, for one test at a time; the next one waits until this is dropped.
 pub struct Lease {
     _lock: File,
-    /// What [`Run::lease`] was told by who started the server.
+    /// The answer of the process that started the server to [`Run::lease`].
     pub told: String,
 }
 

@@ -60,7 +60,7 @@ while True:
             break
 "#;
 
-/// What a writer says.
+/// A message of a writer.
 pub(super) enum Event {
     Try(String, Number),
     Ack(String, Number),

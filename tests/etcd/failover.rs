@@ -82,7 +82,7 @@ fn addresses_where_nobody_is_or_nobody_answers_are_passed_over() {
         assert_eq!(closed.text("k").await, b"1");
         let silent = at(&[silent.local_addr().unwrap().to_string(), live], TIMEOUT);
         assert_eq!(silent.text("k").await, b"1");
-        // That one is asked last from now on, so a change goes where it is answered.
+        // That member is asked last from now on, so a change goes to one that answers.
         silent.set("k", "2").await;
         assert_eq!(silent.text("k").await, b"2");
     });

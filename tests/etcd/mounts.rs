@@ -58,7 +58,7 @@ fn inotify_tells_of_changes_made_here_once_although_the_watch_tells_of_them_firs
     let (line, lines) = mpsc::channel();
     let said = BufReader::new(child.stdout.take().unwrap()).lines();
     std::thread::spawn(move || said.map(|said| said.unwrap()).try_for_each(|said| line.send(said)));
-    // What is made here before changes are told may be told twice. A mount that has just begun to follow them says `pushed`
+    // A change made here before the feed begins may be reported twice. A mount that has just begun to follow them says `pushed`
     // until it has heard that it is not so yet.
     let told = |name: &str| {
         cluster.put(format!("{}{name}", cluster.prefix()), "1");

@@ -119,7 +119,7 @@ fn what_others_did_where_nothing_of_ours_was_lost_is_noticed() {
         for _ in 0..5 {
             last = member.put("elsewhere", "1");
         }
-        // What the cluster has reached was heard of: here, and with time by the watch itself.
+        // This process knows the revision of the cluster: from this answer, and in time from the watch itself.
         assert!(store.get_key_value(&"made".into()).await.is_err());
         restored(member, &pipe, last, || {
             assert!(member.put("app/made", "1") <= last);

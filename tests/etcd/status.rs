@@ -1,4 +1,4 @@
-//! What `kvfs status` tells of a cluster that nobody asks for anything.
+//! `kvfs status` of a cluster without other requests.
 
 use std::fs;
 

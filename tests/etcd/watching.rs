@@ -20,7 +20,7 @@ pub(super) async fn next(feed: &mut Feed) -> Change {
     feed.recv().await.unwrap()
 }
 
-/// What comes next that is about a key.
+/// The next change of a key in the feed.
 pub(super) async fn key(feed: &mut Feed) -> (String, u64) {
     loop {
         match next(feed).await {

@@ -14,7 +14,7 @@ const REFUSED: &str = r#"{"data":{"delete_key_value":{"success":false}}}"#;
 const THERE: &str = r#"{"data":{"key_value":[{"id":"1","key":"k","value":1}]}}"#;
 const ABSENT: &str = r#"{"data":{"key_value":[]}}"#;
 
-/// What a delete comes to, of a key that was set before, by a server that gives these answers to it.
+/// The result of a delete of a key that was set before, by a server with these answers.
 fn delete(answers: &[&'static str]) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

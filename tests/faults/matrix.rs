@@ -62,7 +62,7 @@ faults! {
 /// well again.
 #[track_caller]
 fn holds(fault: &Fault, expected: i32, requests: usize) {
-    // What is answered is answered long before; only who waits for the deadline should not wait for long.
+    // Answers come long before; a short deadline keeps the cases without an answer short.
     let waits = [ETIMEDOUT, EBUSY].contains(&expected);
     let bench = Bench::prefect_cloud(if waits { "2s" } else { "30s" });
     assert_eq!(bench.text("k").as_deref(), Some("1\n"));

@@ -41,7 +41,7 @@ fn server(answers: &[&'static str]) -> String {
     address
 }
 
-/// What a set comes to.
+/// The result of a set.
 fn set(store: &dyn Store) -> Error {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let key = Key::from("k");

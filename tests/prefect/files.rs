@@ -1,4 +1,4 @@
-//! What only files of Variables are: names by the server's rule, its limit and numbers, tags.
+//! Properties of Variables as files: names by the server's rule, its limit and numbers, tags.
 
 use std::fs;
 use std::io::Write;
@@ -52,7 +52,7 @@ fn the_limit_counts_compact_bytes_and_what_would_be_changed_is_refused() {
     let Some((server, mount)) = fresh(&[]) else { return };
     let write = |text: &str| {
         let mut file = fs::File::create(mount.path("k")).unwrap();
-        // What can be no document is refused by the write already.
+        // Text that can be no document is refused by the write already.
         let written = errno(file.write_all(text.as_bytes()));
         let closed = close(file);
         if written == 0 { closed } else { written }

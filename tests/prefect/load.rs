@@ -1,4 +1,4 @@
-//! What a mount costs the server, many writers, and a server that stops and starts again.
+//! The load of a mount on the server, many writers, and a server that stops and starts again.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -40,7 +40,7 @@ const KEPT: &[&str] = &[
     r#""\u0001\ud83d\ude00\ufffe""#,
 ];
 
-/// What some server would make something else of, or could not show again: each of them to every client that lists.
+/// Values that some server would change, or could not show again, so that every listing of every client fails.
 const NOT_KEPT: &[&str] = &[
     r#"{"n":1e22}"#,
     "1e20",

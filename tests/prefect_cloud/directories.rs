@@ -94,7 +94,7 @@ fn a_directory_of_one_key_is_renamed_and_one_of_several_is_copied_by_mv() {
 fn what_others_change_in_directories_is_seen_within_the_age() {
     let Some((server, mount)) = tree() else { return };
     for round in 0..6 {
-        // What is known now is right, and to be wrong in a moment.
+        // The cache is right now, and will be wrong in a moment.
         assert_eq!(errno(fs::metadata(mount.path("a/b/k"))), libc::ENOENT);
         assert_eq!(names(&mount.dir), [""; 0]);
         let id = server.set("a/b/k", json!(round));

@@ -15,7 +15,7 @@ use super::server::{KEY, Server};
 
 /// More than a server keeps open.
 const CROWD: usize = 600;
-/// What it keeps open, with what else are sockets to it.
+/// The sockets of the server: its connections and its own.
 const OPEN: usize = 256 + 16;
 const PATIENCE: Duration = crate::common::PATIENCE;
 const LIST: &str = r#"{"query":"{ key_value { id key value } }"}"#;
@@ -115,7 +115,7 @@ fn everything_asked_for_many_times_at_once_is_bounded() {
             scope.spawn(|| {
                 let (status, head, body) =
                     server.send(head(0).split("\r\nContent").next().unwrap(), all.as_bytes());
-                // As much as there is room for.
+                // As much as the buffers hold.
                 let code = &body[body.len().saturating_sub(300)..];
                 assert!(matches!(status, 200 | 503), "{status} {head} {code}");
                 assert!(status == 200 || head.contains("retry-after: 1"), "{head}");

@@ -1,4 +1,4 @@
-//! What an operator meets first: how to start it, what it says, and what one tenant's trouble is to the others.
+//! The operator's view: how to start the server, its messages, and that one tenant's failure does not affect the others.
 
 use std::fs;
 use std::io::Read;

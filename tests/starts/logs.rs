@@ -1,4 +1,4 @@
-//! The log, and what is shown of others' words.
+//! The log, and the escaping of foreign text.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -70,7 +70,7 @@ fn the_log_follows_no_link_and_its_lack_is_told() {
     assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
 }
 
-/// What makes a terminal do something, in a name.
+/// A name with control sequences for a terminal.
 const NAME: &str = "x\x1b[2J\u{202e}\nkvfs: all is well";
 const SHOWN: &str = "x\\u{1b}[2J\\u{202e}\\nkvfs: all is well";
 

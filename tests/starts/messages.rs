@@ -1,4 +1,4 @@
-//! What is said about a place or a machine on which nothing can be mounted, and what can be done about it.
+//! The messages about a place or a machine on which nothing can be mounted, with advice.
 
 use std::fs;
 use std::os::unix::fs::symlink;

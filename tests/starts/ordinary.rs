@@ -1,4 +1,4 @@
-//! What an ordinary user does, by way of fusermount3.
+//! Mounts of an ordinary user, by way of fusermount3.
 
 use super::user;
 use crate::common::can_mount;

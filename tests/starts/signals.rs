@@ -25,7 +25,7 @@ fn sighup_asks_for_everything_anew_and_unmounts_nothing() {
         mount.calls("get_key_value") > asked
     });
     assert_eq!(mount.status()["freshness"], "pushed");
-    // What others change is told as before.
+    // Changes of others are reported as before.
     Elsewhere::of(&mount).set("db", "2");
     wait_for(PATIENCE, || mount.text("db").as_deref() == Some("2"));
 }

@@ -38,7 +38,7 @@ pub(super) fn run(before: &str, script: &str) -> Output {
         .unwrap()
 }
 
-/// What `script` prints, both ways.
+/// The output of `script`, both streams.
 pub(super) fn says(before: &str, script: &str) -> String {
     let out = run(before, script);
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))

@@ -1,4 +1,4 @@
-//! What must hold for a change to be carried out.
+//! The preconditions of changes.
 
 use kvfs::store::{Error, Expect, Revision};
 

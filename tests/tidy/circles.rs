@@ -1,4 +1,4 @@
-//! No module of a room imports one that imports it, in however many steps. A module and what lies below it are one.
+//! Modules form no cycle of imports. A module and its submodules count as one.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use super::{product, sources};
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// What each module of `files` names of the others: by `use`, nested or not, or by a path in the middle of the code.
+/// The other modules that each module of `files` names: by `use`, nested or not, or by a path in the middle of the code.
 fn graph(files: &[(String, String)]) -> Graph {
     let module = |path: &str| {
         let path = path.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
@@ -89,13 +89,13 @@ fn is_one(a: &str, b: &str) -> bool {
     below(a, b) || below(b, a)
 }
 
-/// A way from a module of a room back to it.
+/// A cycle from a module back to it, within one top-level module.
 fn circle(graph: &Graph) -> Option<Vec<&str>> {
-    let room = |module: &str| module.split("::").next().unwrap().to_owned();
+    let top = |module: &str| module.split("::").next().unwrap().to_owned();
     let next = |module: &str| {
         let module = module.to_owned();
         let (key, named) = graph.get_key_value(&module)?;
-        Some(named.iter().filter(move |other| room(other) == room(key) && !is_one(key, other)))
+        Some(named.iter().filter(move |other| top(other) == top(key) && !is_one(key, other)))
     };
     for start in graph.keys() {
         let mut from: BTreeMap<&str, &str> = BTreeMap::new();

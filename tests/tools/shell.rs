@@ -17,7 +17,7 @@ fn with_each_shell(on: On, script: &str, check: impl Fn(&Bench, &str, Ran)) {
     }
 }
 
-/// What a shell says when its builtin cannot write: dash has one word for every errno.
+/// The message of a shell whose builtin cannot write: dash has one for every errno.
 fn refusal(shell: &str) -> &'static str {
     if shell == "bash" { "Invalid argument" } else { "I/O error" }
 }

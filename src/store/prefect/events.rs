@@ -109,7 +109,7 @@ impl Follower {
 
     pub(super) async fn run(mut self) {
         // The server may send no events at all.
-        self.tell(Change::Paused);
+        self.send(Change::Paused);
         let feed = self.feed.clone();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -122,7 +122,7 @@ impl Follower {
             self.view.own.lock().follow(false);
             (self.flood, self.expected) = (None, None);
             if proven {
-                self.tell(Change::Paused);
+                self.send(Change::Paused);
                 pause = FIRST_PAUSE;
             }
             if let Err(error) = ended {
@@ -151,7 +151,7 @@ impl Follower {
                     };
                     if !std::mem::replace(proven, true) {
                         self.view.own.lock().follow(true);
-                        self.tell(Change::Everything);
+                        self.send(Change::Everything);
                     }
                     self.expect(news.event);
                 }
@@ -171,7 +171,7 @@ impl Follower {
         }
     }
 
-    fn tell(&self, change: Change) {
+    fn send(&self, change: Change) {
         // Without a receiver the loop ends by itself.
         _ = self.feed.send(change);
     }
@@ -233,7 +233,7 @@ impl Follower {
         flood.more |= now + EBB > flood.end;
         if !followed && !std::mem::replace(&mut flood.announced, true) {
             self.awaited.clear();
-            self.tell(Change::Everything);
+            self.send(Change::Everything);
         }
     }
 
@@ -258,7 +258,7 @@ impl Follower {
         if let Some(flood) = self.flood.take_if(|flood| flood.end <= now) {
             // Answers to requests before this may predate the commit.
             self.flood = flood.more.then_some(Flood { end: now + EBB, more: false, ..flood });
-            self.tell(Change::Everything);
+            self.send(Change::Everything);
             return Ok(());
         }
         let first = self.awaited.iter().min_by_key(|(_, awaited)| awaited.next).map(|(key, _)| key.clone());
@@ -305,7 +305,7 @@ impl Follower {
         if let Change::Set(_, meta) = &there {
             self.expect_no_other(&meta.id, key);
         }
-        self.tell(there);
+        self.send(there);
         Ok(!changing && !contested && text.map_or(wanted.is_none(), |text| is_as_in_event(&text)))
     }
 
@@ -319,7 +319,7 @@ impl Follower {
                 && known.is_some_and(|known| !json_text::stands_for(&known.text, &row.value))
         });
         if stale || self.expected.is_some_and(|expected| expected != count) {
-            self.tell(Change::Everything);
+            self.send(Change::Everything);
         }
         self.expected = Some(count);
         Ok(())
@@ -372,7 +372,7 @@ mod tests {
     use super::*;
     use crate::store::Text;
 
-    /// A follower of a server that is not there, and what it tells.
+    /// A follower of a server that does not exist, and its feed.
     fn follower() -> (Follower, UnboundedReceiver<Change>) {
         let url = "http://127.0.0.1:9/api".into();
         let settings = Settings { url, ..Settings::default() };
@@ -409,7 +409,7 @@ mod tests {
         follower.set(&key, "1");
         follower.expect(event("k", &json!(1)));
         assert!(follower.awaited.is_empty(), "it costs no look");
-        // Its commit may come after the one that the next event tells of.
+        // Its commit may come after that of the next event.
         follower.set(&key, "1");
         follower.expect(event("k", &json!(2)));
         follower.expect(event("k", &json!(1)));

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use crate::store::memory::successor;
 use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Rename, Result, Revision, Text};
 
-/// "kvfs" in ASCII: tells our databases from those of other programs.
+/// "kvfs" in ASCII: distinguishes databases of kvfs from those of other programs.
 pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
 /// Bumped when a database of this version cannot be read by an older kvfs.
 pub(super) const VERSION: i32 = 1;

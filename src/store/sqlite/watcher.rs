@@ -158,36 +158,36 @@ mod tests {
     const PATIENCE: Duration = Duration::from_mins(1);
 
     #[test]
-    fn a_change_whose_caller_has_given_up_is_told_although_it_was_passed_over_before() {
+    fn a_change_whose_caller_has_given_up_is_fed_although_it_was_skipped_before() {
         let home = tempfile::tempdir().unwrap();
         let pool = Pool::open(&home.path().join("kv.db"), TICK).unwrap();
         let (mut writer, db) = (pool.connect().unwrap(), pool.connect().unwrap());
         let generation = schema::generation(&db).unwrap();
         let mut seen = Seen { version: None, generation, revision: 0 };
-        let mut told = || poll(&pool, &db, &mut seen).unwrap().len();
+        let mut polled = || poll(&pool, &db, &mut seen).unwrap().len();
         for revision in 1..=3 {
             let transaction = writer.transaction().unwrap();
             schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything).unwrap();
             pool.note_own(revision..=revision);
             transaction.commit().unwrap();
-            assert_eq!(told(), 0);
+            assert_eq!(polled(), 0);
         }
         pool.disown(&(2..=2));
-        assert_eq!(told(), 1);
-        assert_eq!(told(), 0);
+        assert_eq!(polled(), 1);
+        assert_eq!(polled(), 0);
     }
 
     /// The feed's answers to pairs of commits as close to one another as two processes can make them.
     #[test]
-    fn each_of_two_thousand_changes_is_told_without_the_tick() {
+    fn each_of_two_thousand_changes_is_fed_without_the_tick() {
         const PAIRS: usize = 1000;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("kv.db");
         let pool = Arc::new(Pool::open(&path, PATIENCE).unwrap());
         let (mut feed, _, _) = start_with(&pool, Duration::MAX).unwrap();
-        let (told, tell) = std::sync::mpsc::channel();
+        let (sender, changes) = std::sync::mpsc::channel();
         std::thread::spawn(
-            move || while feed.blocking_recv().is_some_and(|change| told.send(change).is_ok()) {},
+            move || while feed.blocking_recv().is_some_and(|change| sender.send(change).is_ok()) {},
         );
         std::thread::scope(|scope| {
             let starts = ["a", "b"].map(|key| {
@@ -210,7 +210,7 @@ mod tests {
                     start.send(pair).unwrap();
                 }
                 for _ in 0..2 {
-                    assert!(tell.recv_timeout(PATIENCE).is_ok(), "a change of pair {pair} was not told");
+                    assert!(changes.recv_timeout(PATIENCE).is_ok(), "a change of pair {pair} is missing");
                 }
             }
         });

@@ -1,4 +1,4 @@
-//! What an answered set is worth, and what it costs.
+//! The durability of acknowledged sets, and their cost.
 
 use std::path::Path;
 use std::pin::Pin;

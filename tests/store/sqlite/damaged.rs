@@ -31,7 +31,7 @@ fn database(path: &Path) -> BTreeMap<String, Vec<u8>> {
     values
 }
 
-/// What went wrong with the file as it is now, if anything.
+/// The fault of the file as it is now, if there is one.
 fn wrong(path: &Path, values: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let Ok(store) = try_open(path) else { return Vec::new() };
     let at = Bench(Arc::new(store));

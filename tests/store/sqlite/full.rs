@@ -61,7 +61,7 @@ fn a_full_disk_is_told_as_such_and_nothing_stored_is_lost() {
             assert_eq!(set_until_full(&at, &directory, kept).await, kept);
         }
         has_exactly(&at, 0..kept).await;
-        // What takes no more room than it had.
+        // A set that takes no more space than before.
         at.set("00001", value(1)).await;
         at.delete("00000").await.unwrap();
         has_exactly(&at, 1..kept).await;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{close, create, open, try_open};
 use crate::suite::{Bench, block_on};
 
-/// What may happen to a database at `path`.
+/// Ways to lose the database at `path`.
 type Way = (&'static str, fn(&Path));
 
 fn log(path: &Path) -> PathBuf {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{close, open, raw};
 use crate::suite::{Bench, PATIENCE, block_on};
 
-/// How `$1` is written over `$2`.
+/// Ways to write `$1` over `$2`.
 const WAYS: [&str; 5] = [
     "cp $1 $2",
     "cp --preserve=all $1 $2",
@@ -25,7 +25,7 @@ fn run(way: &str, from: &Path, to: &Path) {
     assert!(out.status.success(), "{way}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// What a backup holds, and how it is made of the database at the path while that is in use.
+/// The value in a backup, and the way to make it of the database at the path while that is in use.
 type Backup = (&'static str, fn(&Path, &Path));
 
 const BACKUPS: [Backup; 3] = [
@@ -87,7 +87,7 @@ fn content(at: &Bench) -> Vec<(String, Vec<u8>)> {
     })
 }
 
-/// What a database has that nobody has open.
+/// The values of a database that nobody has open.
 fn content_of(path: &Path) -> Vec<(String, Vec<u8>)> {
     let scratch = TempDir::new().unwrap();
     let copy = scratch.path().join("kv.db");
@@ -235,7 +235,7 @@ fn two_that_have_a_database_open_both_show_what_it_is_written_over_with() {
     }
 }
 
-/// What others do to a database in use that is no overwriting.
+/// Operations of others on a database in use that do not overwrite it.
 #[test]
 fn nothing_that_sqlite_does_to_a_database_is_taken_for_an_overwriting() {
     const SETS: usize = 300;

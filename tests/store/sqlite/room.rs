@@ -1,4 +1,4 @@
-//! What takes no room works on a full disk.
+//! Operations that need no space work on a full disk.
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use super::commit::is_pending;
 use super::{close, create, open, raw};
 use crate::suite::{Bench, block_on};
 
-/// What was done to the row of the value of `k`, the last one given out.
+/// Damages to the row of the value of `k`, the last one inserted.
 const DAMAGES: [&str; 5] = [
     "DELETE FROM value WHERE id = (SELECT value_id FROM entry WHERE key = 'k')",
     "UPDATE value SET bytes = x'39' WHERE id = (SELECT value_id FROM entry WHERE key = 'k')",
