@@ -34,7 +34,7 @@ const HEALTH_AGE: Duration = Duration::from_secs(1);
 /// A code and a reason.
 type Refused = (&'static str, &'static str);
 
-/// What all requests share.
+/// The state that all requests share.
 pub(super) struct App {
     keys: Keys,
     /// The first is the default.
@@ -210,7 +210,7 @@ fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> 
     // The codes distinguish a syntax error from an unknown field.
     match request.parsed_query() {
         Err(error) => return Err(("GRAPHQL_PARSE_FAILED", error.message.clone())),
-        // Those that name each other twice, or themselves, would keep the checks busy for ever.
+        // The validation of fragments that refer to each other twice, or to themselves, would never end.
         Ok(document) if !document.fragments.is_empty() => {
             let why = "named fragments are not served; write the fields out";
             return Err(("GRAPHQL_VALIDATION_FAILED", why.to_owned()));
@@ -220,13 +220,13 @@ fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> 
     Ok(request)
 }
 
-/// Where JSON is wrong, without the text itself.
+/// The position of an error in JSON, without the text itself.
 fn place(error: &serde_json::Error) -> String {
     format!("line {} column {}", error.line(), error.column())
 }
 
-/// The status goes by what the client makes of it: 200 for what was carried out, errors with a path included; 400 for
-/// what was not; 503 where it shall try again.
+/// Encodes the answer. The 1.x client goes by the status: 200 for a request that was carried out, also with errors that have a
+/// path; 400 for one that was not; 503 for a retry.
 fn encode(response: &async_graphql::Response, memory: Arc<Reservation>) -> Response {
     let code = |error: &async_graphql::ServerError| {
         let extensions = error.extensions.as_ref()?;
@@ -292,7 +292,7 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
     reply(status, &json!({"data": null, "errors": [error]}))
 }
 
-/// With a time to wait, or the 1.x client waits a minute.
+/// A 503 with `Retry-After`, without which the 1.x client waits a minute.
 fn unavailable(why: &str) -> Response {
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -187,7 +187,7 @@ struct OrderTenants {
     id: Option<Order>,
 }
 
-/// One line of a listing.
+/// One row of a listing.
 struct KeyValue {
     tenant: Arc<Tenant>,
     key: Key,

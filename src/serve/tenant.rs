@@ -38,7 +38,7 @@ struct Recent {
 }
 
 impl Tenant {
-    /// One of so many.
+    /// A tenant, one of so many.
     pub(super) fn new(name: &str, store: Arc<dyn Store>, all: usize) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}.tenant.kvfs").as_bytes());
         let recent = Recent { keys: LruCache::new(REMEMBERED), deleted: LruCache::new(REMEMBERED) };

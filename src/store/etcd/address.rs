@@ -14,7 +14,7 @@ pub struct Address {
     pub tls: bool,
     /// `HOST:PORT` of each member.
     pub members: Vec<String>,
-    /// What all keys begin with; empty, or with a final `/`.
+    /// The prefix of all keys; empty, or with a final `/`.
     pub prefix: String,
 }
 

@@ -108,10 +108,10 @@ impl ApiError {
     }
 }
 
-/// How the refusal of a certificate begins, whatever the login.
+/// The beginning of the message about a refused certificate, whatever the login.
 pub(super) const NAMED: &str = "the gateway takes no client certificate with a common name";
 
-/// What the gateway says of its own connection to the member.
+/// Parts of the gateway's messages about its own connection to the member.
 const SIGNS: [&str; 4] = ["tls:", "tcp ", "SubConns", "closed network connection"];
 
 const CANCELLED: u32 = 1;

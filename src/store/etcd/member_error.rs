@@ -95,7 +95,7 @@ const CERTIFICATE_ALERTS: [&str; 8] = [
     "AccessDenied",
 ];
 
-/// In the words of etcd.
+/// The error with advice for etcd.
 fn explained(error: Error) -> Error {
     match error {
         Error::Untrusted(why) if why.contains("does not speak TLS") => Error::Untrusted(

@@ -12,7 +12,7 @@ use sources::{Found, Source, Sources};
 pub struct Settings {
     /// Base address of the API, without a final slash.
     pub url: String,
-    /// What authenticates, if anything does.
+    /// The login, if there is one.
     pub login: Option<Login>,
     /// Where the login was found, for messages.
     pub login_from: &'static str,

@@ -59,7 +59,7 @@ impl Settings {
         let login = |name: &str| written(&files.auth, &[&host, name]);
         let configured = text(KEY);
         let (from, source) = match environment("PREFECT__CLOUD__API_KEY") {
-            // It stays as it is.
+            // The environment of a process does not change.
             Some(_) => ("PREFECT__CLOUD__API_KEY", None),
             None => ("config.toml", files.key_source()),
         };
