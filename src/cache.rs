@@ -2,11 +2,14 @@
 //! flight, the listing, and how long each answer stays good.
 
 mod changes;
+mod feed;
 mod health;
+mod holds;
 mod journal;
 mod keys;
 mod known;
 mod listing;
+mod news;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -16,14 +19,19 @@ use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub use changes::Hold;
+pub use feed::Feed;
+use holds::Holds;
 pub use journal::{ChangeRecord, Journal};
 pub use keys::Keys;
 use known::{InFlight, Inner, Known};
 use listing::{Listed, Listings};
+pub use news::{KeyChange, KeyChanges, News, Origin};
 
-use crate::store::{Change, Entry, Error, Key, Limits, Meta, Result, Revision, Store, Text};
+use crate::store::{Entry, Error, Key, Limits, Meta, Result, Revision, Store, Text};
 
 /// An answer that stays good until the store says otherwise.
 pub const FOREVER: Duration = Duration::MAX;
@@ -65,6 +73,8 @@ pub struct Cache {
     pushed: AtomicBool,
     paused_since: Mutex<Option<Instant>>,
     inner: Mutex<Inner>,
+    /// Wakes the feed when there is something in [`Inner::released`].
+    released: Notify,
     journal: Journal,
 }
 
@@ -73,14 +83,16 @@ impl Cache {
     pub fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
         let inner = Inner {
             known: LruCache::new(settings.entries),
-            writing: HashMap::new(),
+            holds: Holds::default(),
+            released: KeyChanges::default(),
             bytes: 0,
             fetches: HashMap::new(),
             listings: Listings::default(),
         };
         let journal = Journal::new();
         let (pushed, paused_since) = (AtomicBool::new(false), Mutex::default());
-        Self { store, settings, pushed, paused_since, inner: Mutex::new(inner), journal }
+        let (inner, released) = (Mutex::new(inner), Notify::new());
+        Self { store, settings, pushed, paused_since, inner, released, journal }
     }
 
     /// What changed of late: what was changed through this cache, and what it is told of others.
@@ -109,12 +121,6 @@ impl Cache {
     }
 
     /// Whether all changes are pushed (true: answers are good for ever) or not (good for `max_age`).
-    pub fn set_pushed(&self, pushed: bool) {
-        *self.paused_since.lock() = None;
-        self.pushed.store(pushed, Ordering::Release);
-    }
-
-    /// See [`Cache::set_pushed`].
     pub fn is_pushed(&self) -> bool {
         self.pushed.load(Ordering::Acquire)
     }
@@ -153,6 +159,10 @@ impl Cache {
         let inner = self.inner.lock();
         let listing = inner.listings.last()?;
         Some(Answer { value: listing.keys.clone(), ttl: Duration::ZERO, age: listing.at.elapsed() })
+    }
+
+    fn good_keys(&self, inner: &Inner) -> Option<Keys> {
+        self.good_listing(inner).map(|answer| answer.value)
     }
 
     fn good_listing(&self, inner: &Inner) -> Option<Answer<Keys>> {
@@ -324,48 +334,6 @@ impl Cache {
         let mut inner = self.inner.lock();
         if inner.is_news(key, revision) {
             inner.mark_stale(key);
-        }
-    }
-
-    /// Whether a pushed change sets a key that was deleted since.
-    pub fn is_past(&self, change: &Change) -> bool {
-        let Change::Set(key, meta) = change else { return false };
-        self.inner.lock().listings.is_past(key, meta.revision)
-    }
-
-    /// Takes a pushed change in. What is newer already stays.
-    pub fn apply(&self, change: &Change) {
-        let mut inner = self.inner.lock();
-        if let Change::Set(key, Meta { revision, .. }) | Change::Deleted(key, revision) = change {
-            // Whatever is known: a fetch in flight may bring what was before.
-            inner.invalidate_in_flight(key);
-            inner.listings.take_in(change);
-            if let Some(writing) = inner.writing.get_mut(key) {
-                writing.newest = writing.newest.max(*revision);
-            }
-        }
-        match change {
-            Change::Set(key, meta) => {
-                let text = || self.store.take_pushed_value(key, meta.revision);
-                inner.install_pushed(key, meta, text, self.settings.bytes);
-            }
-            Change::Deleted(key, _) if inner.is_absent(key) => {}
-            Change::Deleted(key, revision) => {
-                if inner.is_news(key, *revision) {
-                    inner.mark_stale(key);
-                }
-            }
-            Change::Paused => {
-                if self.pushed.swap(false, Ordering::AcqRel) {
-                    *self.paused_since.lock() = Some(Instant::now());
-                    inner.revalidate();
-                }
-            }
-            Change::Resumed => self.set_pushed(true),
-            Change::Everything => {
-                self.set_pushed(true);
-                inner.mark_all_stale();
-            }
         }
     }
 }

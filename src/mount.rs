@@ -144,8 +144,7 @@ fn mount(
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
     let fs = Fs::new(cache.clone(), settings.fs.clone());
     // Before the first lookup, so that no change is missed in between.
-    let feed = store.changes();
-    cache.set_pushed(feed.is_some());
+    let feed = cache.follow();
     let signals = Signals::listen()?;
     let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
     let spare = Spare::hold(started_last(settings))?;
@@ -159,9 +158,7 @@ fn mount(
     // The first answer of the mount.
     let root = runtime.block_on(mounted.answer(&mut ended))?;
     drop(turn);
-    if let Some(feed) = feed {
-        mounted.ends(runtime.spawn(fs.clone().follow_changes(feed)).abort_handle());
-    }
+    mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
     notes.lines().for_each(logging::report);

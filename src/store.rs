@@ -6,6 +6,7 @@
 mod counted;
 mod error;
 mod etcd;
+pub mod feed;
 mod full;
 mod guarded;
 mod http;
@@ -25,12 +26,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use counted::{Call, Counted, Counters};
 pub use error::Error;
 pub use etcd::{Address as EtcdAddress, EtcdStore, Settings as EtcdSettings};
+pub use feed::{Feed, FeedSender};
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
@@ -173,6 +174,15 @@ impl Change {
         match self {
             Self::Set(key, _) | Self::Deleted(key, _) => Some(key),
             Self::Everything | Self::Paused | Self::Resumed => None,
+        }
+    }
+
+    /// The version that the key has, or is gone since.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Set(_, meta) => meta.revision,
+            Self::Deleted(_, revision) => *revision,
+            Self::Everything | Self::Paused | Self::Resumed => Revision::default(),
         }
     }
 }
@@ -365,10 +375,10 @@ pub trait Store: Send + Sync {
     }
 
     /// Starts the change feed, if the store has one: all changes after this call, in order per key. It may
-    /// omit changes made through this very value.
+    /// omit changes made through this very value. A store that cannot promise that yet has sent [`Change::Paused`] by then.
     ///
     /// While the feed is complete cached answers are valid without limit; else for `--max-age`.
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>>;
+    fn changes(&self) -> Option<Feed>;
 
     /// Reads the credentials again from their files, although they are not refused.
     async fn renew_credentials(&self) {}

@@ -3,6 +3,7 @@
 
 mod deferred;
 mod double;
+mod feed;
 mod flights;
 mod full;
 mod guarded;

@@ -1,77 +1,116 @@
 //! Changes made through the cache, and what is remembered once the store has answered.
 
-use parking_lot::MutexGuard;
+use std::sync::Arc;
 
 use super::Cache;
 use super::known::Inner;
 use crate::store::{Change, Entry, Error, Expect, Key, Meta, Rename, Result, Revision, Text};
 
 impl Cache {
-    fn begin<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Underway<'_> {
+    fn begin<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Call<'_> {
         let keys: Vec<Key> = keys.into_iter().cloned().collect();
-        self.inner.lock().begin(&keys);
-        Underway { cache: self, keys }
+        self.inner.lock().holds.begin(&keys);
+        Call { cache: self, keys }
     }
 
     /// Sets `key` in the store and remembers the new value.
     pub async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
-        let change = self.begin([key]);
+        let call = self.begin([key]);
         let result = self.store.set_key_value(key, text.clone(), expect).await;
-        let mut inner = change.end();
-        let answer = result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
-        inner.written(key, answer, self.settings.bytes);
-        self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
+        call.end(|inner| {
+            let answer =
+                result.as_ref().map(|meta| (meta.revision, Some(Entry { meta: meta.clone(), text })));
+            inner.written(key, answer, self.settings.bytes);
+            self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
+        });
         result
     }
 
     /// Deletes `key` in the store and remembers its absence.
     pub async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
-        let change = self.begin([key]);
+        let call = self.begin([key]);
         let result = self.store.delete_key(key, expect).await;
-        let mut inner = change.end();
-        inner.written(key, result.as_ref().map(|revision| (*revision, None)), self.settings.bytes);
-        self.journal.made(result.as_ref().map(|revision| [Change::Deleted(key.clone(), *revision)]));
+        call.end(|inner| {
+            inner.written(key, result.as_ref().map(|revision| (*revision, None)), self.settings.bytes);
+            self.journal.made(result.as_ref().map(|revision| [Change::Deleted(key.clone(), *revision)]));
+        });
         result
     }
 
     /// Renames `from` to `to` in the store.
     pub async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
-        let change = self.begin([from, to]);
+        let call = self.begin([from, to]);
         let result = self.store.rename_key(from, to, at, expect).await;
-        let mut inner = change.end();
-        inner.renamed(from, to, result.as_ref());
-        self.journal.made(result.as_ref().map(|meta| renamed(from, to, meta)));
+        call.end(|inner| {
+            inner.renamed(from, to, result.as_ref());
+            self.journal.made(result.as_ref().map(|meta| renamed(from, to, meta)));
+        });
         result
     }
 
     /// Renames keys in the store, all or none.
     pub async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
-        let change = self.begin(renames.iter().flat_map(|rename| [&rename.from, &rename.to]));
+        let call = self.begin(renames.iter().flat_map(|rename| [&rename.from, &rename.to]));
         let result = self.store.rename_keys(renames).await;
-        let mut inner = change.end();
-        for (index, Rename { from, to, .. }) in renames.iter().enumerate() {
-            inner.renamed(from, to, result.as_ref().map(|metas| &metas[index]));
-            self.journal.made(result.as_ref().map(|metas| renamed(from, to, &metas[index])));
-        }
+        call.end(|inner| {
+            for (index, Rename { from, to, .. }) in renames.iter().enumerate() {
+                inner.renamed(from, to, result.as_ref().map(|metas| &metas[index]));
+                self.journal.made(result.as_ref().map(|metas| renamed(from, to, &metas[index])));
+            }
+        });
         result
     }
 }
 
-/// A change of keys that is on its way to the store. Should it be given up, only the store knows whether it was made.
-struct Underway<'a> {
+/// Keys that are being changed: what the store tells of them is withheld until this is dropped.
+pub struct Hold {
+    cache: Arc<Cache>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.cache.release(&mut self.cache.inner.lock(), &self.keys);
+        }
+    }
+}
+
+impl Cache {
+    /// Withholds what the store tells of `keys` from now on.
+    pub fn hold(self: &Arc<Self>, keys: Vec<Key>) -> Hold {
+        if !keys.is_empty() {
+            self.inner.lock().holds.begin(&keys);
+        }
+        Hold { cache: self.clone(), keys }
+    }
+
+    /// Ends one hold on each of `keys`. What was withheld of those that have no other goes up.
+    fn release(&self, inner: &mut Inner, keys: &[Key]) {
+        inner.holds.end(keys, &mut inner.released);
+        if !inner.released.is_empty() {
+            self.released.notify_one();
+        }
+    }
+}
+
+/// A change of keys that the store is carrying out. Should it be given up, only the store knows whether it was made.
+struct Call<'a> {
     cache: &'a Cache,
     keys: Vec<Key>,
 }
 
-impl<'a> Underway<'a> {
-    /// The store has answered: what is remembered, to take that in.
-    fn end(mut self) -> MutexGuard<'a, Inner> {
-        self.keys.clear();
-        self.cache.inner.lock()
+impl Call<'_> {
+    /// The store has answered: `take_in` is done before what was withheld of the keys goes up.
+    fn end(mut self, take_in: impl FnOnce(&mut Inner)) {
+        let keys = std::mem::take(&mut self.keys);
+        let mut inner = self.cache.inner.lock();
+        take_in(&mut inner);
+        self.cache.release(&mut inner, &keys);
     }
 }
 
-impl Drop for Underway<'_> {
+impl Drop for Call<'_> {
     fn drop(&mut self) {
         if self.keys.is_empty() {
             return;
@@ -82,6 +121,7 @@ impl Drop for Underway<'_> {
             inner.written(key, Err(&given_up), self.cache.settings.bytes);
         }
         self.cache.journal.made::<0>(Err(&given_up));
+        self.cache.release(&mut inner, &self.keys);
     }
 }
 

@@ -128,19 +128,11 @@ impl Ring {
             let Some((old, _)) = self.records.pop_front() else { return };
             if let Some(key) = old.key() {
                 self.bytes -= key.as_str().len();
-                if self.newest.get(key).is_some_and(|(newest, _)| *newest == revision(&old)) {
+                if self.newest.get(key).is_some_and(|(newest, _)| *newest == old.revision()) {
                     self.newest.remove(key);
                 }
             }
         }
-    }
-}
-
-fn revision(change: &Change) -> Revision {
-    match change {
-        Change::Set(_, meta) => meta.revision,
-        Change::Deleted(_, revision) => *revision,
-        Change::Everything | Change::Paused | Change::Resumed => Revision::default(),
     }
 }
 

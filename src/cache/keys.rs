@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use imbl::Vector;
 
-use crate::store::{Key, Listing, Meta};
+use crate::store::{Change, Key, Listing, Meta, Revision};
 
 /// All keys of a moment, each with its metadata.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +68,21 @@ impl Keys {
         low.min(self.len())
     }
 
+    /// The newest version.
+    pub(super) fn newest(&self) -> Revision {
+        self.iter().map(|(_, meta)| meta.revision).max().unwrap_or_default()
+    }
+
+    /// What led from these keys to those that there are `now`; no deletion counts as later than `latest`.
+    pub(super) fn changes_until(&self, now: &Self, latest: Revision) -> Vec<Change> {
+        let after = |meta: &Meta| latest.min(Revision(meta.revision.0 + 1));
+        let gone = self.iter().filter(|(key, _)| now.meta(key).is_none());
+        let gone = gone.map(|(key, meta)| Change::Deleted(key.clone(), after(meta)));
+        let revision = |key| self.meta(key).map(|meta| meta.revision);
+        let set = now.iter().filter(|(key, meta)| revision(key) != Some(meta.revision));
+        gone.chain(set.map(|(key, meta)| Change::Set(key.clone(), meta.clone()))).collect()
+    }
+
     /// Takes in that `key` has this version.
     pub(super) fn set(&mut self, key: &Key, meta: &Meta) {
         match self.position(key) {
@@ -91,7 +106,6 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Revision;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::time::SystemTime;
@@ -99,6 +113,25 @@ mod tests {
     fn meta(revision: u64) -> Meta {
         let epoch = SystemTime::UNIX_EPOCH;
         Meta { id: "".into(), revision: Revision(revision), size: 0, created: epoch, modified: epoch }
+    }
+
+    #[test]
+    fn two_listings_tell_what_was_set_and_what_is_gone() {
+        let keys = |keys: &[(&str, u64)]| {
+            Keys::from(
+                keys.iter().map(|(key, revision)| (Key::from(*key), meta(*revision))).collect::<Listing>(),
+            )
+        };
+        let (before, now) = (keys(&[("a", 1), ("b", 2), ("c", 3)]), keys(&[("b", 2), ("c", 5), ("d", 4)]));
+        let set = |key: &str, revision| Change::Set(key.into(), meta(revision));
+        let told = [Change::Deleted("a".into(), Revision(2)), set("c", 5), set("d", 4)];
+        assert_eq!(before.changes_until(&now, now.newest()), told);
+        assert!(now.changes_until(&now, now.newest()).is_empty());
+        let restored = Keys::default();
+        assert_eq!(
+            keys(&[("a", 9)]).changes_until(&restored, restored.newest()),
+            [Change::Deleted("a".into(), Revision(0))]
+        );
     }
 
     proptest! {

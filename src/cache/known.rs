@@ -8,7 +8,10 @@ use lru::LruCache;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::holds::Holds;
+use super::keys::Keys;
 use super::listing::Listings;
+use super::news::KeyChanges;
 use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision, Text};
 
 pub(super) struct Known {
@@ -40,42 +43,17 @@ pub(super) struct InFlight<T> {
     pub(super) invalidated: AtomicBool,
 }
 
-/// Changes of one key on their way to the store.
-#[derive(Default)]
-pub(super) struct Writing {
-    pub(super) calls: u32,
-    /// The newest version told of meanwhile, by another call or by the store.
-    pub(super) newest: Revision,
-}
-
 pub(super) struct Inner {
     pub(super) known: LruCache<Key, Known>,
-    pub(super) writing: HashMap<Key, Writing>,
+    pub(super) holds: Holds,
+    /// What was withheld, and is to be told next.
+    pub(super) released: KeyChanges,
     pub(super) bytes: usize,
     pub(super) fetches: HashMap<Key, Arc<InFlight<Option<Entry>>>>,
     pub(super) listings: Listings,
 }
 
 impl Inner {
-    /// Takes in that changes of `keys` are on their way to the store.
-    pub(super) fn begin<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
-        for key in keys {
-            self.writing.entry(key.clone()).or_default().calls += 1;
-        }
-    }
-
-    /// Ends what was begun, with a change at the revision `own`. The newest version told of meanwhile.
-    fn end(&mut self, key: &Key, own: Revision) -> Revision {
-        let Some(writing) = self.writing.get_mut(key) else { return Revision::default() };
-        let newest = writing.newest;
-        writing.calls -= 1;
-        writing.newest = newest.max(own);
-        if writing.calls == 0 {
-            self.writing.remove(key);
-        }
-        newest
-    }
-
     /// Takes the end of a set or delete in: the revision and value that it left, or why it failed.
     pub(super) fn written(
         &mut self,
@@ -83,7 +61,8 @@ impl Inner {
         answer: std::result::Result<(Revision, Option<Entry>), &Error>,
         limit: usize,
     ) {
-        let newest = self.end(key, answer.as_ref().map(|(revision, _)| *revision).unwrap_or_default());
+        let newest =
+            self.holds.answered(key, answer.as_ref().map(|(revision, _)| *revision).unwrap_or_default());
         let known = self.known.peek(key).filter(|known| !known.stale);
         let known = known.and_then(Known::revision).unwrap_or_default();
         match answer {
@@ -113,14 +92,20 @@ impl Inner {
         }
     }
 
-    /// Takes a version in that the store has pushed, with its `text` if the store has it at hand.
-    pub(super) fn install_pushed(
-        &mut self,
-        key: &Key,
-        meta: &Meta,
-        text: impl FnOnce() -> Option<Text>,
-        limit: usize,
-    ) {
+    /// Takes a change of a key in that the store has pushed, with the `text` of the version if the store has it at hand.
+    pub(super) fn apply(&mut self, change: &Change, text: impl FnOnce() -> Option<Text>, limit: usize) {
+        let Some(key) = change.key() else { return };
+        // Whatever is known: a fetch in flight may bring what was before.
+        self.invalidate_in_flight(key);
+        self.listings.take_in(change);
+        match change {
+            Change::Set(_, meta) => self.install_pushed(key, meta, text, limit),
+            _ if self.is_absent(key) || !self.is_news(key, change.revision()) => {}
+            _ => self.mark_stale(key),
+        }
+    }
+
+    fn install_pushed(&mut self, key: &Key, meta: &Meta, text: impl FnOnce() -> Option<Text>, limit: usize) {
         if !self.is_news(key, meta.revision) {
             return;
         }
@@ -170,7 +155,7 @@ impl Inner {
     /// Takes the end of a rename in: the version at which `from` has become `to`, or why it failed.
     pub(super) fn renamed(&mut self, from: &Key, to: &Key, answer: std::result::Result<&Meta, &Error>) {
         let own = answer.map(|meta| meta.revision).unwrap_or_default();
-        let newest = self.end(from, own).max(self.end(to, own));
+        let newest = self.holds.answered(from, own).max(self.holds.answered(to, own));
         match answer {
             Err(error) if !error.may_have_changed() => return,
             Err(Error::Changed) => {
@@ -189,6 +174,11 @@ impl Inner {
             self.listings.take_in(&Change::Deleted(from.clone(), meta.revision));
         }
         self.listings.take_in(&Change::Set(to.clone(), meta.clone()));
+    }
+
+    /// All keys as they were last known.
+    pub(super) fn last_keys(&self) -> Option<Keys> {
+        self.listings.last().map(|listing| listing.keys.clone())
     }
 
     /// The value of `key` may be another one: what is known of it only stands in while the store is down.
@@ -224,9 +214,6 @@ impl Inner {
             known.stale = true;
         }
         self.listings.missed();
-        // The answer to a change that is in flight may not be the newest either.
-        for writing in self.writing.values_mut() {
-            writing.newest = Revision(u64::MAX);
-        }
+        self.holds.miss();
     }
 }

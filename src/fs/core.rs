@@ -38,7 +38,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// The directory of the keys in `cache`. Start [`Fs::follow_changes`] and [`Fs::tend`] beside it.
+    /// The directory of the keys in `cache`. Start [`Fs::follow`] and [`Fs::tend`] beside it.
     pub fn new(cache: Arc<Cache>, settings: Settings) -> Arc<Self> {
         let rejected = Rejected::new(settings.rejected.clone(), cache.name());
         Arc::new(Self {
@@ -74,6 +74,9 @@ impl Fs {
 }
 
 #[cfg(test)]
+use crate::store::Change;
+
+#[cfg(test)]
 impl Fs {
     /// A mount of a store that tells of its changes, without options and without a kernel, and another door to the store.
     pub(crate) fn in_memory(max_age: std::time::Duration) -> (Arc<Self>, crate::store::MemoryStore) {
@@ -81,12 +84,19 @@ impl Fs {
         let elsewhere = store.second_client();
         let bounds = crate::cache::Settings {
             entries: std::num::NonZeroUsize::MIN.saturating_add(99),
-            bytes: 1000,
+            bytes: 1 << 20,
             max_age,
             max_stale: std::time::Duration::ZERO,
         };
         let cache = Arc::new(Cache::new(Arc::new(store), bounds));
-        cache.set_pushed(true);
+        cache.apply(vec![Change::Resumed]);
         (Self::new(cache, Settings::plain()), elsewhere)
+    }
+
+    /// The store tells of a change.
+    pub(crate) async fn take_in(self: &Arc<Self>, change: Change) {
+        for news in self.cache.apply(vec![change]) {
+            self.show(news).await;
+        }
     }
 }

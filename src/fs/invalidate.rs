@@ -32,7 +32,7 @@ impl Fs {
 
     /// Sends notices and does not wait: for handlers during which the kernel holds the directory's lock.
     pub(crate) fn invalidate(&self, invalidations: Vec<PathInvalidation>) -> Option<oneshot::Receiver<()>> {
-        let kernel = self.kernel.get()?;
+        let kernel = self.kernel.get().filter(|_| !invalidations.is_empty())?;
         let invalidations: Vec<Invalidation> = {
             let state = self.state.lock();
             let has_directories = self.settings.names.has_directories();
@@ -211,7 +211,7 @@ mod tests {
         let meta = elsewhere.set_key_value(&Key::from("k"), text("22"), Expect::Anything).await.unwrap();
         let taken_in = tokio::spawn({
             let fs = fs.clone();
-            async move { fs.apply_all(vec![Change::Set(Key::from("k"), meta)], |_| None).await }
+            async move { fs.take_in(Change::Set(Key::from("k"), meta)).await }
         });
         let opens = [(); 3].map(|()| tokio::spawn(fs.clone().open(CALLER, ino, READ)));
         for _ in 0..100 {

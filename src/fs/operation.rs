@@ -3,47 +3,39 @@
 
 use std::sync::Arc;
 
+use crate::cache::Hold;
 use crate::fs::core::Fs;
 use crate::fs::gates::Gate;
 use crate::fs::rules::error::FsResult;
 use crate::fs::types::Ino;
-use crate::store::Revision;
+use crate::store::Key;
 
-/// A change of some names that is in flight: what the store tells of them is withheld until it is dropped.
+/// A change of some names that is in flight: the cache withholds what the store tells of their keys until it is dropped.
 ///
 /// Whoever waits for one may hold the lock of a directory, for which an invalidation waits: it is dropped before the
 /// kernel is waited for.
+#[must_use]
 pub(crate) struct Operation {
-    fs: Arc<Fs>,
-    gates: Vec<Gate>,
-    own: Revision,
-}
-
-impl Operation {
-    /// The change was made, as this version: what the store tells of older ones is known.
-    pub(crate) fn made(&mut self, revision: Revision) {
-        self.own = self.own.max(revision);
-    }
-}
-
-impl Drop for Operation {
-    fn drop(&mut self) {
-        for gate in &self.gates {
-            self.fs.end_change(gate.name(), self.own);
-        }
-    }
+    _hold: Hold,
+    _gates: Vec<Gate>,
 }
 
 impl Fs {
     /// Begins a change of `names`, once no other one of any of them is in flight.
     pub(crate) async fn begin(self: &Arc<Self>, names: impl IntoIterator<Item = String>) -> Operation {
         let gates = self.gates.pass(names).await;
-        let mut state = self.state.lock();
+        let mut keys = Vec::new();
         for gate in &gates {
-            state.begin_change(gate.name());
+            // An error is that of the operation, too.
+            keys.extend(self.key_of(gate.name()).await.ok().flatten());
         }
-        drop(state);
-        Operation { fs: self.clone(), gates, own: Revision::default() }
+        Operation { _hold: self.cache.hold(keys), _gates: gates }
+    }
+
+    /// As [`Fs::begin`], of the files of `keys`.
+    pub(crate) async fn begin_of(self: &Arc<Self>, keys: Vec<Key>) -> Operation {
+        let gates = self.gates.pass(keys.iter().map(|key| self.settings.names.encode(key))).await;
+        Operation { _hold: self.cache.hold(keys), _gates: gates }
     }
 
     /// Begins a change of a file by its inode, whatever its name is by the time that no other change of it is in flight.
@@ -51,11 +43,11 @@ impl Fs {
         loop {
             let name = self.state.lock().inode(ino)?.name.clone();
             let gates = self.gates.pass([name.clone()]).await;
-            let mut state = self.state.lock();
-            if state.inode(ino)?.name == name {
-                state.begin_change(&name);
-                drop(state);
-                return Ok((Operation { fs: self.clone(), gates, own: Revision::default() }, name));
+            let state = self.state.lock();
+            let inode = state.inode(ino)?;
+            if inode.name == name {
+                let hold = self.cache.hold(vec![inode.key.clone()]);
+                return Ok((Operation { _hold: hold, _gates: gates }, name));
             }
         }
     }

@@ -3,11 +3,10 @@
 
 pub(crate) mod backups;
 pub(crate) mod buffer;
-pub(crate) mod deferred;
 mod deferred_renames;
 mod directories;
 pub(crate) mod drafts;
-mod in_flight;
+mod elsewhere;
 pub(super) mod invalidation;
 pub(crate) mod ledger;
 pub(crate) mod listings;

@@ -103,10 +103,9 @@ impl Tenant {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use tokio::sync::mpsc;
 
     use super::*;
-    use crate::store::{Change, Limits, Listing, MemoryStore, Revision, Text};
+    use crate::store::{Feed, Limits, Listing, MemoryStore, Revision, Text};
 
     /// A store whose deletions are carried out while their answers are lost.
     struct Lossy(MemoryStore);
@@ -138,7 +137,7 @@ mod tests {
             Err(Error::TimedOut(5_000))
         }
 
-        fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+        fn changes(&self) -> Option<Feed> {
             None
         }
     }

@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
-use super::{
-    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
-};
+use super::{Entry, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text};
 
 /// The methods of [`Store`] that may cost a request.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +152,7 @@ impl Store for Counted {
         self.inner.take_pushed_value(key, revision)
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+    fn changes(&self) -> Option<Feed> {
         self.inner.changes()
     }
 

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
 use self::api::Api;
 use self::failure::Failure;
@@ -32,8 +31,8 @@ use self::view::{View, too_big};
 use self::watch::Follower;
 use self::wire::Pair;
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
-    VALUE_LIMIT,
+    Change, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+    VALUE_LIMIT, feed,
 };
 
 pub use address::Address;
@@ -252,8 +251,10 @@ impl Store for EtcdStore {
         self.view.api.renew().await;
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        let (feed, changes) = mpsc::unbounded_channel();
+    fn changes(&self) -> Option<Feed> {
+        let (feed, changes) = feed::channel();
+        // Nothing is promised before the watch is open.
+        feed.send(Change::Paused);
         tokio::spawn(Follower::new(self.view.clone(), feed).run(self.open.subscribe()));
         Some(changes)
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::full::{Full, RETRY_AFTER};
 use super::{
-    Change, Down, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
+    Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
     Text,
 };
 
@@ -253,7 +253,7 @@ impl Store for Guarded {
         self.inner.take_pushed_value(key, revision)
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+    fn changes(&self) -> Option<Feed> {
         self.inner.changes()
     }
 

@@ -6,11 +6,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
-    VALUE_LIMIT,
+    Change, Entry, Error, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision,
+    Store, Text, VALUE_LIMIT, feed,
 };
 
 /// A store in this process.
@@ -26,7 +25,7 @@ struct Inner {
     entries: BTreeMap<Key, Entry>,
     revision: u64,
     clients: usize,
-    feeds: Vec<(usize, mpsc::UnboundedSender<Change>)>,
+    feeds: Vec<(usize, FeedSender)>,
 }
 
 impl MemoryStore {
@@ -51,8 +50,9 @@ impl Inner {
     }
 
     fn publish(&mut self, by: usize, change: &Change) {
-        self.feeds
-            .retain(|(client, feed)| *client == by && !feed.is_closed() || feed.send(change.clone()).is_ok());
+        self.feeds.retain(|(_, feed)| !feed.is_closed());
+        let others = self.feeds.iter().filter(|(client, _)| *client != by);
+        others.for_each(|(_, feed)| feed.send(change.clone()));
     }
 
     fn check(&self, key: &Key, expect: Expect) -> Result<()> {
@@ -149,8 +149,8 @@ impl Store for MemoryStore {
         renames.iter().map(|rename| inner.rename(self.client, &rename.from, &rename.to)).collect()
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn changes(&self) -> Option<Feed> {
+        let (sender, receiver) = feed::channel();
         self.inner.lock().feeds.push((self.client, sender));
         Some(receiver)
     }

@@ -15,11 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
-    json as json_text,
+    Change, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Result, Revision, Store, Text,
+    VALUE_LIMIT, feed, json as json_text,
 };
 use api::Api;
 use events::Follower;
@@ -239,8 +238,10 @@ impl Store for PrefectStore {
         self.view.api.login.read_again().await;
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        let (feed, changes) = mpsc::unbounded_channel();
+    fn changes(&self) -> Option<Feed> {
+        let (feed, changes) = feed::channel();
+        // Until the first event nothing is promised.
+        feed.send(Change::Paused);
         tokio::spawn(Follower::new(self.view.clone(), feed).run());
         Some(changes)
     }

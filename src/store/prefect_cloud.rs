@@ -12,14 +12,13 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
 use super::json::{lenient, python_len, unique};
 use super::renewed::{Read, Renewed};
 use super::synthetic_revisions::{Row, SyntheticRevisions};
 use super::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
+    Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
 };
 
 pub use settings::Settings;
@@ -233,7 +232,7 @@ impl Store for PrefectCloudStore {
         self.key.read_again().await;
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+    fn changes(&self) -> Option<Feed> {
         None
     }
 }

@@ -25,13 +25,13 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use self::pool::Pool;
 use self::writer::Writer;
 use super::{
-    Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
-    VALUE_LIMIT,
+    Entry, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
+    Text, VALUE_LIMIT,
 };
 
 /// Limit of reads in flight.
@@ -51,7 +51,7 @@ pub struct SqliteStore {
 struct Watcher {
     thread: Option<JoinHandle<()>>,
     /// Keeps the feed open until the store is dropped, also after [`Store::close`].
-    _feed: mpsc::UnboundedSender<Change>,
+    _feed: FeedSender,
 }
 
 impl Drop for SqliteStore {
@@ -154,7 +154,7 @@ impl Store for SqliteStore {
         space::space(self.pool.path())
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+    fn changes(&self) -> Option<Feed> {
         if self.pool.is_alone() {
             return None;
         }

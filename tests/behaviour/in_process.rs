@@ -60,9 +60,8 @@ impl InProcess {
             max_age: Duration::from_secs(1),
             max_stale: Duration::ZERO,
         };
-        let feed = store.changes().unwrap();
         let cache = Arc::new(Cache::new(store, bounds));
-        cache.set_pushed(true);
+        let feed = cache.follow();
         let settings = fs::Settings {
             read_only: false,
             uid: 0,
@@ -76,7 +75,7 @@ impl InProcess {
         };
         let fs = Fs::new(cache, settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.spawn(fs.clone().follow_changes(feed));
+        runtime.spawn(fs.clone().follow(feed));
         Self { fs, table: Mutex::default(), client, runtime, home }
     }
 

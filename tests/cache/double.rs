@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use kvfs::store::{
-    Change, Entry, Error, Expect, Key, Limits, Listing, MemoryStore, Meta, Result, Revision, Store, Text,
+    Entry, Error, Expect, Feed, Key, Limits, Listing, MemoryStore, Meta, Result, Revision, Store, Text,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 /// When a call is held up: before the store has looked, or when its answer is on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub(crate) struct Double {
     pub(crate) disk: Mutex<()>,
     /// A listing brings the values along.
     pub(crate) lists_texts: AtomicBool,
+    /// Its feed, if it has one.
+    pub(crate) feed: Mutex<Option<Feed>>,
     /// The value that it has told of along with this version.
     pub(crate) told: Mutex<Option<(Revision, Text)>>,
 }
@@ -139,7 +141,7 @@ impl Store for Double {
         self.told.lock().take_if(|(told, _)| *told == revision).map(|(_, text)| text)
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
-        None
+    fn changes(&self) -> Option<Feed> {
+        self.feed.lock().take()
     }
 }

@@ -149,7 +149,7 @@ fn news_during_a_fetch_make_it_ask_again() {
             let mut get = pin!(at.get("k"));
             start!(get);
             let meta = at.set_elsewhere("k", "new").await;
-            at.cache.apply(&if everything { Change::Everything } else { Change::Set("k".into(), meta) });
+            at.cache.apply(vec![if everything { Change::Everything } else { Change::Set("k".into(), meta) }]);
             hold.release();
             assert_eq!(super::text(&get.await.unwrap()).unwrap(), "new");
             assert_eq!(at.remembered("k"), Value("new".into()));
@@ -161,15 +161,15 @@ fn news_during_a_fetch_make_it_ask_again() {
 fn news_of_a_store_that_counts_anew_make_a_fetch_ask_again() {
     let at = Bench::new(roomy());
     block_on(async {
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         at.set_elsewhere("k", "undone").await;
         let undone = at.get("k").await.unwrap().value.unwrap().meta;
-        at.cache.apply(&Change::Everything);
+        at.cache.apply(vec![Change::Everything]);
         let hold = at.double.hold("get_key_value", "k", After);
         let mut get = pin!(at.get("k"));
         start!(get);
         let meta = Meta { revision: undone.revision, ..at.set_elsewhere("k", "new").await };
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         hold.release();
         assert_eq!(super::text(&get.await.unwrap()).unwrap(), "new");
         assert_eq!(at.remembered("k"), Value("new".into()));
@@ -186,10 +186,10 @@ fn news_of_a_deletion_make_the_fetch_of_a_key_that_was_absent_ask_again() {
         let mut get = pin!(at.get("k"));
         start!(get);
         let revision = at.delete_elsewhere("k").await;
-        at.cache.apply(&Change::Deleted("k".into(), revision));
+        at.cache.apply(vec![Change::Deleted("k".into(), revision)]);
         hold.release();
         get.await.unwrap();
-        at.cache.apply(&Change::Resumed);
+        at.cache.apply(vec![Change::Resumed]);
         assert_eq!(at.text("k").await, None);
     });
 }
@@ -199,13 +199,13 @@ fn an_absence_from_before_a_key_was_listed_does_not_hide_it() {
     let at = Bench::new(roomy());
     at.double.lists_texts.store(true, Ordering::Relaxed);
     block_on(async {
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         let hold = at.double.hold("get_key_value", "k", After);
         let mut get = pin!(at.get("k"));
         start!(get);
         let meta = at.set_elsewhere("k", "1").await;
         at.listed().await;
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         hold.release();
         get.await.unwrap();
         assert_eq!(at.text("k").await.unwrap(), "1");
@@ -217,7 +217,7 @@ fn a_caller_that_wakes_late_does_not_bring_an_old_answer_back() {
     let at = Bench::new(roomy());
     block_on(async {
         at.set_elsewhere("k", "old").await;
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         let hold = at.double.hold("get_key_value", "k", After);
         let (mut first, mut late) = (pin!(at.get("k")), pin!(at.get("k")));
         start!(first);
@@ -225,7 +225,7 @@ fn a_caller_that_wakes_late_does_not_bring_an_old_answer_back() {
         hold.release();
         first.await.unwrap();
         let meta = at.set_elsewhere("k", "new").await;
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         late.await.unwrap();
         assert_eq!(at.text("k").await.unwrap(), "new");
     });
@@ -281,12 +281,12 @@ fn a_slow_answer_to_a_set_does_not_bring_a_deleted_key_back() {
 fn a_slow_answer_to_a_set_does_not_hide_a_newer_value_that_was_told_meanwhile() {
     let at = Bench::new(roomy());
     block_on(async {
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         let hold = at.double.hold("set_key_value", "k", After);
         let mut slow = pin!(at.set("k", "ours"));
         start!(slow);
         let meta = at.set_elsewhere("k", "theirs").await;
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         hold.release();
         slow.await.unwrap();
         assert_eq!(at.text("k").await.unwrap(), "theirs");
@@ -297,12 +297,12 @@ fn a_slow_answer_to_a_set_does_not_hide_a_newer_value_that_was_told_meanwhile() 
 fn a_slow_answer_to_a_set_does_not_hide_a_newer_value_among_changes_that_were_missed() {
     let at = Bench::new(roomy());
     block_on(async {
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         let hold = at.double.hold("set_key_value", "k", After);
         let mut slow = pin!(at.set("k", "ours"));
         start!(slow);
         at.set_elsewhere("k", "theirs").await;
-        at.cache.apply(&Change::Everything);
+        at.cache.apply(vec![Change::Everything]);
         hold.release();
         slow.await.unwrap();
         assert_eq!(at.text("k").await.unwrap(), "theirs");
@@ -313,13 +313,13 @@ fn a_slow_answer_to_a_set_does_not_hide_a_newer_value_among_changes_that_were_mi
 fn a_slow_answer_to_a_delete_does_not_hide_a_key_that_was_set_meanwhile() {
     let at = Bench::new(roomy());
     block_on(async {
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         at.set("k", "1").await.unwrap();
         let hold = at.double.hold("delete_key", "k", After);
         let mut slow = pin!(at.delete("k"));
         start!(slow);
         let meta = at.set_elsewhere("k", "theirs").await;
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         hold.release();
         slow.await.unwrap();
         assert_eq!(at.text("k").await.unwrap(), "theirs");

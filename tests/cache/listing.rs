@@ -63,14 +63,14 @@ fn each_change_made_here_is_in_the_next_listing() {
 #[test]
 fn each_change_made_elsewhere_is_in_the_next_listing() {
     let at = Bench::new(roomy());
-    at.cache.set_pushed(true);
+    at.cache.apply(vec![Change::Resumed]);
     block_on(async {
         assert_eq!(at.listed().await, [""; 0]);
         let meta = at.set_elsewhere("k", "1").await;
-        at.cache.apply(&Change::Set("k".into(), meta));
+        at.cache.apply(vec![Change::Set("k".into(), meta)]);
         assert_eq!(at.listed().await, ["k"]);
         let revision = at.delete_elsewhere("k").await;
-        at.cache.apply(&Change::Deleted("k".into(), revision));
+        at.cache.apply(vec![Change::Deleted("k".into(), revision)]);
         assert_eq!(at.listed().await, [""; 0]);
     });
 }
@@ -89,12 +89,12 @@ fn a_listing_fetched_while_something_changed_is_remembered_as_it_is_now() {
                 1 => at.delete("k").await.map(|_| &["new"][..]).unwrap(),
                 2 => {
                     let meta = at.set_elsewhere("theirs", "1").await;
-                    at.cache.apply(&Change::Set("theirs".into(), meta));
+                    at.cache.apply(vec![Change::Set("theirs".into(), meta)]);
                     &["k", "new", "theirs"]
                 }
                 _ => {
                     at.set_elsewhere("missed", "1").await;
-                    at.cache.apply(&Change::Everything);
+                    at.cache.apply(vec![Change::Everything]);
                     &["k", "missed", "new", "theirs"]
                 }
             };
@@ -104,7 +104,7 @@ fn a_listing_fetched_while_something_changed_is_remembered_as_it_is_now() {
             assert_eq!(at.listed().await, expected);
             // Only where changes were missed it was listed again.
             assert_eq!(at.calls("list_keys") - calls, u64::from(change == 3), "change {change}");
-            at.cache.apply(&Change::Everything);
+            at.cache.apply(vec![Change::Everything]);
         }
     });
 }
@@ -112,18 +112,18 @@ fn a_listing_fetched_while_something_changed_is_remembered_as_it_is_now() {
 #[test]
 fn changes_cost_no_new_listing() {
     let at = Bench::new(roomy());
-    at.cache.set_pushed(true);
+    at.cache.apply(vec![Change::Resumed]);
     block_on(async {
         assert_eq!(at.listed().await, [""; 0]);
         at.set("b", "1").await.unwrap();
         let meta = at.set_elsewhere("a", "1").await;
-        at.cache.apply(&Change::Set("a".into(), meta.clone()));
+        at.cache.apply(vec![Change::Set("a".into(), meta.clone())]);
         at.cache.rename_key(&"b".into(), &"c".into(), Expect::Anything, Expect::Anything).await.unwrap();
         assert_eq!(at.listed().await, ["a", "c"]);
         assert_eq!(at.cache.list_keys().await.unwrap().value.meta(&"a".into()), Some(&meta));
         at.delete("c").await.unwrap();
         let revision = at.delete_elsewhere("a").await;
-        at.cache.apply(&Change::Deleted("a".into(), revision));
+        at.cache.apply(vec![Change::Deleted("a".into(), revision)]);
         assert_eq!(at.listed().await, [""; 0]);
         assert_eq!(at.calls("list_keys"), 1);
     });
@@ -132,12 +132,12 @@ fn changes_cost_no_new_listing() {
 #[test]
 fn late_news_of_a_key_that_was_deleted_since_do_not_bring_it_back() {
     let at = Bench::new(roomy());
-    at.cache.set_pushed(true);
+    at.cache.apply(vec![Change::Resumed]);
     block_on(async {
         assert_eq!(at.listed().await, [""; 0]);
         let old = at.set_elsewhere("k", "1").await;
         at.delete("k").await.unwrap();
-        at.cache.apply(&Change::Set("k".into(), old));
+        at.cache.apply(vec![Change::Set("k".into(), old)]);
         assert_eq!(at.listed().await, [""; 0]);
         // Of more deletions than are remembered the first are asked for.
         let old = at.set_elsewhere("k", "1").await;
@@ -146,10 +146,10 @@ fn late_news_of_a_key_that_was_deleted_since_do_not_bring_it_back() {
             let key = number.to_string();
             at.set_elsewhere(&key, "1").await;
             let revision = at.delete_elsewhere(&key).await;
-            at.cache.apply(&Change::Deleted(key.as_str().into(), revision));
+            at.cache.apply(vec![Change::Deleted(key.as_str().into(), revision)]);
         }
         assert_eq!(at.calls("list_keys"), 1);
-        at.cache.apply(&Change::Set("k".into(), old));
+        at.cache.apply(vec![Change::Set("k".into(), old)]);
         assert_eq!(at.listed().await, [""; 0]);
         assert_eq!(at.calls("list_keys"), 2);
     });
@@ -158,7 +158,7 @@ fn late_news_of_a_key_that_was_deleted_since_do_not_bring_it_back() {
 #[test]
 fn a_slow_answer_to_a_rename_brings_no_key_back_that_was_deleted_among_changes_that_were_missed() {
     let at = Bench::new(roomy());
-    at.cache.set_pushed(true);
+    at.cache.apply(vec![Change::Resumed]);
     block_on(async {
         at.set("a", "1").await.unwrap();
         let hold = at.double.hold("rename_key", "a", After);
@@ -166,7 +166,7 @@ fn a_slow_answer_to_a_rename_brings_no_key_back_that_was_deleted_among_changes_t
         let mut slow = pin!(at.cache.rename_key(&a, &b, Expect::Anything, Expect::Anything));
         assert!(matches!(slow.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
         at.delete_elsewhere("b").await;
-        at.cache.apply(&Change::Everything);
+        at.cache.apply(vec![Change::Everything]);
         assert_eq!(at.listed().await, [""; 0]);
         hold.release();
         slow.await.unwrap();

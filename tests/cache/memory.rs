@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use kvfs::cache::{FOREVER, Settings};
-use kvfs::store::{Expect, Key};
+use kvfs::store::{Change, Expect, Key};
 
 use super::Remembered::{Absence, Nothing, Value};
 use super::{Bench, HOUR, block_on, forgetful, roomy};
@@ -108,7 +108,7 @@ fn bytes_are_counted_right_after_many_changes() {
     block_on(async {
         for round in 0..50 {
             let meta = at.set("k", &"x".repeat(round)).await.unwrap();
-            at.cache.apply(&kvfs::store::Change::Set("k".into(), meta));
+            at.cache.apply(vec![Change::Set("k".into(), meta)]);
             match round % 5 {
                 0 => _ = at.delete("k").await.unwrap(),
                 1 => {
@@ -118,7 +118,7 @@ fn bytes_are_counted_right_after_many_changes() {
                         .await
                         .unwrap();
                 }
-                2 => at.cache.apply(&kvfs::store::Change::Everything),
+                2 => drop(at.cache.apply(vec![Change::Everything])),
                 3 => _ = at.set("a value larger than all room", &"x".repeat(101)).await.unwrap(),
                 _ => _ = at.get("moved").await.unwrap(),
             }
@@ -165,14 +165,14 @@ fn an_answer_of_a_store_that_pushes_changes_does_not_age() {
     let at = Bench::new(forgetful());
     block_on(async {
         at.set_elsewhere("k", "1").await;
-        at.cache.set_pushed(true);
+        at.cache.apply(vec![Change::Resumed]);
         for key in ["k", "missing", "k", "missing"] {
             assert_eq!(at.get(key).await.unwrap().ttl, FOREVER);
         }
         at.listed().await;
         assert_eq!(at.listed().await, ["k"]);
         assert_eq!((at.gets(), at.calls("list_keys")), (2, 1));
-        at.cache.set_pushed(false);
+        at.cache.apply(vec![Change::Paused]);
         assert_eq!(at.remembered("k"), Nothing);
         assert_eq!(at.get("k").await.unwrap().ttl, Duration::ZERO);
         at.listed().await;

@@ -8,9 +8,8 @@ use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
 use kvfs::fs::{Access, Caller, Found, Fs, FsResult, Ino, Invalidation, Kernel, ROOT, Settings};
-use kvfs::store::{Change, Store};
+use kvfs::store::{Change, FeedSender, Store, feed};
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::Remembered::Nothing;
@@ -24,7 +23,7 @@ pub(super) const WRITE: Access = Access { write: true, append: false, truncate: 
 pub(super) struct Files {
     pub(super) at: Bench,
     pub(super) fs: Arc<Fs>,
-    feed: UnboundedSender<Change>,
+    feed: FeedSender,
     drops: Drops,
     _home: tempfile::TempDir,
 }
@@ -56,7 +55,8 @@ impl Files {
 
     pub(super) fn named(pushed: bool, names: Names) -> Self {
         let at = Bench::new(roomy());
-        at.cache.set_pushed(pushed);
+        let (feed, changes) = feed::channel();
+        *at.double.feed.lock() = pushed.then_some(changes);
         let home = tempfile::tempdir().unwrap();
         let settings = Settings {
             read_only: false,
@@ -70,10 +70,9 @@ impl Files {
             clock: Arc::new(kvfs::fs::SystemClock),
         };
         let fs = Fs::new(at.cache.clone(), settings);
-        let (feed, changes) = unbounded_channel();
         let drops = Drops::default();
         fs.attach(Box::new(drops.clone()));
-        tokio::spawn(fs.clone().follow_changes(changes));
+        tokio::spawn(fs.clone().follow(at.cache.follow()));
         Self { at, fs, feed, drops, _home: home }
     }
 
@@ -116,7 +115,7 @@ impl Files {
 
     /// The store tells of a change, after which nothing is remembered of `key`.
     pub(super) async fn tell(&self, change: Change, key: &str) {
-        self.feed.send(change).unwrap();
+        self.feed.send(change);
         while self.at.remembered(key) != Nothing {
             tokio::task::yield_now().await;
         }
@@ -200,7 +199,7 @@ fn a_key_that_is_newer_in_a_listing_than_what_is_remembered_of_it_is_found_while
         let meta = files.at.set_elsewhere("k", "22").await;
         files.at.double.fail(down());
         files.tell(Change::Set("k".into(), meta), "k").await;
-        files.feed.send(Change::Paused).unwrap();
+        files.feed.send(Change::Paused);
         while files.at.cache.is_pushed() {
             tokio::task::yield_now().await;
         }

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kvfs::store::{Change, Error, EtcdSettings, EtcdStore, Expect, Location};
+use kvfs::store::{Change, Error, EtcdSettings, EtcdStore, Expect, Feed, Location};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::PATIENCE;
 use super::auth::{PASSWORD, at, secured};
@@ -51,7 +50,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// Waits until the feed tells of a set. Where it had to begin anew it tells of none before.
-async fn followed(app: &Bench, feed: &mut UnboundedReceiver<Change>) {
+async fn followed(app: &Bench, feed: &mut Feed) {
     // A change may be lost with a token that is void.
     let set = async || drop(app.try_set("last", "1", Expect::Anything).await);
     set().await;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use kvfs::store::{Change, Expect, Store};
+use kvfs::store::{Change, Expect, Feed, Store};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -12,7 +12,7 @@ use super::common::{Mount, can_mount, errno, wait_for};
 use super::pipe::Pipe;
 use super::server::{Cluster, Member};
 use super::suite::block_on;
-use super::watching::{Feed, follow, key, next};
+use super::watching::{follow, key, next};
 
 /// Waits until the feed has told of the key at this revision.
 async fn told(feed: &mut Feed, name: &str, revision: u64) {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kvfs::store::{Change, Entry, Expect, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text};
+use kvfs::store::{
+    Change, Entry, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Store, Text,
+};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
 pub(super) struct Settled(pub(super) Arc<dyn Store>);
 
@@ -51,7 +52,7 @@ impl Store for Settled {
         self.0.rename_keys(renames).await
     }
 
-    fn changes(&self) -> Option<mpsc::UnboundedReceiver<Change>> {
+    fn changes(&self) -> Option<Feed> {
         let mut feed = self.0.changes()?;
         let begun = async {
             assert_eq!(feed.recv().await, Some(Change::Paused));

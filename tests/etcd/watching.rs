@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kvfs::store::{Change, Expect, Store};
-use tokio::sync::mpsc::UnboundedReceiver;
+use kvfs::store::{Change, Expect, Feed, Store};
 
 use super::common::Raise;
 use super::pipe::Pipe;
@@ -13,8 +12,6 @@ use super::suite::block_on;
 use super::{PATIENCE, store_within};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-pub(super) type Feed = UnboundedReceiver<Change>;
 
 pub(super) async fn next(feed: &mut Feed) -> Change {
     feed.recv().await.unwrap()

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kvfs::store::{Change, Key, Rename, Revision};
-use tokio::sync::mpsc::UnboundedReceiver;
+use kvfs::store::{Change, Feed, Key, Rename, Revision};
 use tokio::task::JoinSet;
 
 use super::Bench;
 
-async fn next(feed: &mut UnboundedReceiver<Change>) -> Change {
+async fn next(feed: &mut Feed) -> Change {
     feed.recv().await.expect("the feed goes on while the store is open")
 }
 
@@ -121,7 +120,7 @@ pub(crate) async fn a_burst_is_told_in_order_and_to_its_end(at: Bench, elsewhere
         assert!(before.is_none_or(|before| before <= revision), "{key}: {before:?} after {revision:?}");
         awaited.retain(|last| *last != change);
     }
-    while let Ok(change) = feed.try_recv() {
+    for change in feed.take_waiting() {
         let (key, revision) = about(&change);
         assert!(seen[&key] <= revision, "{key} goes back to {revision:?}");
     }

@@ -183,7 +183,7 @@ mod tests {
         let meta = elsewhere.set_key_value(&key, text, Expect::Anything).await.unwrap();
         let caller = Caller { thread: 1, ..HERALD };
         let known = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
-        fs.apply_all(vec![Change::Set(key, meta)], |_| None).await;
+        fs.take_in(Change::Set(key, meta)).await;
         assert_eq!(fs.relay().next().kind, Kind::Created);
         let access = Access { write: true, append: false, truncate: false };
         let (created, _) = fs.create(HERALD, (ROOT, "k"), 0o666, access, true).unwrap();

@@ -163,29 +163,13 @@ impl Fs {
         let pushed = self.cache.is_pushed();
         let before = if pushed { baseline.listing.take() } else { baseline.listing.replace(listing.clone()) };
         match before {
-            Some(before) if pushed => self.tell_missed(&before, &listing),
             Some(before) => {
-                let changes = changes_between(&before, &listing);
-                self.apply_all(changes, |key| Some(before.meta(key).is_some())).await;
+                self.show_changes(self.cache.apply_difference(before, &listing)).await;
             }
             None if baseline.no_baseline => drop(self.cache.journal().record(&[Change::Everything])),
             None => {}
         }
         (baseline.no_baseline, baseline.missed) = (false, false);
-    }
-
-    /// Tells those who watch what led from one listing to the next, and was taken in when changes were missed.
-    fn tell_missed(self: &Arc<Self>, before: &Keys, now: &Keys) {
-        let mut changes = changes_between(before, now);
-        // A store that was restored from a backup counts its versions anew.
-        let newest = now.iter().map(|(_, meta)| meta.revision).max().unwrap_or_default();
-        for change in &mut changes {
-            if let Change::Deleted(_, revision) = change {
-                *revision = newest.min(*revision);
-            }
-        }
-        let watched = self.before(&changes, Some(before), |key| Some(before.meta(key).is_some()));
-        self.announce_when_decided(changes, watched);
     }
 }
 
@@ -195,33 +179,4 @@ fn missed(time: SystemTime) -> Value {
 
 fn shown(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
-}
-
-/// What led from one listing to the next.
-fn changes_between(before: &Keys, now: &Keys) -> Vec<Change> {
-    let revision = |keys: &Keys, key| keys.meta(key).map(|meta| meta.revision);
-    let gone = before.iter().filter(|(key, _)| now.meta(key).is_none());
-    let gone = gone.map(|(key, meta)| Change::Deleted(key.clone(), Revision(meta.revision.0 + 1)));
-    let set = now.iter().filter(|(key, meta)| revision(before, key) != Some(meta.revision));
-    gone.chain(set.map(|(key, meta)| Change::Set(key.clone(), meta.clone()))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Meta;
-
-    #[test]
-    fn two_listings_tell_what_was_set_and_what_is_gone() {
-        let key = |key: &str, revision| {
-            let (revision, time) = (Revision(revision), SystemTime::UNIX_EPOCH);
-            (Key::from(key), Meta { id: "i".into(), revision, size: 1, created: time, modified: time })
-        };
-        let before = Keys::from(vec![key("a", 1), key("b", 2), key("c", 3)]);
-        let now = Keys::from(vec![key("b", 2), key("c", 5), key("d", 4)]);
-        let set = |(key, meta)| Change::Set(key, meta);
-        let told = [Change::Deleted("a".into(), Revision(2)), set(key("c", 5)), set(key("d", 4))];
-        assert_eq!(changes_between(&before, &now), told);
-        assert!(changes_between(&now, &now).is_empty());
-    }
 }

@@ -56,6 +56,15 @@ impl RelayEvent {
     }
 }
 
+/// What was known of a file before a change of its key was taken in.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) ino: Option<Ino>,
+    pub(crate) there: Option<bool>,
+    /// The directories on the way to it, outermost first, and whether they are there.
+    pub(crate) directories: Vec<(String, bool)>,
+}
+
 /// The orders, and who carries them out.
 #[derive(Default)]
 pub struct Relay {

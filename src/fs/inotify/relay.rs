@@ -8,11 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::cache::Keys;
+use crate::cache::{KeyChange, KeyChanges, Keys};
 use crate::fs::core::Fs;
-use crate::fs::inotify::queue::{Kind, Relay, RelayEvent, nobody};
+use crate::fs::inotify::queue::{Before, Kind, Relay, RelayEvent, nobody};
 use crate::fs::rules::names::ancestors;
-use crate::fs::state::deferred::Before;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::tables::State;
 use crate::store::{Change, Key, Meta};
@@ -55,23 +54,17 @@ impl Fs {
         names.into_iter().map(|name| PathInvalidation::Entry(name.to_owned())).collect()
     }
 
-    /// What is known of files before `changes` are taken in, when there were these `keys`; nothing if there is no relay.
-    pub(crate) fn before(
-        &self,
-        changes: &[Change],
-        keys: Option<&Keys>,
-        was_there: impl Fn(&Key) -> Option<bool>,
-    ) -> Vec<Before> {
+    /// What is known of files before the tables take their changes in; nothing if there is no relay.
+    pub(crate) fn before(&self, news: &KeyChanges) -> Vec<Before> {
         if !self.relay.is_on() {
-            return changes.iter().map(|_| Before::default()).collect();
+            return news.changes.iter().map(|_| Before::default()).collect();
         }
-        let of_keys = changes.iter().map(Change::key);
-        let state = self.state.lock();
-        let before = of_keys.map(|key| {
+        let (state, keys) = (self.state.lock(), news.before.as_ref());
+        let before = news.changes.iter().map(|KeyChange { change, was_there, .. }| {
+            let key = change.key();
             let ino = key.and_then(|key| state.watched(&self.settings.names.encode(key)));
             let directories = key.zip(keys).map(|(key, keys)| self.directories_of(&state, key, keys));
-            let directories = directories.unwrap_or_default();
-            Before { ino, there: key.and_then(&was_there), directories }
+            Before { ino, there: *was_there, directories: directories.unwrap_or_default() }
         });
         before.collect()
     }
@@ -85,8 +78,8 @@ impl Fs {
         ancestors(&path).map(|way| (way.to_owned(), there(way))).collect()
     }
 
-    /// Orders what follows from `changes`.
-    pub(crate) fn announce(self: &Arc<Self>, changes: Vec<(Change, Before)>) {
+    /// Orders what follows from `changes`, after which there are these `keys`.
+    pub(crate) fn announce(self: &Arc<Self>, changes: Vec<(Change, Before)>, keys: Option<&Keys>) {
         if !self.relay.is_on() {
             return;
         }
@@ -106,19 +99,19 @@ impl Fs {
                 _ => directories
                     .iter()
                     .filter(|(_, there)| !there)
-                    .for_each(|(new, _)| self.announce_directory(new, false)),
+                    .for_each(|(new, _)| self.announce_directory(new, false, keys)),
             }
             self.state.lock().no_longer_replaced(&name, before.ino);
             self.relay.add(RelayEvent { kind, name, key, meta, old: before.ino });
         }
         // A directory goes after all that was in it.
-        emptied.iter().rev().for_each(|old| self.announce_directory(old, true));
+        emptied.iter().rev().for_each(|old| self.announce_directory(old, true, keys));
     }
 
     /// Orders what is to be told of a directory that was there, or was not, before a change.
-    fn announce_directory(&self, path: &str, was_there: bool) {
-        let Some(keys) = self.cache.peek_keys() else { return };
-        let kind = match (was_there, self.is_directory(path, &keys.value)) {
+    fn announce_directory(&self, path: &str, was_there: bool, keys: Option<&Keys>) {
+        let Some(keys) = keys else { return };
+        let kind = match (was_there, self.is_directory(path, keys)) {
             (false, true) => Kind::DirectoryMade,
             (true, false) => Kind::DirectoryRemoved,
             (true, true) | (false, false) => return,

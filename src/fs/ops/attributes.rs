@@ -246,7 +246,7 @@ mod tests {
         }
         let meta = elsewhere.set_key_value(&key, text("2"), Expect::Anything).await.unwrap();
         let change = change.map_or(Change::Everything, |()| Change::Set(key, meta.clone()));
-        fs.apply_all(vec![change], |_| None).await;
+        fs.take_in(change).await;
         (look().await.modified, meta.modified)
     }
 

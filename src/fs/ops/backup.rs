@@ -99,7 +99,7 @@ impl Fs {
         name: &str,
         deferred: &DeferredRename,
     ) -> FsResult<Ended> {
-        let mut operation = self.begin([name.to_owned(), deferred.backup.clone()]).await;
+        let operation = self.begin([name.to_owned(), deferred.backup.clone()]).await;
         if !self.state.lock().is_deferred(name, deferred) {
             return Ok(Ended::Renamed);
         }
@@ -108,7 +108,6 @@ impl Fs {
         };
         match self.rename_in_store(deferred, target).await {
             Ok(meta) => {
-                operation.made(meta.revision);
                 let invalidations = self.state.lock().carried_out(name, deferred, target, &meta);
                 self.invalidate_later(invalidations);
                 Ok(Ended::Renamed)
@@ -206,15 +205,12 @@ impl Fs {
     }
 
     /// As [`Fs::keep_backup`], for who holds a lock.
-    pub(crate) fn keep_backup_later(self: &Arc<Self>, draft: Option<(Ino, DraftId, bool)>) {
-        // Without a runtime the mount has ended, and with it what was in memory.
-        if let (Some(draft), Ok(runtime)) = (draft, tokio::runtime::Handle::try_current()) {
-            let fs = self.clone();
-            runtime.spawn(async move {
-                let _staying = fs.moving.read().await;
-                fs.keep_backup(Some(draft)).await;
-            });
-        }
+    pub(crate) fn keep_backup_later(self: &Arc<Self>, draft: (Ino, DraftId, bool)) {
+        let fs = self.clone();
+        tokio::spawn(async move {
+            let _staying = fs.moving.read().await;
+            fs.keep_backup(Some(draft)).await;
+        });
     }
 
     /// Sets what was renamed to a backup name, and was since changed by somebody else under the old one; `moving` must be held.

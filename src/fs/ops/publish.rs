@@ -131,7 +131,7 @@ impl Fs {
         by: u32,
     ) -> FsResult<Vec<PathInvalidation>> {
         let mut also = Vec::new();
-        let (mut operation, name) = loop {
+        let (_operation, name) = loop {
             let (operation, name) = self.begin_at(ino).await?;
             // A successor is what the process that renamed it publishes.
             let deferred = self.state.lock().deferred_by_others(&name, by);
@@ -140,7 +140,7 @@ impl Fs {
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let (key, text, expect, generation, is_new) = {
+        let (key, text, expect, generation, (is_new, before)) = {
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             let draft = state.draft(id).ok_or(FsError::BadHandle)?;
@@ -154,15 +154,15 @@ impl Fs {
             // Others may have deleted the key while it was written.
             let gone = self.peek_meta(&inode.key).is_some_and(|told| told.value.is_none());
             let is_new = gone && !state.is_local(&name);
-            (inode.key.clone(), text, draft.expect, draft.bytes.generation(), is_new)
+            let before = self.cache.peek_keys().map(|answer| answer.value);
+            (inode.key.clone(), text, draft.expect, draft.bytes.generation(), (is_new, before))
         };
         match self.cache.set_key_value(&key, text, expect).await {
             Ok(meta) => {
-                let mut invalidations =
-                    Self::committed(&mut self.state.lock(), ino, id, &name, &meta, generation);
-                operation.made(meta.revision);
+                let mut state = self.state.lock();
+                let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
                 if is_new {
-                    invalidations.extend(self.name_added(&name));
+                    invalidations.extend(self.name_added(&mut state, &name, before.as_ref()));
                 }
                 invalidations.extend(also);
                 Ok(invalidations)

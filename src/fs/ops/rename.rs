@@ -14,7 +14,7 @@ use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, DraftId, Ino};
 use crate::store;
-use crate::store::{Entry, Expect, Key, Meta, Text};
+use crate::store::{Entry, Expect, Key, Text};
 
 /// How often a key that somebody else keeps setting is tried to be renamed.
 pub(crate) const RENAME_TRIES: u32 = 10;
@@ -67,7 +67,7 @@ impl Fs {
     ) -> FsResult<()> {
         self.state.lock().pin(&to);
         let in_the_way = |state: &State| state.deferred_before(caller.thread, &from, &to);
-        let mut operation = self.begin_after_renames(&[&from, &to], in_the_way).await?;
+        let _operation = self.begin_after_renames(&[&from, &to], in_the_way).await?;
         let source = self.source(caller, &from).await?;
         let target = self.target(&to).await?;
         let there = match &target {
@@ -91,20 +91,14 @@ impl Fs {
                 Ok(())
             }
             Source::Local(ino, draft) => {
-                let set = self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await?;
-                operation.made(set.map(|meta| meta.revision).unwrap_or_default());
-                Ok(())
+                self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
             }
             // A temporary file never takes the place of a key that would be gone with it.
             Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
             Source::Key(key) if backup => {
                 self.rename_to_backup(caller, &key, &from, &to, (!foreign).then_some(&target)).await
             }
-            Source::Key(key) => {
-                let meta = self.rename_key((&from, &key), (&to, &target), expect).await?;
-                operation.made(meta.revision);
-                Ok(())
-            }
+            Source::Key(key) => self.rename_key((&from, &key), (&to, &target), expect).await,
         }
     }
 
@@ -114,7 +108,7 @@ impl Fs {
         (from, key): (&str, &Key),
         (to, target): (&str, &Key),
         expect: Expect,
-    ) -> FsResult<Meta> {
+    ) -> FsResult<()> {
         let mut tries = 0;
         loop {
             let entry = self.cache.get_key_value(key).await?.value.ok_or(FsError::NotFound)?;
@@ -123,7 +117,7 @@ impl Fs {
                 Ok(meta) => {
                     let invalidations = self.state.lock().renamed_key(from, to, target, before, &meta);
                     self.invalidate_later(invalidations);
-                    return Ok(meta);
+                    return Ok(());
                 }
                 // Set by somebody else since; the new value is renamed then.
                 Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,
@@ -179,7 +173,7 @@ impl Fs {
         to: &str,
         (target, there): (&Key, Option<Entry>),
         expect: Expect,
-    ) -> FsResult<Option<Meta>> {
+    ) -> FsResult<()> {
         let (text, generation) = {
             let state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
@@ -189,7 +183,7 @@ impl Fs {
                     return Err(Fault::Empty.into());
                 }
                 self.move_local(ino, id, from, to, target, Publish::OnClose);
-                return Ok(None);
+                return Ok(());
             }
             self.cache.limits().check(target, draft.bytes.text())?;
             self.settings.validate.check(draft.bytes.text())?;
@@ -199,17 +193,15 @@ impl Fs {
         // It may have another value by now.
         let now = if same { self.cache.ask_store(target).await.ok().flatten() } else { None };
         let same = now.filter(|entry| entry.text == text);
-        let set = match same {
-            Some(entry) => Ok(entry.meta),
-            None => self.cache.set_key_value(target, text, expect).await,
+        let meta = match same {
+            Some(entry) => entry.meta,
+            None => self.cache.set_key_value(target, text, expect).await?,
         };
-        if let Ok(meta) = &set {
-            let mut state = self.state.lock();
-            state.paths_mut().take_deferred_rename(to);
-            state.replace(to);
-            state.move_name(ino, from, to, target);
-            state.published_draft(ino, id, to, meta, generation);
-        }
-        Ok(Some(set?))
+        let mut state = self.state.lock();
+        state.paths_mut().take_deferred_rename(to);
+        state.replace(to);
+        state.move_name(ino, from, to, target);
+        state.published_draft(ino, id, to, &meta, generation);
+        Ok(())
     }
 }

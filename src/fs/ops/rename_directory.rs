@@ -116,14 +116,12 @@ impl Fs {
     }
 
     async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
-        let names = |rename: &Rename| [&rename.from, &rename.to].map(|key| self.settings.names.encode(key));
-        let mut operation = self.begin(renames.iter().flat_map(names)).await;
+        let keys = renames.iter().flat_map(|rename| [rename.from.clone(), rename.to.clone()]);
+        let _operation = self.begin_of(keys.collect()).await;
         let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
         if let Ok(metas) = &result {
             self.moved(from, to, renames, metas);
         }
-        let newest = result.as_ref().ok().and_then(|metas| metas.iter().map(|meta| meta.revision).max());
-        operation.made(newest.unwrap_or_default());
         result.map(drop)
     }
 

@@ -150,15 +150,15 @@ impl Fs {
     }
 
     /// Takes in that the key of the file at `path` is there, and was not: the directory that it is in has changed, and if one
-    /// on the way came with it, so has the directory that this one is in.
-    pub(crate) fn name_added(&self, path: &str) -> Vec<PathInvalidation> {
-        let keys = self.cache.peek_keys();
-        let is_alone = |way: &str| {
-            let prefix = |keys: &Answer<Keys>| Some(keys.value.below(&self.prefix(way, &keys.value)?));
-            keys.as_ref().and_then(prefix).is_some_and(|inside| inside.len() <= 1)
-        };
-        let mut state = self.state.lock();
-        let new = ancestors(path).find(|way| !state.keeps(way) && is_alone(way));
+    /// on the way came with it, so has the directory that this one is in. There were these `keys` before, if they are known.
+    pub(crate) fn name_added(
+        &self,
+        state: &mut State,
+        path: &str,
+        keys: Option<&Keys>,
+    ) -> Vec<PathInvalidation> {
+        let was_there = |way: &str| keys.is_none_or(|keys| self.has_keys(way, keys));
+        let new = ancestors(path).find(|way| !state.keeps(way) && !was_there(way));
         let mut changed = Vec::new();
         for path in [Some(path), new].into_iter().flatten() {
             state.touch(path);
@@ -167,19 +167,24 @@ impl Fs {
         changed
     }
 
-    /// Takes in what the deletion of the key at `path` means for the directories on the way to it, if it was made
-    /// elsewhere for certain (`by_others`) or not.
-    pub(crate) fn directories_emptied(&self, path: &str, by_others: bool) -> Vec<PathInvalidation> {
-        let keys = self.cache.peek_keys();
+    /// Takes in what the deletion of the key at `path`, `by_others` if that is certain, means for the directories on the way to
+    /// it: there are these `keys` now, if they are known.
+    pub(crate) fn directories_emptied(
+        &self,
+        state: &mut State,
+        path: &str,
+        keys: Option<&Keys>,
+        by_others: bool,
+    ) -> Vec<PathInvalidation> {
         let mut invalidations = Vec::new();
         let mut directory = parent(path);
         while !directory.is_empty() {
-            match &keys {
-                Some(keys) if self.has_keys(directory, &keys.value) => break,
-                Some(_) => invalidations.extend(self.state.lock().emptied(directory, by_others)),
+            match keys {
+                Some(keys) if self.has_keys(directory, keys) => break,
+                Some(_) => invalidations.extend(state.emptied(directory, by_others)),
                 // Whether it is there is for the next lookup to find out.
                 None => {
-                    self.state.lock().note_change(directory);
+                    state.note_change(directory);
                     invalidations.push(PathInvalidation::Entry(directory.to_owned()));
                 }
             }

@@ -31,7 +31,7 @@ impl Fs {
             return state.resize(id, size, &limits);
         }
         let staying = self.moving.read().await;
-        let (mut operation, name) = self.begin_at(ino).await?;
+        let (operation, name) = self.begin_at(ino).await?;
         let key = self.state.lock().inode(ino)?.key.clone();
         let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;
         if entry.text.len() == size {
@@ -44,7 +44,6 @@ impl Fs {
             state.paths_mut().set_failure(&name, None);
             state.install_version(&name, &meta, Origin::Read)
         };
-        operation.made(meta.revision);
         drop(operation);
         drop(staying);
         self.invalidate_and_wait(invalidations).await;

@@ -26,7 +26,7 @@ impl Fs {
         let deferred = |state: &State| {
             state.deferred_to(&name).or_else(|| state.deferred_by_others(&name, caller.thread))
         };
-        let mut operation = self.begin_after_renames(&[&name], deferred).await?;
+        let _operation = self.begin_after_renames(&[&name], deferred).await?;
         let key = {
             let mut state = self.state.lock();
             if state
@@ -52,8 +52,7 @@ impl Fs {
         };
         let entry = self.cache.get_to_replace(&key).await?.ok_or(FsError::NotFound)?;
         let deleted = self.cache.delete_key(&key, Expect::Anything).await;
-        if let Ok(revision) = &deleted {
-            operation.made(*revision);
+        if deleted.is_ok() {
             // `mv` from another filesystem deletes first and may then fail.
             if !entry.text.is_empty() {
                 self.rejected.keep_deleted(&name, entry.text);

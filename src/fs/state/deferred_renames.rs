@@ -1,7 +1,7 @@
 //! What becomes of keys that were renamed to backup names.
 
 use crate::fs::rules::error::FsError;
-use crate::fs::rules::names::{Names, is_inside};
+use crate::fs::rules::names::is_inside;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
@@ -9,7 +9,7 @@ use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Ino};
-use crate::store::{Change, Expect, Key, Meta, Text};
+use crate::store::{Change, Expect, Key, Meta, Revision, Text};
 
 impl State {
     /// The deferred rename that is to be carried out before `thread` renames `from` to `to`. A backup that is moved back is
@@ -143,6 +143,12 @@ impl State {
         Some((ino, id, deferred.target.is_some()))
     }
 
+    /// As [`State::overtaken`], if a change at this revision is newer than what was renamed.
+    pub(crate) fn overtaken_at(&mut self, name: &str, revision: Revision) -> Option<(Ino, DraftId, bool)> {
+        self.paths.deferred_rename(name).filter(|deferred| deferred.meta.revision < revision)?;
+        self.overtaken(name)
+    }
+
     /// Those in the directory at `path`, or with backup names in it.
     pub(crate) fn deferred_in(&self, path: &str) -> Vec<(String, DeferredRename)> {
         self.deferred_where(|name, deferred| is_inside(name, path) || is_inside(&deferred.backup, path))
@@ -161,9 +167,9 @@ impl State {
     }
 
     /// Whether this is the version of a key that was renamed to a backup name, and is told of late.
-    pub(crate) fn is_superseded_by_backup(&self, change: &Change, names: &Names) -> bool {
-        let Change::Set(key, meta) = change else { return false };
-        let deferred = self.paths.deferred_rename(&names.encode(key));
-        deferred.is_some_and(|deferred| deferred.meta.revision >= meta.revision)
+    pub(crate) fn is_superseded_by_backup(&self, name: &str, change: &Change) -> bool {
+        let deferred = self.paths.deferred_rename(name);
+        matches!(change, Change::Set(..))
+            && deferred.is_some_and(|deferred| deferred.meta.revision >= change.revision())
     }
 }

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::backups::DeferredRename;
-use crate::fs::state::deferred::Deferred;
 use crate::fs::state::nodes::{Directory, Overrides};
 use crate::fs::types::{DraftId, Ino};
 use crate::store::Revision;
@@ -34,8 +33,6 @@ struct Rest {
     failure: Option<FsError>,
     /// The inode that the file had when changes were missed, or that went on as no newer version, for those who watch it.
     replaced: Option<Ino>,
-    /// This mount is changing the key in the store.
-    in_flight: Option<Deferred>,
 }
 
 impl Rest {
@@ -47,7 +44,6 @@ impl Rest {
             && self.deferred_rename.is_none()
             && self.failure.is_none()
             && self.replaced.is_none()
-            && self.in_flight.is_none()
     }
 }
 
@@ -55,10 +51,9 @@ impl Rest {
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     records: HashMap<String, Record>,
-    /// Those that have a directory, a deferred rename, a change in flight.
+    /// Those that have a directory, a deferred rename.
     directories: BTreeSet<String>,
     deferred_renames: BTreeSet<String>,
-    in_flight: BTreeSet<String>,
 }
 
 impl Paths {
@@ -84,8 +79,8 @@ impl Paths {
         };
         let rest = record.rest.get_or_insert_default();
         let changed = change(rest);
-        let is = [rest.directory.is_some(), rest.deferred_rename.is_some(), rest.in_flight.is_some()];
-        let indexes = [&mut self.directories, &mut self.deferred_renames, &mut self.in_flight];
+        let is = [rest.directory.is_some(), rest.deferred_rename.is_some()];
+        let indexes = [&mut self.directories, &mut self.deferred_renames];
         for (index, is) in indexes.into_iter().zip(is) {
             match (is, index.contains(path)) {
                 (true, false) => _ = index.insert(path.to_owned()),
@@ -254,25 +249,6 @@ impl Paths {
             return;
         }
         self.edit(path, |rest| rest.replaced = ino);
-    }
-
-    /// What the feed tells of a key that this mount is changing.
-    pub(crate) fn in_flight_mut(&mut self, path: &str) -> Option<&mut Deferred> {
-        self.rest_mut(path)?.in_flight.as_mut()
-    }
-
-    /// This mount is changing the key at `path`.
-    pub(crate) fn edit_in_flight<T>(&mut self, path: &str, change: impl FnOnce(&mut Deferred) -> T) -> T {
-        self.edit(path, |rest| change(rest.in_flight.get_or_insert_default()))
-    }
-
-    pub(crate) fn take_in_flight(&mut self, path: &str) -> Option<Deferred> {
-        self.edit(path, |rest| rest.in_flight.take())
-    }
-
-    /// The keys that this mount is changing.
-    pub(crate) fn in_flight(&self) -> &BTreeSet<String> {
-        &self.in_flight
     }
 
     /// The file at `from` is at `to`: its inode, and what chmod and the like said.

@@ -272,7 +272,7 @@ impl World {
                     unlinked_elsewhere(&mut self.state, NAMES[name]);
                 }
             }
-            Step::Missed => self.state.missed(),
+            Step::Missed => self.state.forget_versions(),
         }
     }
 

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::api::{Outcome, Stream};
@@ -24,7 +23,7 @@ use super::members::Member;
 use super::view::{View, meta, note};
 use super::wire::{Event, Header, Txn, Watched};
 use super::witness::{Seen, Witness};
-use crate::store::{Change, Error, Revision};
+use crate::store::{Change, Error, FeedSender, Revision};
 
 /// How long a watch may be silent before the cluster is asked for its revision.
 const CHECK: Duration = Duration::from_secs(3);
@@ -41,7 +40,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Follows a cluster until the receiver of the feed or the store is dropped.
 pub(super) struct Follower {
     view: Arc<View>,
-    feed: UnboundedSender<Change>,
+    feed: FeedSender,
     /// The revision up to which the feed is complete for certain: a watch is opened again from there on.
     complete: Option<Header>,
     /// Proves after the watch has broken that the cluster still has the same history.
@@ -81,13 +80,12 @@ enum Stage {
 }
 
 impl Follower {
-    pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
+    pub(super) fn new(view: Arc<View>, feed: FeedSender) -> Self {
         let (witness, pause) = (Witness::default(), FIRST_PAUSE);
         Self { view, feed, complete: None, witness, broken: false, paused: true, pause }
     }
 
     pub(super) async fn run(mut self, mut open: tokio::sync::watch::Receiver<()>) {
-        self.send(Change::Paused);
         let feed = self.feed.clone();
         tokio::select! {
             () = feed.closed() => {}
@@ -119,8 +117,7 @@ impl Follower {
     }
 
     fn send(&self, change: Change) {
-        // Without a receiver the loop ends by itself.
-        _ = self.feed.send(change);
+        self.feed.send(change);
     }
 
     /// Marks the feed as complete from now on.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::api::Variable;
@@ -19,7 +18,7 @@ use super::burst::{Burst, FLOOD};
 use super::settings::Login;
 use super::view::View;
 use crate::store::http::Socket;
-use crate::store::{Change, Entry, Error, Key, Result, json as json_text};
+use crate::store::{Change, Entry, Error, FeedSender, Key, Result, json as json_text};
 
 /// The first pause before the socket is opened again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -46,7 +45,7 @@ const CENSUS: Duration = Duration::from_mins(1);
 /// Follows the events of a server until the receiver of the feed is dropped.
 pub(super) struct Follower {
     view: Arc<View>,
-    feed: UnboundedSender<Change>,
+    feed: FeedSender,
     /// Variables with a recent event, which are polled until they have its value.
     awaited: HashMap<Key, Awaited>,
     burst: Burst,
@@ -102,14 +101,12 @@ struct Payload {
 }
 
 impl Follower {
-    pub(super) fn new(view: Arc<View>, feed: UnboundedSender<Change>) -> Self {
+    pub(super) fn new(view: Arc<View>, feed: FeedSender) -> Self {
         let burst = Burst::new(Instant::now());
         Self { view, feed, awaited: HashMap::new(), burst, flood: None, expected: None }
     }
 
     pub(super) async fn run(mut self) {
-        // The server may send no events at all.
-        self.send(Change::Paused);
         let feed = self.feed.clone();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -172,8 +169,7 @@ impl Follower {
     }
 
     fn send(&self, change: Change) {
-        // Without a receiver the loop ends by itself.
-        _ = self.feed.send(change);
+        self.feed.send(change);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -365,21 +361,19 @@ async fn greet(socket: &mut Socket, login: Option<&Login>) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use tokio::sync::mpsc::{self, UnboundedReceiver};
-
     use super::super::api::Api;
     use super::super::settings::Settings;
     use super::*;
-    use crate::store::Text;
+    use crate::store::{Feed, Text, feed};
 
     /// A follower of a server that does not exist, and its feed.
-    fn follower() -> (Follower, UnboundedReceiver<Change>) {
+    fn follower() -> (Follower, Feed) {
         let url = "http://127.0.0.1:9/api".into();
         let settings = Settings { url, ..Settings::default() };
         let api = Api::new(&settings, PATIENCE).unwrap();
         let view = View { api, revisions: parking_lot::Mutex::default(), own: parking_lot::Mutex::default() };
         view.own.lock().follow(true);
-        let (feed, changes) = mpsc::unbounded_channel();
+        let (feed, changes) = feed::channel();
         (Follower::new(Arc::new(view), feed), changes)
     }
 
@@ -428,7 +422,7 @@ mod tests {
             follower.expect(event(key(number).as_str(), &json!(number)));
         }
         assert!(follower.awaited.is_empty());
-        assert_eq!(changes.try_recv().ok(), None);
+        assert_eq!(changes.take_waiting(), []);
         follower.expect(event("others", &json!(1)));
         assert!(follower.awaited.contains_key(&Key::from("others")));
         // Also one that sets again what was set here and overtaken since.
@@ -442,7 +436,7 @@ mod tests {
         for number in 0..5_000 {
             follower.expect(event(&format!("k{number}"), &json!(number)));
         }
-        assert_eq!(changes.try_recv(), Ok(Change::Everything));
+        assert_eq!(changes.take_waiting(), [Change::Everything]);
         assert!(follower.flood.is_some());
     }
 }

@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::open_files::Link;
 use super::pool::Pool;
 use super::{log_of, schema};
+use crate::store::feed::{self, Feed, FeedSender};
 use crate::store::{Change, Error, Result};
 
 /// How often the database is polled without an event: inotify reports no writer on another machine or behind some
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(1);
 
 /// Both ends of a feed, and the thread behind it.
-type Started = (UnboundedReceiver<Change>, UnboundedSender<Change>, JoinHandle<()>);
+type Started = (Feed, FeedSender, JoinHandle<()>);
 
 /// Starts the feed: all changes from now on.
 pub(super) fn start(pool: &Arc<Pool>) -> Result<Started> {
@@ -34,7 +34,7 @@ fn start_with(pool: &Arc<Pool>, tick: Duration) -> Result<Started> {
     let (db, seen) = begin_anew(pool)?;
     let files =
         watch(pool.path()).map_err(|error| tracing::warn!("no inotify on the database: {error}")).ok();
-    let (sender, receiver) = unbounded_channel();
+    let (sender, receiver) = feed::channel();
     let kept = sender.clone();
     let pool = Arc::downgrade(pool);
     let thread = std::thread::Builder::new()
@@ -68,7 +68,7 @@ fn run(
     mut seen: Seen,
     mut files: Option<Inotify>,
     tick: Duration,
-    feed: &UnboundedSender<Change>,
+    feed: &FeedSender,
 ) {
     let mut db = Some(db);
     while !feed.is_closed() {
@@ -84,7 +84,7 @@ fn run(
         match polled {
             Ok(changes) => {
                 for change in changes {
-                    _ = feed.send(change);
+                    feed.send(change);
                 }
                 drop(pool);
                 std::thread::sleep(SETTLE);
@@ -92,7 +92,7 @@ fn run(
             Err(error) => {
                 if db.take().is_some() {
                     tracing::warn!("cannot read what changed in {}: {error}", pool.path().display());
-                    _ = feed.send(Change::Paused);
+                    feed.send(Change::Paused);
                 }
                 drop(pool);
                 std::thread::sleep(TICK);
@@ -186,9 +186,10 @@ mod tests {
         let pool = Arc::new(Pool::open(&path, PATIENCE).unwrap());
         let (mut feed, _, _) = start_with(&pool, Duration::MAX).unwrap();
         let (sender, changes) = std::sync::mpsc::channel();
-        std::thread::spawn(
-            move || while feed.blocking_recv().is_some_and(|change| sender.send(change).is_ok()) {},
-        );
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            while runtime.block_on(feed.recv()).is_some_and(|change| sender.send(change).is_ok()) {}
+        });
         std::thread::scope(|scope| {
             let starts = ["a", "b"].map(|key| {
                 let (start, started) = std::sync::mpsc::channel();

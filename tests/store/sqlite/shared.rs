@@ -4,9 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::sync::Barrier;
 
-use kvfs::store::{Change, Expect};
+use kvfs::store::{Change, Expect, Feed};
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{close, open, raw};
 use crate::store::process;
@@ -14,7 +13,7 @@ use crate::suite::block_on;
 use crate::suite::concurrency::increment;
 
 /// Waits until `change` is told.
-async fn told(feed: &mut UnboundedReceiver<Change>, change: Change) {
+async fn told(feed: &mut Feed, change: Change) {
     while feed.recv().await.unwrap() != change {}
 }
 
