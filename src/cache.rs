@@ -27,6 +27,7 @@ pub use feed::Feed;
 use holds::Holds;
 pub use journal::{ChangeRecord, Journal};
 pub use keys::Keys;
+pub use known::ENTRY_BYTES;
 use known::{InFlight, Inner, Known};
 use listing::{Listed, Listings};
 pub use news::{KeyChange, KeyChanges, News, Origin};
@@ -44,7 +45,7 @@ const LISTING_TRIES: u32 = 3;
 pub struct Settings {
     /// Most keys remembered, absent ones included.
     pub entries: NonZeroUsize,
-    /// Most bytes of values remembered.
+    /// Most bytes of keys and values remembered, with [`ENTRY_BYTES`] for each. The listing, which has all keys, is not in it.
     pub bytes: usize,
     /// How long an answer is good when the store does not push changes.
     pub max_age: Duration,

@@ -14,6 +14,9 @@ use super::listing::Listings;
 use super::news::KeyChanges;
 use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision, Text};
 
+/// What an entry takes beside its key and value: itself, its place in the LRU, and what its allocations add.
+pub const ENTRY_BYTES: usize = 256;
+
 pub(super) struct Known {
     pub(super) value: Option<Entry>,
     pub(super) at: Instant,
@@ -26,13 +29,14 @@ impl Known {
         Self { value, at: Instant::now(), stale: false }
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.value.as_ref().map_or(0, |entry| entry.text.len())
-    }
-
     pub(super) fn revision(&self) -> Option<Revision> {
         self.value.as_ref().map(|entry| entry.meta.revision)
     }
+}
+
+/// The bytes that an entry takes.
+fn size(key: &Key, known: &Known) -> usize {
+    ENTRY_BYTES + key.as_str().len() + known.value.as_ref().map_or(0, |entry| entry.text.len())
 }
 
 /// A fetch in flight: all callers that ask for the same key wait for the same answer (singleflight).
@@ -123,20 +127,20 @@ impl Inner {
         if self.known.peek(key).is_some_and(newer) {
             return;
         }
-        self.bytes += known.bytes();
-        if let Some((_, old)) = self.known.push(key.clone(), known) {
-            self.bytes -= old.bytes();
+        self.bytes += size(key, &known);
+        if let Some((key, old)) = self.known.push(key.clone(), known) {
+            self.bytes -= size(&key, &old);
         }
         while self.bytes > limit {
-            let Some((_, old)) = self.known.pop_lru() else { break };
-            self.bytes -= old.bytes();
+            let Some((key, old)) = self.known.pop_lru() else { break };
+            self.bytes -= size(&key, &old);
         }
     }
 
     pub(super) fn forget(&mut self, key: &Key) {
         self.invalidate_in_flight(key);
         if let Some(old) = self.known.pop(key) {
-            self.bytes -= old.bytes();
+            self.bytes -= size(key, &old);
         }
     }
 

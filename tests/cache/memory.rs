@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use kvfs::cache::{FOREVER, Settings};
+use kvfs::cache::{ENTRY_BYTES, FOREVER, Settings};
 use kvfs::store::{Change, Expect, Key};
 
 use super::Remembered::{Absence, Nothing, Value};
@@ -82,19 +82,19 @@ fn the_keys_used_last_are_remembered() {
 
 #[test]
 fn values_are_remembered_up_to_a_number_of_bytes() {
-    let at = Bench::new(Settings { bytes: 100, ..roomy() });
+    let at = Bench::new(Settings { bytes: 4 * (ENTRY_BYTES + 1) + 100, ..roomy() });
     let (half, third) = ("x".repeat(50), "x".repeat(30));
     block_on(async {
         at.set_elsewhere("a", &half).await;
         at.set_elsewhere("b", &half).await;
         at.set_elsewhere("c", "1").await;
-        for key in ["a", "b", "absent"] {
+        for key in ["a", "b", "n"] {
             at.get(key).await.unwrap();
         }
         assert_eq!(at.gets(), 3);
         at.get("c").await.unwrap();
         assert_eq!(at.remembered("a"), Nothing);
-        assert!(["b", "absent", "c"].iter().all(|key| at.remembered(key) != Nothing));
+        assert!(["b", "n", "c"].iter().all(|key| at.remembered(key) != Nothing));
         at.set("b", &third).await.unwrap();
         at.set("d", &third).await.unwrap();
         at.set("e", &third).await.unwrap();
@@ -103,8 +103,22 @@ fn values_are_remembered_up_to_a_number_of_bytes() {
 }
 
 #[test]
+fn absences_and_long_keys_take_no_more_memory_than_values_may() {
+    let at = Bench::new(Settings { bytes: 1 << 20, ..roomy() });
+    block_on(async {
+        let keys: Vec<String> = (0..200).map(|number| format!("{number}{}", "k".repeat(64 << 10))).collect();
+        for key in &keys {
+            at.get(key).await.unwrap();
+        }
+        let remembered = keys.iter().filter(|key| at.remembered(key) != Nothing).count();
+        assert!((1..=16).contains(&remembered), "{remembered}");
+    });
+}
+
+#[test]
 fn bytes_are_counted_right_after_many_changes() {
-    let at = Bench::new(Settings { bytes: 100, ..roomy() });
+    let room = 4 * (ENTRY_BYTES + 26);
+    let at = Bench::new(Settings { bytes: room, ..roomy() });
     block_on(async {
         for round in 0..50 {
             let meta = at.set("k", &"x".repeat(round)).await.unwrap();
@@ -119,7 +133,7 @@ fn bytes_are_counted_right_after_many_changes() {
                         .unwrap();
                 }
                 2 => drop(at.cache.apply(vec![Change::Everything])),
-                3 => _ = at.set("a value larger than all room", &"x".repeat(101)).await.unwrap(),
+                3 => _ = at.set("a value larger than all room", &"x".repeat(room)).await.unwrap(),
                 _ => _ = at.get("moved").await.unwrap(),
             }
         }
