@@ -27,11 +27,12 @@ impl Fs {
     ) -> FsResult<Found> {
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.moving.try_read().ok();
-        let found = self.clone().lookup_now(caller, within, name).await?;
-        if found.attr.is_none() {
+        let found = self.clone().lookup_now(caller, within, name).await;
+        if !matches!(&found, Ok(Found { attr: Some(_), .. })) {
             // Who was sent to look again does not come back: it creates the file, or gives up.
             self.state.lock().end_redirect(caller.thread);
         }
+        let found = found?;
         Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
     }
 

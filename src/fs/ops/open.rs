@@ -297,4 +297,25 @@ mod tests {
         let opened = fs.clone().open(caller, ino, access).await.unwrap();
         assert_eq!(fs.read(opened.fh, 0, 10, <[u8]>::to_vec).unwrap(), b"22");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_comes_back_late_is_not_sent_to_look_again() {
+        let access = Access { write: true, append: false, truncate: false };
+        let caller = Caller { thread: 1, uid: 0, gid: 0 };
+        for (before, after) in [(60, 0), (0, 60), (60, 60)] {
+            let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+            fs.cache.set_key_value(&Key::from("k"), Text::from(&b"1"[..]), Expect::Anything).await.unwrap();
+            let look = async || fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+            assert_eq!(fs.clone().open(caller, look().await, access).await, Err(FsError::Superseded));
+            // The kernel waits for the lock of a directory, or for the names on the way.
+            tokio::time::advance(Duration::from_secs(before)).await;
+            let ino = look().await;
+            tokio::time::advance(Duration::from_secs(after)).await;
+            let opened = fs.clone().open(caller, ino, access).await.unwrap();
+            fs.write(opened.fh, 0, b"2").unwrap();
+            fs.clone().flush(caller, opened.fh, 0).await.unwrap();
+            fs.clone().release(opened.fh).await;
+            assert_eq!(fs.cache.peek(&Key::from("k")).unwrap().value.unwrap().text[..], *b"2");
+        }
+    }
 }

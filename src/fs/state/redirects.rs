@@ -17,8 +17,10 @@ struct Redirect {
     since: Instant,
 }
 
-/// Redirects not followed by then belong to an open that was given up.
+/// For so long a lookup finds the draft: one that comes later may be for another open.
 const REDIRECT_LIFE: Duration = Duration::from_secs(10);
+/// Redirects not followed by then belong to an open that was given up.
+const GIVEN_UP: Duration = Duration::from_hours(1);
 /// When there are so many, those are looked for.
 const MANY: usize = 256;
 
@@ -31,25 +33,25 @@ impl Redirects {
     pub(super) fn add(&mut self, thread: u32, name: String, to: Option<Ino>) -> Vec<Ino> {
         let mut given_up: Vec<Ino> = self.take(thread).into_iter().collect();
         if self.0.len() >= MANY {
-            let old = self.0.extract_if(|_, redirect| redirect.since.elapsed() > REDIRECT_LIFE);
+            let old = self.0.extract_if(|_, redirect| redirect.since.elapsed() > GIVEN_UP);
             given_up.extend(old.filter_map(|(_, redirect)| redirect.to));
         }
         self.0.insert(thread, Redirect { name, to, since: Instant::now() });
         given_up
     }
 
-    /// Whether `thread` was told to look `name` up again and now is back. The threads outside of the daemon's PID
-    /// namespace are all 0 and cannot be told apart: none is told so, all are served on the spot.
+    /// Whether `thread` was told to look `name` up again and now is back, however late: the kernel may wait for the names on
+    /// the way, and for the lock of a directory. The threads outside of the daemon's PID namespace are all 0 and cannot be
+    /// told apart: none is told so, all are served on the spot.
     pub(super) fn is_retry(&self, thread: u32, name: &str) -> bool {
-        let redirect = self.0.get(&thread);
-        thread == 0
-            || redirect
-                .is_some_and(|redirect| redirect.name == name && redirect.since.elapsed() < REDIRECT_LIFE)
+        thread == 0 || self.0.get(&thread).is_some_and(|redirect| redirect.name == name)
     }
 
-    /// The inode that `thread` was sent to look for.
+    /// The inode that `thread` was sent to look for. Who comes late may have given that open up, and now look at the file for
+    /// something else.
     pub(super) fn target(&self, thread: u32, name: &str) -> Option<Ino> {
-        self.0.get(&thread).filter(|_| self.is_retry(thread, name))?.to
+        let redirect = self.0.get(&thread).filter(|redirect| redirect.name == name)?;
+        redirect.to.filter(|_| redirect.since.elapsed() < REDIRECT_LIFE)
     }
 
     /// Forgets the redirect of `thread`. Returns the inode that it led to.
