@@ -5,6 +5,7 @@ mod changes;
 mod feed;
 mod health;
 mod holds;
+mod in_flight;
 mod journal;
 mod keys;
 mod known;
@@ -25,10 +26,11 @@ use tokio::time::Instant;
 pub use changes::Hold;
 pub use feed::Feed;
 use holds::Holds;
+use in_flight::{InFlight, is_shared};
 pub use journal::{ChangeRecord, Journal};
 pub use keys::Keys;
 pub use known::ENTRY_BYTES;
-use known::{InFlight, Inner, Known};
+use known::{Inner, Known};
 use listing::{Listed, Listings};
 pub use news::{KeyChange, KeyChanges, News, Origin};
 
@@ -181,7 +183,7 @@ impl Cache {
                 return Ok(answer);
             }
             let in_flight = self.inner.lock().fetches.entry(key.clone()).or_default().clone();
-            let result = in_flight.answer.get_or_init(|| self.ask_store(key)).await.clone();
+            let result = in_flight.answer(self.ask_store(key)).await;
             if let Some(result) = self.complete_fetch(key, &in_flight, result) {
                 return result;
             }
@@ -216,7 +218,8 @@ impl Cache {
         let mut inner = self.inner.lock();
         // The first that wakes remembers the answer: for those that wake later it may be old.
         let first = inner.fetches.get(key).is_some_and(|current| Arc::ptr_eq(current, in_flight));
-        if first {
+        let goes_on = matches!(&result, Err(error) if error.is_late()) && is_shared(in_flight);
+        if first && !goes_on {
             inner.fetches.remove(key);
         }
         match result {
@@ -255,7 +258,7 @@ impl Cache {
                 let (listing, texts) = self.store.list_entries().await?;
                 Ok((Keys::from(listing), Arc::new(texts)))
             };
-            let result = in_flight.answer.get_or_init(|| fetch).await.clone();
+            let result = in_flight.fetch.answer(fetch).await;
             tries += 1;
             if let Some(result) = self.complete_listing(&in_flight, result, tries == LISTING_TRIES) {
                 return result;
@@ -287,7 +290,9 @@ impl Cache {
                 Some(Ok(Answer { value: keys, ttl: self.ttl(Instant::now()), age: Duration::ZERO }))
             }
             Err(error) => {
-                inner.listings.end(in_flight);
+                if !(error.is_late() && is_shared(in_flight)) {
+                    inner.listings.end(in_flight);
+                }
                 let may_show = |at: Instant| error.is_outage() && self.may_show(at.elapsed());
                 let old = inner.listings.last().filter(|listing| may_show(listing.at));
                 let show = |old: &listing::Remembered| Answer {

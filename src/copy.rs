@@ -208,7 +208,7 @@ impl<'a> Copy<'a> {
 
 /// Whether the error ends the copy, because other keys would fail, too.
 fn ends(error: &Error) -> bool {
-    error.is_outage() && !matches!(error.reason(), Error::Damaged(_) | Error::Other(_))
+    error.is_outage() && !matches!(error.reason(), Error::Damaged(_) | Error::Other(_) | Error::Contended(_))
 }
 
 /// Whether two texts are the same bytes or stand for the same value.

@@ -6,6 +6,8 @@
 mod adapter;
 mod answer;
 mod codec;
+#[cfg(test)]
+mod deadlines;
 mod directories;
 mod errno;
 mod lock_message;

@@ -62,7 +62,7 @@ pub struct Settings {
     pub auto_unmount: bool,
     /// Have inotify report changes made elsewhere.
     pub notify: bool,
-    /// Deadline of a store call.
+    /// Deadline of a system call, and of a store call that none waits for.
     pub timeout: Duration,
     /// The cache.
     pub cache: cache::Settings,
@@ -240,6 +240,11 @@ fn status(
                 "since_s": down.since.elapsed().as_secs(),
                 "why": down.why.to_string(),
                 "answered_s": down.answered.map(|at| at.elapsed().as_secs()),
+            })),
+            "busy": fs.cache().busy().map(|busy| json!({
+                "since_s": busy.since.elapsed().as_secs(),
+                "tried_s": busy.tried.elapsed().as_secs(),
+                "why": busy.why.to_string(),
             })),
             "untold_s": fs.cache().paused_since().map(|since| since.elapsed().as_secs()),
             "freshness": if fs.cache().is_pushed() { "pushed" } else { "bounded" },

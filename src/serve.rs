@@ -123,7 +123,7 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
 fn open_tenants(settings: &Settings) -> Result<Vec<Arc<Tenant>>, Failure> {
     let open = |(name, location): &(String, Location)| {
         let (store, _) = store::open(location, settings.timeout).map_err(Failure::Store)?;
-        Ok(Arc::new(Tenant::new(name, store, settings.tenants.len())))
+        Ok(Arc::new(Tenant::new(name, store, settings.tenants.len(), settings.timeout)))
     };
     settings.tenants.iter().map(open).collect()
 }

@@ -4,6 +4,7 @@
 //! test file that runs the conformance suite.
 
 mod counted;
+mod deadline;
 mod error;
 mod etcd;
 pub mod feed;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use counted::{Call, Counted, Counters};
+pub use deadline::Deadline;
 pub use error::Error;
 pub use etcd::{Address as EtcdAddress, EtcdStore, Settings as EtcdSettings};
 pub use feed::{Feed, FeedSender};
@@ -251,13 +253,15 @@ pub fn counted_len(text: &[u8]) -> usize {
     text.len() - usize::from(text.last() == Some(&b'\n'))
 }
 
-/// A store that does not answer.
+/// A store that does not answer, or refuses what it is asked for.
 #[derive(Clone, Debug)]
 pub struct Down {
     /// When the failure was detected.
     pub since: Instant,
     /// When it last answered, if it has.
     pub answered: Option<Instant>,
+    /// When it was last tried.
+    pub tried: Instant,
     /// The error.
     pub why: Error,
 }
@@ -300,6 +304,11 @@ pub trait Store: Send + Sync {
 
     /// The outage, if the store is known not to answer.
     fn down(&self) -> Option<Down> {
+        None
+    }
+
+    /// Since when the store refuses changes as busy, if that is known; it can be read meanwhile.
+    fn busy(&self) -> Option<Down> {
         None
     }
 
@@ -387,8 +396,8 @@ pub trait Store: Send + Sync {
     fn close(&self) {}
 }
 
-/// Opens the store at `location`: counted, and guarded so that every call ends within `timeout`. The error is one line
-/// for a person.
+/// Opens the store at `location`: counted, and guarded so that every call ends by the [`Deadline`] of who makes it, or else
+/// within `timeout`. The error is one line for a person.
 pub fn open(
     location: &Location,
     timeout: Duration,

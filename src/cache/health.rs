@@ -29,6 +29,11 @@ impl Cache {
         self.store.down()
     }
 
+    /// Since when changes are refused for being too many, or for a lock, if that is known.
+    pub fn busy(&self) -> Option<Down> {
+        self.store.busy()
+    }
+
     /// Since when the store does not push changes any more, and what is remembered ages.
     pub fn paused_since(&self) -> Option<Instant> {
         *self.paused_since.lock()

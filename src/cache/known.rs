@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use lru::LruCache;
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::holds::Holds;
+use super::in_flight::InFlight;
 use super::keys::Keys;
 use super::listing::Listings;
 use super::news::KeyChanges;
-use crate::store::{Change, Entry, Error, Key, Meta, Result, Revision, Text};
+use crate::store::{Change, Entry, Error, Key, Meta, Revision, Text};
 
 /// What an entry takes beside its key and value: itself, its place in the LRU, and what its allocations add.
 pub const ENTRY_BYTES: usize = 256;
@@ -37,14 +37,6 @@ impl Known {
 /// The bytes that an entry takes.
 fn size(key: &Key, known: &Known) -> usize {
     ENTRY_BYTES + key.as_str().len() + known.value.as_ref().map_or(0, |entry| entry.text.len())
-}
-
-/// A fetch in flight: all callers that ask for the same key wait for the same answer (singleflight).
-#[derive(Default)]
-pub(super) struct InFlight<T> {
-    pub(super) answer: OnceCell<Result<T>>,
-    /// The key changed meanwhile: the answer may be from before that, and is not remembered.
-    pub(super) invalidated: AtomicBool,
 }
 
 pub(super) struct Inner {

@@ -1,14 +1,14 @@
 //! The remembered listing, to which changes are applied as they come; and those that come while keys are being listed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use super::in_flight;
 use super::keys::Keys;
-use crate::store::{Change, Key, Result, Revision, Text};
+use crate::store::{Change, Key, Revision, Text};
 
 /// Most changes that are kept for a listing in flight, and most deletions.
 const MOST: usize = 10_000;
@@ -19,9 +19,8 @@ pub(super) type Listed = (Keys, Arc<Vec<Text>>);
 /// A listing in flight: all callers that ask meanwhile wait for the same answer (singleflight).
 #[derive(Default)]
 pub(super) struct InFlight {
-    pub(super) answer: OnceCell<Result<Listed>>,
-    /// It is not known what has become of some key meanwhile.
-    invalidated: AtomicBool,
+    /// Invalidated if it is not known what has become of some key meanwhile.
+    pub(super) fetch: in_flight::InFlight<Listed>,
     /// The answer, with the changes that came in before it applied.
     completed: OnceLock<Keys>,
 }
@@ -76,8 +75,8 @@ impl Listings {
                 _ = in_flight.completed.set(keys);
             }
         }
-        let completed = in_flight.completed.get().filter(|_| !in_flight.invalidated.load(Ordering::Acquire));
-        completed.map(|keys| (keys.clone(), first))
+        let valid = |_: &&Keys| !in_flight.fetch.invalidated.load(Ordering::Acquire);
+        in_flight.completed.get().filter(valid).map(|keys| (keys.clone(), first))
     }
 
     /// Ends what is `in_flight`; true for the first caller that does.
@@ -136,7 +135,7 @@ impl Listings {
     fn invalidate_in_flight(&mut self) {
         self.changes.clear();
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.invalidated.store(true, Ordering::Release);
+            in_flight.fetch.invalidated.store(true, Ordering::Release);
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) struct Mount {
         help_heading = STORE
     )]
     max_stale: Duration,
-    /// How long a call may wait for the store
+    /// Deadline of a system call
     #[arg(
         long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline,
         help_heading = STORE
@@ -191,6 +191,7 @@ impl Mount {
                 scratch,
                 rejected: state.join("rejected"),
                 clock: Arc::new(fs::SystemClock),
+                timeout: self.timeout,
             },
             state,
             state_else,

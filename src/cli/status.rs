@@ -102,11 +102,12 @@ fn document(seen: &Found) -> Value {
 }
 
 /// The fields that have lines of their own.
-const APART: [&str; 10] = [
+const APART: [&str; 11] = [
     "mountpoint",
     "state",
     "error",
     "down",
+    "busy",
     "untold_s",
     "rejected",
     "rejected_in",
@@ -179,6 +180,14 @@ fn state(mount: &Value) -> String {
         let age = age
             .map_or_else(|| "it has not answered yet".into(), |age| format!("what is shown is {age} s old"));
         return format!("down for {} s: {why}; {age}", down["since_s"]);
+    }
+    let busy = &mount["busy"];
+    if !busy.is_null() {
+        let why = busy["why"].as_str().unwrap_or_default();
+        return format!(
+            "well, but changes have been refused for {} s, the last one {} s ago: {why}",
+            busy["since_s"], busy["tried_s"]
+        );
     }
     match mount["untold_s"].as_u64() {
         Some(age) => format!("well, but its store has told of no changes for {age} s; it is asked instead"),

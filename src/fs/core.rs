@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use tokio::sync::RwLockReadGuard;
 
 use crate::cache::Cache;
 use crate::fs::feed::baseline::WatchBaseline;
@@ -15,6 +16,7 @@ use crate::fs::rejected::Rejected;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::settings::Settings;
 use crate::fs::state::tables::State;
+use crate::store::Deadline;
 
 /// A directory of JSON files over a cache.
 pub struct Fs {
@@ -66,6 +68,16 @@ impl Fs {
     /// Whether every change is refused.
     pub const fn is_read_only(&self) -> bool {
         self.settings.read_only
+    }
+
+    /// The deadline of a message that comes in now, or of other work that somebody waits for.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::after(self.settings.timeout)
+    }
+
+    /// Keeps directories from being renamed. Comes before the gates.
+    pub(crate) async fn stay(&self) -> FsResult<RwLockReadGuard<'_, ()>> {
+        Ok(Deadline::wait(self.moving.read()).await?)
     }
 
     pub(crate) fn writable(&self) -> FsResult<()> {

@@ -14,10 +14,14 @@ use crate::fs::core::Fs;
 use crate::fs::kernel::Kernel;
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
 use crate::fs::types::Ino;
+use crate::store::Deadline;
 
 /// How long a caller waits for the notifier, which may wait for a directory's lock, before the kernel is told in a way that
 /// needs none.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long it waits where its deadline has all but passed.
+const SETTLE_LATE: Duration = Duration::from_millis(100);
 
 impl Fs {
     /// Tells where notices go. Before that there is no kernel and none are needed.
@@ -51,7 +55,7 @@ impl Fs {
     /// for one that is being truncated): after [`SETTLE`] all names are dropped, which needs no lock. False if it came to
     /// that.
     pub(crate) async fn invalidate_and_wait(self: &Arc<Self>, invalidations: Vec<PathInvalidation>) -> bool {
-        let until = Instant::now() + SETTLE;
+        let until = Instant::now() + Deadline::left(SETTLE).max(SETTLE_LATE);
         let (mut inodes, mut others) = (Vec::new(), Vec::new());
         for invalidation in invalidations {
             match invalidation {

@@ -8,7 +8,8 @@ use crate::fs::core::Fs;
 use crate::fs::gates::Gate;
 use crate::fs::rules::error::FsResult;
 use crate::fs::types::Ino;
-use crate::store::Key;
+use crate::store;
+use crate::store::{Deadline, Key};
 
 /// A change of some names that is in flight: the cache withholds what the store tells of their keys until it is dropped.
 ///
@@ -21,28 +22,33 @@ pub(crate) struct Operation {
 }
 
 impl Fs {
-    /// Begins a change of `names`, once no other one of any of them is in flight.
-    pub(crate) async fn begin(self: &Arc<Self>, names: impl IntoIterator<Item = String>) -> Operation {
-        let gates = self.gates.pass(names).await;
+    /// Begins a change of `names`, once no other one of any of them is in flight. A caller that does not get its turn by its
+    /// deadline has changed nothing.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        names: impl IntoIterator<Item = String>,
+    ) -> store::Result<Operation> {
+        let gates = Deadline::wait(self.gates.pass(names)).await?;
         let mut keys = Vec::new();
         for gate in &gates {
             // An error is that of the operation, too.
             keys.extend(self.key_of(gate.name()).await.ok().flatten());
         }
-        Operation { _hold: self.cache.hold(keys), _gates: gates }
+        Ok(Operation { _hold: self.cache.hold(keys), _gates: gates })
     }
 
     /// As [`Fs::begin`], of the files of `keys`.
-    pub(crate) async fn begin_of(self: &Arc<Self>, keys: Vec<Key>) -> Operation {
-        let gates = self.gates.pass(keys.iter().map(|key| self.settings.names.encode(key))).await;
-        Operation { _hold: self.cache.hold(keys), _gates: gates }
+    pub(crate) async fn begin_of(self: &Arc<Self>, keys: Vec<Key>) -> store::Result<Operation> {
+        let names = keys.iter().map(|key| self.settings.names.encode(key));
+        let gates = Deadline::wait(self.gates.pass(names)).await?;
+        Ok(Operation { _hold: self.cache.hold(keys), _gates: gates })
     }
 
     /// Begins a change of a file by its inode, whatever its name is by the time that no other change of it is in flight.
     pub(crate) async fn begin_at(self: &Arc<Self>, ino: Ino) -> FsResult<(Operation, String)> {
         loop {
             let name = self.state.lock().inode(ino)?.name.clone();
-            let gates = self.gates.pass([name.clone()]).await;
+            let gates = Deadline::wait(self.gates.pass([name.clone()])).await?;
             let state = self.state.lock();
             let inode = state.inode(ino)?;
             if inode.name == name {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub rejected: std::path::PathBuf,
     /// Whose times new texts and names get.
     pub clock: Arc<dyn Clock>,
+    /// Within what each message of the kernel is answered.
+    pub timeout: std::time::Duration,
 }
 
 #[cfg(test)]
@@ -44,6 +46,7 @@ impl Settings {
             scratch: Patterns::new(&[]).unwrap_or_else(|why| panic!("{why}")),
             rejected: std::path::PathBuf::new(),
             clock: Arc::new(crate::fs::clock::SystemClock),
+            timeout: std::time::Duration::from_secs(5),
         }
     }
 }

@@ -58,7 +58,8 @@ impl Answers {
         self.messages.add(op);
     }
 
-    /// Answers `op` with what `work` comes to. A reply that is dropped unanswered, by a panic, says EIO (fuser).
+    /// Answers `op` with what `work` comes to by the deadline of the message, which begins now. A reply that is dropped
+    /// unanswered, by a panic, says EIO (fuser).
     pub(super) fn give<T: Send + 'static>(
         &self,
         op: Op,
@@ -67,11 +68,11 @@ impl Answers {
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
         self.count(op);
-        let (fs, subject) = (self.fs.clone(), subject.into());
-        let mut task = Box::pin(async move {
+        let (fs, subject, deadline) = (self.fs.clone(), subject.into(), self.fs.deadline());
+        let mut task = Box::pin(deadline.scope(async move {
             let result = work.await;
             reply(result.map_err(|error| report(&fs, op, &subject, &error)));
-        });
+        }));
         let _runtime = self.runtime.enter();
         // The first poll is all it takes where nothing has to be waited for; a hand-over to another thread would
         // double the cost of the message.

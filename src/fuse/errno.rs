@@ -45,8 +45,8 @@ fn store_errno(error: &Error) -> Errno {
         Error::Denied(_) => Errno::EACCES,
         Error::ReadOnly(_) => Errno::EROFS,
         // Not EAGAIN: Python and others would take it for a non-blocking descriptor and spin.
-        Error::Busy(_) => Errno::EBUSY,
-        Error::TimedOut(_) => Errno::ETIMEDOUT,
+        Error::Busy(_) | Error::Contended(_) => Errno::EBUSY,
+        Error::TimedOut(_) | Error::Expired(_) => Errno::ETIMEDOUT,
         Error::Unreachable(_) => Errno::EHOSTUNREACH,
         Error::Quota(_) => Errno::EDQUOT,
         Error::NoSpace(_) => Errno::ENOSPC,

@@ -58,7 +58,13 @@ fn failed(error: &store::Error) -> async_graphql::Error {
     let code = match error {
         E::TooLarge { .. } | E::BadKey(_) | E::KeyTooLong { .. } | E::Invalid(_) => "BAD_USER_INPUT",
         E::Denied(_) | E::ReadOnly(_) | E::Quota(_) => "FORBIDDEN",
-        E::Busy(_) | E::TimedOut(_) | E::Unreachable(_) | E::Untrusted(_) | E::Unsure(_) => UNAVAILABLE,
+        E::Busy(_)
+        | E::Contended(_)
+        | E::TimedOut(_)
+        | E::Expired(_)
+        | E::Unreachable(_)
+        | E::Untrusted(_)
+        | E::Unsure(_) => UNAVAILABLE,
         // Such as a broken connection: a retry opens another one.
         E::Other(_) => {
             tracing::warn!("the store failed: {error}");

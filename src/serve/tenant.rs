@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::memory_budget::ListingPermits;
-use crate::store::{Entry, Error, Expect, Key, Meta, Result, Store};
+use crate::store::{Deadline, Entry, Error, Expect, Key, Meta, Result, Store};
 
 /// The name of the tenant whose store is the argument of the command line.
 pub const DEFAULT: &str = "default";
@@ -26,6 +26,8 @@ pub(super) struct Tenant {
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) store: Arc<dyn Store>,
+    /// Deadline of a deletion, which takes several calls of the store.
+    timeout: Duration,
     /// Each tenant has permits of its own, for a store may answer late or never.
     pub(super) listings: ListingPermits,
     recent: Mutex<Recent>,
@@ -39,11 +41,11 @@ struct Recent {
 
 impl Tenant {
     /// A tenant, one of so many.
-    pub(super) fn new(name: &str, store: Arc<dyn Store>, all: usize) -> Self {
+    pub(super) fn new(name: &str, store: Arc<dyn Store>, all: usize, timeout: Duration) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}.tenant.kvfs").as_bytes());
         let recent = Recent { keys: LruCache::new(REMEMBERED), deleted: LruCache::new(REMEMBERED) };
         let listings = ListingPermits::shared(all);
-        Self { id, name: name.to_owned(), store, listings, recent: Mutex::new(recent) }
+        Self { id, name: name.to_owned(), store, timeout, listings, recent: Mutex::new(recent) }
     }
 
     /// The entry of `key`, if there is one.
@@ -60,6 +62,10 @@ impl Tenant {
 
     /// Deletes the key that has `id`. False if there is none, unless it was deleted just before.
     pub(super) async fn delete(&self, id: &str) -> Result<bool> {
+        Deadline::after(self.timeout).scope(self.find_and_delete(id)).await
+    }
+
+    async fn find_and_delete(&self, id: &str) -> Result<bool> {
         loop {
             let Some((key, meta)) = self.find(id).await? else {
                 let recent = self.recent.lock();
@@ -144,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_deletion_whose_answer_was_lost_succeeds_when_the_client_repeats_it() {
-        let tenant = Tenant::new(DEFAULT, Arc::new(Lossy(MemoryStore::new())), 1);
+        let tenant = Tenant::new(DEFAULT, Arc::new(Lossy(MemoryStore::new())), 1, REPEATS);
         let (key, text) = (Key::from("k"), Arc::from(&b"1"[..]));
         let meta = tenant.store.set_key_value(&key, text, Expect::Anything).await.unwrap();
         assert_eq!(tenant.delete(&meta.id).await, Err(Error::TimedOut(5_000)));

@@ -48,12 +48,18 @@ pub enum Error {
     /// The store or the database file cannot be written.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
-    /// Refused for overload, or for a lock that was not released in time.
+    /// Refused for overload, or for a lock that was not released in time: other changes would be, too.
     #[error("the store is busy: {0}")]
     Busy(String),
+    /// Others keep changing this key.
+    #[error("the key is busy: {0}")]
+    Contended(String),
     /// No answer within `--timeout`. A set or delete may or may not have been carried out.
     #[error("no answer from the store within {0} ms")]
     TimedOut(u128),
+    /// The deadline passed before the store could be asked.
+    #[error("the store was not asked, for {0} ms were over before it could be; nothing was changed")]
+    Expired(u128),
     /// The store cannot be reached.
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
@@ -99,6 +105,8 @@ impl Error {
             | Self::Other(_)
             | Self::Unsure(_) => true,
             Self::Busy(_)
+            | Self::Contended(_)
+            | Self::Expired(_)
             | Self::TooLarge { .. }
             | Self::BadKey(_)
             | Self::KeyTooLong { .. }
@@ -132,6 +140,11 @@ impl Error {
         }
     }
 
+    /// Whether the deadline passed without an answer: a caller with a later one may ask again.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::TimedOut(_) | Self::Expired(_))
+    }
+
     /// Whether the store has no space.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::NoSpace(_) | Self::Quota(_))
@@ -151,7 +164,9 @@ impl Error {
                 | Self::Damaged(_)
                 | Self::Displaced(_)
                 | Self::Busy(_)
+                | Self::Contended(_)
                 | Self::TimedOut(_)
+                | Self::Expired(_)
                 | Self::Unreachable(_)
                 | Self::Untrusted(_)
                 | Self::Other(_)

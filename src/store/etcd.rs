@@ -199,7 +199,7 @@ impl Store for EtcdStore {
                 return Ok(meta);
             }
         }
-        Err(Error::Busy("others change the key all the time".into()))
+        Err(Error::Contended("others change the key all the time".into()))
     }
 
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {

@@ -1,4 +1,4 @@
-//! Deadlines, and a store known to be down: a store that never hangs is itself a store.
+//! Deadlines, and a store known to be down or busy: a store that never hangs is itself a store.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::full::{Full, RETRY_AFTER};
 use super::{
-    Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
-    Text,
+    Deadline, Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space,
+    Store, Text,
 };
 
-/// A store whose calls all end within a deadline, and that fails at once while the store behind it is down.
+/// A store whose calls all end by the deadline of who makes them, or within one of their own, and that fails at once while
+/// the store behind it is down, or refuses changes for being busy.
 pub struct Guarded {
     inner: Arc<dyn Store>,
     timeout: Duration,
@@ -69,9 +70,9 @@ impl Circuit {
     }
 
     fn down(&self) -> Option<Down> {
-        let (_, why) = self.down.lock().clone()?;
+        let (tried, why) = self.down.lock().clone()?;
         let since = (*self.since.lock())?;
-        Some(Down { since, answered: *self.answered.lock(), why })
+        Some(Down { since, answered: *self.answered.lock(), tried, why })
     }
 }
 
@@ -84,32 +85,41 @@ fn refusal(down: Option<&(Instant, Error)>) -> Option<Error> {
 }
 
 impl Guarded {
-    /// Wraps `inner`; every call ends within `timeout`.
+    /// Wraps `inner`; every call ends by the current deadline, or within `timeout` where there is none.
     pub fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
         Self { inner, timeout, reads: Circuit::default(), writes: Circuit::default(), full: Full::default() }
     }
 
-    async fn deadline<T: Send + 'static>(&self, mut call: Call<T>) -> Result<T> {
+    /// The deadline of a call that begins now, and whether its lateness would tell something of the store: one that has only
+    /// the rest of somebody's time may be late although the store is well.
+    fn deadline(&self) -> Result<(Deadline, bool)> {
+        let deadline = Deadline::current().unwrap_or_else(|| Deadline::after(self.timeout));
+        deadline.check()?;
+        Ok((deadline, deadline.time_left() >= self.timeout * 3 / 4))
+    }
+
+    /// What `call` comes to by `deadline`.
+    async fn answer<T: Send + 'static>(&self, deadline: Deadline, mut call: Call<T>) -> Result<T> {
         // A store that answers from memory needs no task; one that has to wait goes on in its own.
-        if let Poll::Ready(result) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let first = deadline.enter(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        if let Poll::Ready(result) = first {
             return result;
         }
         let (reply, answer) = oneshot::channel();
-        tokio::spawn(carry_out(call, reply));
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => {
-                answer.unwrap_or_else(|_| Err(Error::Other("the store failed; see the log".into())))
-            }
-            Err(_) => Err(Error::TimedOut(self.timeout.as_millis())),
-        }
+        tokio::spawn(deadline.scope(carry_out(call, reply)));
+        let failed = |_| Err(Error::Other("the store failed; see the log".into()));
+        deadline.bound(async { answer.await.unwrap_or_else(failed) }).await
     }
 
     async fn read<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
+        let (deadline, tells) = self.deadline()?;
         self.reads.admit()?;
         let since = Instant::now();
         // A read changes nothing.
-        let result = self.deadline(call).await.map_err(|error| error.reason().clone());
+        let result = self.answer(deadline, call).await.map_err(|error| error.reason().clone());
         match &result {
+            Err(Error::TimedOut(_)) if !tells => {}
+            Err(Error::Expired(_)) => {}
             Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => {
                 self.reads.open(since, error);
                 self.writes.open(since, error);
@@ -120,18 +130,21 @@ impl Guarded {
         result
     }
 
-    /// A write that is late may wait for a lock that reads do not need: it tells nothing about them.
+    /// A write that is late or refused as busy may wait for a lock that reads do not need: it tells nothing about them.
     async fn write<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
+        let (deadline, tells) = self.deadline()?;
         self.writes.admit()?;
         let since = Instant::now();
-        let result = self.deadline(call).await;
+        let result = self.answer(deadline, call).await;
         match result.as_ref().map_err(Error::reason) {
-            Err(error @ Error::TimedOut(_)) => self.writes.open(since, error),
+            // Whoever is busy is so for all keys: a lock of another process is one on the whole database, a 429 counts all
+            // requests, a 503 is said of the whole server.
+            Err(error @ (Error::TimedOut(_) | Error::Busy(_))) if tells => self.writes.open(since, error),
+            Err(Error::TimedOut(_) | Error::Busy(_) | Error::Expired(_)) => {}
             Err(error @ Error::Unreachable(_)) => {
                 self.reads.open(since, error);
                 self.writes.open(since, error);
             }
-            Err(Error::Busy(_)) => {}
             _ => {
                 self.reads.close();
                 self.writes.close();
@@ -139,6 +152,10 @@ impl Guarded {
         }
         result
     }
+}
+
+fn is_busy(down: &Down) -> bool {
+    matches!(down.why, Error::Busy(_))
 }
 
 /// Carries `call` out in a task of its own, so that the deadline holds even while the call blocks its thread. Ends it
@@ -181,7 +198,12 @@ impl Store for Guarded {
         let answered = *self.reads.answered.lock();
         // One that is read is not down, though a write of it may wait for a lock.
         let unanswered = |down: &Down| answered.is_none_or(|answered| answered < down.since);
-        self.reads.down().or_else(|| self.writes.down().filter(unanswered))
+        let late = |down: &Down| unanswered(down) && !is_busy(down);
+        self.reads.down().or_else(|| self.writes.down().filter(late))
+    }
+
+    fn busy(&self) -> Option<Down> {
+        self.writes.down().filter(is_busy)
     }
 
     async fn list_keys(&self) -> Result<Listing> {
@@ -201,6 +223,7 @@ impl Store for Guarded {
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         let (inner, key) = (self.inner.clone(), key.clone());
+        self.deadline()?;
         self.full.admit(expect, || self.inner.space())?;
         let set = self.write(Box::pin(async move { inner.set_key_value(&key, text, expect).await })).await;
         match &set {

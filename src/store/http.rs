@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, Identity, Response};
 pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
 use reqwest_websocket::{Message, Upgrade, WebSocket};
 
-use super::{Error, Result};
+use super::{Deadline, Error, Result};
 
 /// Largest answer about one key that is read, in bytes.
 pub(super) const ENTRY_LIMIT: usize = 2 << 20;
@@ -160,7 +160,7 @@ impl Http {
     }
 
     async fn attempt(&self, request: RequestBuilder, limit: usize, mut broken: bool) -> Result<Answer> {
-        let (start, patience) = (Instant::now(), self.timeout * 3 / 4);
+        let (start, patience) = (Instant::now(), Deadline::patience(self.timeout));
         let mut pause = FIRST_PAUSE;
         let mut repeated = false;
         let last = |error: Error, unsure: bool| if unsure { error.unsure() } else { error };

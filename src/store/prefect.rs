@@ -15,9 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
 
 use super::{
-    Change, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Result, Revision, Store, Text,
+    Change, Deadline, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Result, Revision, Store, Text,
     VALUE_LIMIT, feed, json as json_text,
 };
 use api::Api;
@@ -40,6 +41,7 @@ const ROUNDS: usize = 3;
 pub struct PrefectStore {
     name: String,
     view: Arc<View>,
+    timeout: Duration,
     /// One change at a time: the server refuses most concurrent ones.
     changing: tokio::sync::Mutex<()>,
 }
@@ -54,8 +56,14 @@ impl PrefectStore {
                 revisions: Mutex::default(),
                 own: Mutex::default(),
             }),
+            timeout,
             changing: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// The lock for a change. A change that does not get it in time was not sent.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        Deadline::wait_to_ask(self.timeout, self.changing.lock()).await
     }
 
     /// Sets `key` unconditionally.
@@ -84,7 +92,7 @@ impl PrefectStore {
                 made => return made,
             }
         }
-        Err(Error::Busy("others delete and make the variable all the time".into()).unsure())
+        Err(Error::Contended("others delete and make the variable all the time".into()).unsure())
     }
 
     async fn create(&self, key: &Key, text: &Text) -> Result<Meta> {
@@ -169,13 +177,13 @@ impl Store for PrefectStore {
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.check(key, &text)?;
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.turn().await?;
         self.change(key, &text, expect).await
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
         LIMITS.check_key(key).map_err(|_| Error::NotFound)?;
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.turn().await?;
         if expect != Expect::Anything {
             let entry = self.view.fetch(key).await?.ok_or(Error::NotFound)?;
             expect.check(Some(entry.meta.revision))?;
@@ -185,7 +193,7 @@ impl Store for PrefectStore {
 
     /// One request, which keeps the id. If `to` exists it is set instead, with its own id, and `from` is deleted.
     async fn rename_key(&self, from: &Key, to: &Key, at: Expect, expect: Expect) -> Result<Meta> {
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.turn().await?;
         let entry = self.view.fetch(from).await?.ok_or(Error::NotFound)?;
         at.check(Some(entry.meta.revision))?;
         LIMITS.check_key(to)?;
@@ -229,7 +237,7 @@ impl Store for PrefectStore {
 
     async fn set_tags(&self, key: &Key, tags: &[String]) -> Result<()> {
         tags.iter().try_for_each(|tag| json_text::check_text(tag))?;
-        let _one_at_a_time = self.changing.lock().await;
+        let _one_at_a_time = self.turn().await?;
         let set = self.view.api.patch(key, &json!({"tags": tags}).to_string()).await?;
         if set { Ok(()) } else { Err(Error::NotFound) }
     }

@@ -65,7 +65,7 @@ impl SqliteStore {
     /// error is one line for a person.
     pub fn open(path: &Path, timeout: Duration) -> std::result::Result<Self, String> {
         let pool = Arc::new(Pool::open(path, timeout * 3 / 4)?);
-        let writer = Writer::new(pool.clone());
+        let writer = Writer::new(pool.clone(), timeout);
         Ok(Self {
             name: format!("sqlite:{}", path.display()),
             pool,

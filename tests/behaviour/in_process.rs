@@ -72,6 +72,7 @@ impl InProcess {
             scratch: Patterns::new(&[]).unwrap(),
             rejected: home.path().join("rejected"),
             clock: Arc::new(kvfs::fs::SystemClock),
+            timeout: Duration::from_secs(5),
         };
         let fs = Fs::new(cache, settings);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -368,8 +369,8 @@ fn errno(error: &FsError) -> i32 {
         FsError::Deadlock => libc::EDEADLK,
         FsError::Interrupted => libc::EINTR,
         FsError::Store(Error::Denied(_)) => libc::EACCES,
-        FsError::Store(Error::Busy(_)) => libc::EBUSY,
-        FsError::Store(Error::TimedOut(_)) => libc::ETIMEDOUT,
+        FsError::Store(Error::Busy(_) | Error::Contended(_)) => libc::EBUSY,
+        FsError::Store(Error::TimedOut(_) | Error::Expired(_)) => libc::ETIMEDOUT,
         FsError::Store(Error::Unreachable(_)) => libc::EHOSTUNREACH,
         FsError::Store(Error::Quota(_)) => libc::EDQUOT,
         FsError::Store(Error::TooMany(_)) => libc::EXDEV,

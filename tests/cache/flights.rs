@@ -3,13 +3,16 @@
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use kvfs::store::{Change, Error, Meta};
+use kvfs::store::{Change, Deadline, Error, Meta};
 use tokio::task::JoinSet;
 
 use super::Remembered::Value;
 use super::double::When::{After, Before};
 use super::{Bench, block_on, down, forgetful, roomy};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Polls `future` once; it must not be done yet.
 macro_rules! start {
@@ -78,6 +81,35 @@ fn a_caller_that_gives_up_leaves_the_fetch_to_the_others() {
         assert_eq!(super::text(&stays.await.unwrap()).unwrap(), "1");
         assert_eq!(at.remembered("k"), Value("1".into()));
     });
+}
+
+#[test]
+fn the_deadline_of_one_caller_is_none_of_the_others() {
+    for listing in [false, true] {
+        let at = Bench::new(roomy());
+        block_on(async {
+            at.set_elsewhere("k", "1").await;
+            let (near, far) = (Deadline::after(SECOND), Deadline::after(3 * SECOND));
+            let (method, key) = if listing { ("list_keys", "") } else { ("get_key_value", "k") };
+            let hold = at.double.hold(method, key, Before);
+            let ask = async || {
+                if listing { at.cache.list_keys().await.map(drop) } else { at.get("k").await.map(drop) }
+            };
+            let (mut hasty, mut patient) = (pin!(near.scope(ask())), pin!(far.scope(ask())));
+            start!(hasty);
+            start!(patient);
+            assert_eq!(hasty.await, Err(Error::TimedOut(SECOND.as_millis())));
+            // Who has time left asks anew, and who comes now waits for the same answer.
+            start!(patient);
+            let mut another = pin!(ask());
+            start!(another);
+            hold.release();
+            assert_eq!((patient.await, another.await), (Ok(()), Ok(())));
+            assert_eq!(at.calls(method), 2);
+            assert_eq!(ask().await, Ok(()));
+            assert_eq!(at.calls(method), 2);
+        });
+    }
 }
 
 #[test]

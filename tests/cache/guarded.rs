@@ -6,13 +6,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kvfs::cache::Cache;
-use kvfs::store::{Counted, Counters, Error, Expect, Guarded, Key, Store, Text};
+use kvfs::store::{Counted, Counters, Deadline, Error, Expect, Guarded, Key, Store, Text};
 
 use super::double::Double;
 use super::double::When::Before;
 use super::{HOUR, PATIENCE, block_on, down, roomy};
 
 const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(4);
 
 struct Bench {
     store: Guarded,
@@ -57,8 +58,10 @@ fn answers_and_refusals_pass_unchanged() {
             assert_eq!(at.set("k").await, Err(error));
         }
         at.double.fail(None);
-        // Reads leave a store that is overloaded alone for a while; a write is never given up so easily.
+        // A store that is overloaded is left alone for a while.
         assert_eq!(at.get("k").await, Err(Error::Busy("overload".into())));
+        assert_eq!(at.set("k").await, Err(Error::Busy("overload".into())));
+        tokio::time::advance(Duration::from_secs(1)).await;
         at.set("k").await.unwrap();
         at.get("k").await.unwrap();
         assert_eq!(at.store.limits(), at.double.limits());
@@ -178,6 +181,85 @@ fn a_late_write_does_not_keep_reads_from_the_store() {
         assert_eq!(at.set("stuck").await, Err(Error::TimedOut(50)));
         assert_eq!(at.get("k").await.unwrap()[..], *b"1");
         assert_eq!(at.store.list_keys().await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_store_that_was_busy_for_a_whole_deadline_is_tried_once_a_second_until_it_takes_a_change() {
+    let at = guarded(HOUR);
+    let (k, busy) = (Key::from("k"), Error::Busy("database is locked".into()));
+    block_on(async {
+        at.set("k").await.unwrap();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        at.double.fail(busy.clone());
+        assert_eq!(at.set("k").await, Err(busy.clone()));
+        let calls = at.calls();
+        for _ in 0..8 {
+            assert_eq!(at.set("k").await, Err(busy.clone()));
+            assert_eq!(at.store.delete_key(&k, Expect::Anything).await, Err(busy.clone()));
+            let renamed = at.store.rename_key(&k, &"to".into(), Expect::Anything, Expect::Anything).await;
+            assert_eq!(renamed, Err(busy.clone()));
+        }
+        assert_eq!(at.calls(), calls);
+        // Who opens a file to write it hears of it then, and the store is not down.
+        assert_eq!(at.store.outage(), Some(busy.clone()));
+        assert!(at.store.down().is_none());
+        at.double.fail(None);
+        assert_eq!(at.get("k").await.unwrap()[..], *b"1");
+        assert_eq!(at.set("k").await, Err(busy.clone()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(at.store.outage(), None);
+        at.set("k").await.unwrap();
+        at.store.delete_key(&k, Expect::Anything).await.unwrap();
+    });
+}
+
+#[test]
+fn a_key_that_others_keep_changing_says_nothing_of_other_keys() {
+    let at = guarded(HOUR);
+    block_on(async {
+        at.double.fail(Error::Contended("others change the key all the time".into()));
+        assert!(matches!(at.set("k").await, Err(Error::Contended(_))));
+        at.double.fail(None);
+        at.set("k").await.unwrap();
+    });
+}
+
+#[test]
+fn a_call_with_the_rest_of_a_deadline_ends_by_it_and_says_nothing_of_the_store() {
+    for method in ["get_key_value", "set_key_value"] {
+        let at = guarded(LONG);
+        block_on(async {
+            at.double.hold(method, "stuck", Before);
+            let rest = async {
+                tokio::time::sleep(LONG / 2).await;
+                let began = tokio::time::Instant::now();
+                let late = match method {
+                    "get_key_value" => at.get("stuck").await.map(drop),
+                    _ => at.set("stuck").await,
+                };
+                (late, began.elapsed())
+            };
+            let (late, took) = Deadline::after(LONG).scope(rest).await;
+            assert_eq!((late, took), (Err(Error::TimedOut(LONG.as_millis())), LONG / 2));
+            at.set("k").await.unwrap();
+            at.get("k").await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_call_after_the_deadline_does_not_reach_the_store() {
+    let at = guarded(LONG);
+    block_on(async {
+        let late = async {
+            tokio::time::sleep(LONG).await;
+            (at.set("k").await, at.get("k").await)
+        };
+        let expired = Error::Expired(LONG.as_millis());
+        assert!(!expired.may_have_changed());
+        assert_eq!(Deadline::after(LONG).scope(late).await, (Err(expired.clone()), Err(expired)));
+        assert_eq!(at.calls(), 0);
     });
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Remembered::Nothing;
 use super::double::When::{After, Before};
-use super::{Bench, block_on, down, roomy};
+use super::{Bench, HOUR, block_on, down, roomy};
 
 pub(super) const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
 pub(super) const WRITE: Access = Access { write: true, append: false, truncate: false };
@@ -68,6 +68,7 @@ impl Files {
             scratch: Patterns::new(&[]).unwrap(),
             rejected: home.path().to_owned(),
             clock: Arc::new(kvfs::fs::SystemClock),
+            timeout: HOUR,
         };
         let fs = Fs::new(at.cache.clone(), settings);
         let drops = Drops::default();

@@ -38,6 +38,39 @@ fn rule_11_a_locked_database_delays_writers_up_to_the_deadline_and_readers_never
 }
 
 #[test]
+fn rule_11_removals_beside_a_locked_database_are_refused_and_hold_up_the_directory_for_one_deadline() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--timeout", "2s"]);
+    let files: Vec<PathBuf> = (0..8).map(|number| mount.path(format!("k{number}"))).collect();
+    for file in &files {
+        fs::write(file, "1").unwrap();
+    }
+    let other = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    thread::scope(|scope| {
+        let removals: Vec<_> =
+            files.iter().map(|file| scope.spawn(move || errno(fs::remove_file(file)))).collect();
+        for removal in removals {
+            assert_eq!(removal.join().unwrap(), libc::EBUSY);
+        }
+    });
+    // The kernel lets one removal after the other in: the first waits for the lock, and what it comes to holds for the others.
+    let tries = mount.status()["calls"]["delete_key"].as_u64().unwrap();
+    assert!(tries < 8, "{tries} of 8 removals waited for the lock");
+    let status = mount.status();
+    assert!(
+        status["down"].is_null() && status["busy"]["why"].as_str().is_some_and(|why| why.contains("locked"))
+    );
+    assert_eq!(errno(fs::write(mount.path("k0"), "2")), libc::EBUSY);
+    assert_eq!(fs::read_to_string(mount.path("k0")).unwrap(), "1");
+    other.execute_batch("ROLLBACK").unwrap();
+    wait_for(PATIENCE, || fs::remove_file(&files[0]).is_ok());
+    assert!(mount.status()["busy"].is_null());
+}
+
+#[test]
 fn rule_11_a_name_shows_the_new_value_although_a_lookup_beside_it_has_no_answer() {
     if !can_mount() {
         return;

@@ -15,7 +15,7 @@ use crate::fs::rules::error::FsResult;
 use crate::fs::rules::names::is_inside;
 use crate::fs::state::nodes::Body;
 use crate::fs::types::{Ino, ROOT};
-use crate::store::{Change, Key, Revision};
+use crate::store::{Change, Deadline, Key, Revision};
 
 /// Largest answer in bytes. An extended attribute has at most 64 KiB.
 const LARGEST: usize = 60 << 10;
@@ -35,7 +35,7 @@ impl Fs {
     /// A JSON document: the changes after `cursor` of the file, or in the directory, and the cursor behind them.
     pub(crate) async fn changes_after(self: &Arc<Self>, ino: Ino, cursor: &str) -> FsResult<String> {
         let part = self.part(ino)?;
-        self.look(cursor.is_empty()).await;
+        self.look(cursor.is_empty()).await?;
         let page = self.cache.journal().read(cursor);
         let (mut changes, mut size, mut seen) = (Vec::new(), 0, 0);
         for told in &page.changes {
@@ -128,7 +128,7 @@ impl Fs {
             if self.cache.last_keys().is_none() {
                 _ = self.cache.list_keys().await;
             }
-            self.look(begin).await;
+            _ = self.look(begin).await;
             begin = false;
             tokio::time::sleep(self.cache.max_age().max(SHORTEST)).await;
         }
@@ -136,9 +136,9 @@ impl Fs {
 
     /// Looks at the keys of a store that does not tell of changes, or did not tell of some, if it is time. Who begins to
     /// watch one that does not tell waits for that: what changes from then on is told.
-    async fn look(self: &Arc<Self>, begin: bool) {
+    async fn look(self: &Arc<Self>, begin: bool) -> FsResult<()> {
         if begin && !self.cache.is_pushed() {
-            let baseline = self.baseline.clone().lock_owned().await;
+            let baseline = Deadline::wait(self.baseline.clone().lock_owned()).await?;
             self.clone().compare(baseline).await;
         } else if let Ok(mut baseline) = self.baseline.clone().try_lock_owned() {
             if begin && !self.relay.is_on() {
@@ -149,6 +149,7 @@ impl Fs {
                 tokio::spawn(self.clone().compare(baseline));
             }
         }
+        Ok(())
     }
 
     async fn compare(self: Arc<Self>, mut baseline: OwnedMutexGuard<WatchBaseline>) {

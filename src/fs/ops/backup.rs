@@ -84,7 +84,7 @@ impl Fs {
         in_the_way: impl Fn(&State) -> Option<(String, DeferredRename)>,
     ) -> FsResult<Operation> {
         loop {
-            let operation = self.begin(names.iter().map(|name| (*name).to_owned())).await;
+            let operation = self.begin(names.iter().map(|name| (*name).to_owned())).await?;
             let found = in_the_way(&self.state.lock());
             let Some((name, deferred)) = found else { return Ok(operation) };
             drop(operation);
@@ -99,7 +99,7 @@ impl Fs {
         name: &str,
         deferred: &DeferredRename,
     ) -> FsResult<Ended> {
-        let operation = self.begin([name.to_owned(), deferred.backup.clone()]).await;
+        let operation = self.begin([name.to_owned(), deferred.backup.clone()]).await?;
         if !self.state.lock().is_deferred(name, deferred) {
             return Ok(Ended::Renamed);
         }
@@ -167,7 +167,7 @@ impl Fs {
             state.deferred_to(name).filter(|_| state.paths().current(name) == Some(ino))
         };
         let Some((name, deferred)) = found else { return Ok(None) };
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         self.carry_out(&name, &deferred).await.map(Some)
     }
 
@@ -184,7 +184,7 @@ impl Fs {
         if found.is_empty() {
             return Ok(());
         }
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         for (name, deferred) in found {
             if let Ended::GivenBack(why) = self.carry_out(&name, &deferred).await? {
                 return Err(why);
@@ -197,11 +197,23 @@ impl Fs {
     pub(crate) async fn carry_out_all(self: &Arc<Self>) {
         let all = self.state.lock().deferred_where(|_, _| true);
         for (name, deferred) in all {
-            let _staying = self.moving.read().await;
-            if let Err(error) = self.carry_out(&name, &deferred).await {
+            if let Err(error) = self.carry_out_in_time(&name, &deferred).await {
                 tracing::warn!("{name:?} keeps its old name, and is not {:?}: {error}", deferred.backup);
             }
         }
+    }
+
+    /// Carries a deferred rename out by a deadline of its own, for whom no message of the kernel gives one.
+    pub(crate) async fn carry_out_in_time(
+        self: &Arc<Self>,
+        name: &str,
+        deferred: &DeferredRename,
+    ) -> FsResult<Ended> {
+        let carried_out = async {
+            let _staying = self.stay().await?;
+            self.carry_out(name, deferred).await
+        };
+        self.deadline().scope(carried_out).await
     }
 
     /// As [`Fs::keep_backup`], for who holds a lock.

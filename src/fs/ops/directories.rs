@@ -21,7 +21,7 @@ impl Fs {
         if !self.settings.names.has_directories() {
             return Err(FsError::Flat);
         }
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         let path = match self.place(within, &name).await? {
             Resolved::File(path) if base(&path) == name => path,
             Resolved::File(_) | Resolved::Directory(..) => return Err(FsError::Exists),
@@ -66,7 +66,7 @@ impl Fs {
         within: Ino,
         name: String,
     ) -> FsResult<()> {
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         let path = match self.place(within, &name).await? {
             Resolved::Directory(path, _) => path,
             Resolved::File(path) => {

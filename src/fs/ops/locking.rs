@@ -11,7 +11,7 @@ use crate::fs::state::locks::{Kind, Lock, Owner, Range};
 use crate::fs::state::nodes::Content;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Caller, Fh, Ino};
-use crate::store::Expect;
+use crate::store::{Deadline, Expect};
 use crate::sys;
 
 /// How often a waiter looks whether its process was sent a signal, which the kernel cannot tell it.
@@ -45,7 +45,8 @@ impl Fs {
         if lock.kind == Kind::Shared {
             self.unlocked.notify_waiters();
         }
-        self.refresh(ino, Fh(lock.handle)).await;
+        // The lock was waited for without end.
+        Deadline::renew(self.refresh(ino, Fh(lock.handle))).await;
         Ok(())
     }
 

@@ -24,17 +24,14 @@ impl Fs {
             tokio::time::sleep(TEND).await;
             let (over, grown) = self.due();
             for (name, deferred) in over {
-                let staying = self.moving.read().await;
-                let ended = self.carry_out(&name, &deferred).await;
-                drop(staying);
-                if let Err(error) = ended {
+                if let Err(error) = self.carry_out_in_time(&name, &deferred).await {
                     let reason =
                         format!("the store has not renamed it to {:?} yet: {error}", deferred.backup);
                     self.note_late(&name, &reason);
                 }
             }
             for (ino, id) in grown {
-                if let Err(error) = self.publish(ino, id, 0).await {
+                if let Err(error) = self.deadline().scope(self.publish(ino, id, 0)).await {
                     tracing::warn!("{:?} could not become a key: {error}", self.name_of(ino));
                 }
             }

@@ -116,7 +116,7 @@ impl Fs {
 
     /// Sets the key to the draft that thread `by` writes. Returns once the store has it durably and the kernel shows it.
     pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<()> {
-        let staying = self.moving.read().await;
+        let staying = self.stay().await.map_err(|error| self.not_published(id, error))?;
         let invalidations = self.publish_now(ino, id, by).await?;
         drop(staying);
         self.invalidate_and_wait(invalidations).await;
@@ -130,6 +130,10 @@ impl Fs {
         id: DraftId,
         by: u32,
     ) -> FsResult<Vec<PathInvalidation>> {
+        self.set_key(ino, id, by).await.map_err(|error| self.not_published(id, error))
+    }
+
+    async fn set_key(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<Vec<PathInvalidation>> {
         let mut also = Vec::new();
         let (_operation, name) = loop {
             let (operation, name) = self.begin_at(ino).await?;
@@ -157,28 +161,24 @@ impl Fs {
             let before = self.cache.peek_keys().map(|answer| answer.value);
             (inode.key.clone(), text, draft.expect, draft.bytes.generation(), (is_new, before))
         };
-        match self.cache.set_key_value(&key, text, expect).await {
-            Ok(meta) => {
-                let mut state = self.state.lock();
-                let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
-                if is_new {
-                    invalidations.extend(self.name_added(&mut state, &name, before.as_ref()));
-                }
-                invalidations.extend(also);
-                Ok(invalidations)
-            }
-            Err(error) => Err(self.not_published(id, error)),
+        let meta = self.cache.set_key_value(&key, text, expect).await?;
+        let mut state = self.state.lock();
+        let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
+        if is_new {
+            invalidations.extend(self.name_added(&mut state, &name, before.as_ref()));
         }
+        invalidations.extend(also);
+        Ok(invalidations)
     }
 
-    /// Takes in that the store did not take the draft.
-    fn not_published(&self, id: DraftId, error: store::Error) -> FsError {
+    /// Takes in that the draft was not published: what a program is told of is not done later after all.
+    fn not_published(&self, id: DraftId, error: FsError) -> FsError {
         let mut state = self.state.lock();
-        let Some(draft) = state.draft_mut(id) else { return error.into() };
+        let Some(draft) = state.draft_mut(id) else { return error };
         let error = match error {
             // Nobody asked for the file to be new; it was when it was opened.
-            store::Error::Exists if !draft.exclusive => store::Error::Changed.into(),
-            error => FsError::from(error),
+            FsError::Exists if !draft.exclusive => store::Error::Changed.into(),
+            error => error,
         };
         if draft.purpose == Publish::OnRename && error.is_outage() {
             // A temporary file that came of age was promised nothing: it is tried again by itself.

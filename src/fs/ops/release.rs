@@ -111,7 +111,7 @@ impl Fs {
         for id in complete {
             let ino = self.state.lock().draft(id).map(|draft| draft.ino);
             if let Some(ino) = ino
-                && self.publish(ino, id, 0).await.is_err()
+                && self.deadline().scope(self.publish(ino, id, 0)).await.is_err()
             {
                 rest.push(id);
             }

@@ -48,7 +48,7 @@ impl Fs {
             Resolved::Nothing(_) => return Err(FsError::BadName),
         };
         self.writable()?;
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         let parents = [parent(&from).to_owned(), parent(&to).to_owned()];
         self.clone().rename_file(caller, from, to, no_replace).await?;
         let mut state = self.state.lock();

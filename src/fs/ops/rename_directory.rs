@@ -11,7 +11,7 @@ use crate::fs::rules::names::{Decoded, is_inside, parent};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::types::{Caller, Ino};
 use crate::store;
-use crate::store::{Key, Meta, Rename};
+use crate::store::{Deadline, Key, Meta, Rename};
 
 impl Fs {
     /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
@@ -28,7 +28,7 @@ impl Fs {
         }
         self.check_directory(&to)?;
         // Nothing in it is published, removed or renamed meanwhile.
-        let _moving = self.moving.write().await;
+        let _moving = Deadline::wait(self.moving.write()).await?;
         self.carry_out_in(&from).await?;
         let mut tries = 0;
         loop {
@@ -67,7 +67,7 @@ impl Fs {
         (within, name): (Ino, &str),
         no_replace: bool,
     ) -> FsResult<String> {
-        let _staying = self.moving.read().await;
+        let _staying = self.stay().await?;
         let place = self.place(within, name).await?;
         if let Resolved::Directory(path, _) = &place
             && path != from
@@ -117,7 +117,7 @@ impl Fs {
 
     async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
         let keys = renames.iter().flat_map(|rename| [rename.from.clone(), rename.to.clone()]);
-        let _operation = self.begin_of(keys.collect()).await;
+        let _operation = self.begin_of(keys.collect()).await?;
         let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
         if let Ok(metas) = &result {
             self.moved(from, to, renames, metas);

@@ -30,7 +30,7 @@ impl Fs {
             }
             return state.resize(id, size, &limits);
         }
-        let staying = self.moving.read().await;
+        let staying = self.stay().await?;
         let (operation, name) = self.begin_at(ino).await?;
         let key = self.state.lock().inode(ino)?.key.clone();
         let entry = self.cache.get_key_value(&key).await?.value.ok_or(FsError::NotFound)?;

@@ -16,8 +16,8 @@ use super::members::{Member, Members};
 use super::probe;
 use super::settings::Settings;
 use super::wire::Watched;
-use crate::store::Error;
 use crate::store::http::{Http, LISTING_LIMIT, Lines, Method, RequestBuilder, StatusCode, Unanswered};
+use crate::store::{Deadline, Error};
 
 /// The first pause before all members are asked again; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,8 +31,7 @@ pub(super) struct Api {
     token: Mutex<Option<Arc<str>>>,
     /// Held while a token is fetched, so that many callers fetch one.
     renewing: tokio::sync::Mutex<()>,
-    /// How long a call may take with all its requests.
-    patience: Duration,
+    timeout: Duration,
 }
 
 #[derive(Deserialize)]
@@ -56,8 +55,13 @@ impl Api {
             members: Members::new(scheme, &address.members),
             token: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
-            patience: timeout * 9 / 10,
+            timeout,
         })
+    }
+
+    /// How long a call that begins now may take with all its requests.
+    fn patience(&self) -> Duration {
+        Deadline::left(self.timeout) * 9 / 10
     }
 
     /// The answer of the first member that gives one.
@@ -73,7 +77,7 @@ impl Api {
         body: &Value,
     ) -> Outcome<T> {
         let body = body.to_string();
-        let within = self.patience / 2;
+        let within = self.patience() / 2;
         let used = self.token.lock().clone();
         let mut answer = self.once(member, Kind::Read, path, &body, within).await;
         if let Err(MemberError::BadToken | MemberError::Closed(_)) = answer {
@@ -92,7 +96,8 @@ impl Api {
         if self.has_login() && self.token.lock().is_none() {
             self.renew_token(None).await?;
         }
-        let (start, mut pause, mut closed) = (Instant::now(), Duration::ZERO, false);
+        let (start, patience) = (Instant::now(), self.patience());
+        let (mut pause, mut closed) = (Duration::ZERO, false);
         loop {
             match self.rounds(kind, path, body).await {
                 Err((MemberError::Closed(error), used)) if !std::mem::replace(&mut closed, true) => {
@@ -104,8 +109,8 @@ impl Api {
                     self.renew_token(used).await?;
                 }
                 // A token with a short TTL may expire before it is used, on a busy machine.
-                Err((MemberError::BadToken, used)) if start.elapsed() < self.patience => {
-                    tokio::time::sleep(pause.min(self.patience.saturating_sub(start.elapsed()))).await;
+                Err((MemberError::BadToken, used)) if start.elapsed() < patience => {
+                    tokio::time::sleep(pause.min(patience.saturating_sub(start.elapsed()))).await;
                     pause = (pause * 2).max(FIRST_PAUSE);
                     self.renew_token(used).await?;
                 }
@@ -125,12 +130,13 @@ impl Api {
         path: &str,
         body: &str,
     ) -> Result<Vec<u8>, (MemberError, Option<Arc<str>>)> {
-        let (start, mut pause, mut broken) = (Instant::now(), FIRST_PAUSE, false);
+        let (start, patience) = (Instant::now(), self.patience());
+        let (mut pause, mut broken) = (FIRST_PAUSE, false);
         loop {
             let (mut last, mut again): (Option<(MemberError, _)>, bool) = (None, false);
             let members = self.members.in_order();
             for (asked, member) in members.iter().enumerate() {
-                let left = self.patience.saturating_sub(start.elapsed());
+                let left = patience.saturating_sub(start.elapsed());
                 if left.is_zero() {
                     break;
                 }
@@ -159,7 +165,7 @@ impl Api {
                     last = Some((error, used));
                 }
             }
-            let over = self.patience.saturating_sub(start.elapsed()) < pause;
+            let over = patience.saturating_sub(start.elapsed()) < pause;
             if let Some(last) = last.filter(|_| over || !again) {
                 return Err(last);
             }
@@ -350,8 +356,9 @@ impl Api {
     pub(super) async fn watch(&self, member: Member, body: &Value) -> Outcome<Stream> {
         let http = self.credentials.http().http;
         let request = self.request(&http, member, Kind::Write, "watch", &body.to_string());
-        let late = |_| Error::TimedOut(self.patience.as_millis());
-        let opened = tokio::time::timeout(self.patience / 2, http.lines(request, LISTING_LIMIT));
+        let patience = self.patience();
+        let late = |_| Error::TimedOut(patience.as_millis());
+        let opened = tokio::time::timeout(patience / 2, http.lines(request, LISTING_LIMIT));
         Ok(Stream(opened.await.map_err(late)??))
     }
 }

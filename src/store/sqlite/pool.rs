@@ -117,11 +117,6 @@ impl Pool {
         self.read_only.as_deref()
     }
 
-    /// How long a statement waits for other processes.
-    pub(super) fn busy(&self) -> Duration {
-        self.busy
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

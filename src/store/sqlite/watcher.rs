@@ -196,7 +196,8 @@ mod tests {
                 let path = &path;
                 scope.spawn(move || {
                     let store = SqliteStore::open(path, PATIENCE).unwrap();
-                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                     let key = key.into();
                     for number in started {
                         let text = Text::from(format!("{number}").into_bytes());

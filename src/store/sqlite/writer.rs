@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use super::open_files::Link;
 use super::pool::Pool;
 use super::{blocking, index, leave_thread, schema, space, watcher};
-use crate::store::{Error, Result};
+use crate::store::{Deadline, Error, Result};
 use crate::sys;
 
 /// Most changes in one transaction: with more a caller would wait for the work of too many others.
@@ -64,10 +65,34 @@ fn breaks_the_batch(error: &Error) -> bool {
     !matches!(error, Error::NotFound | Error::Exists | Error::Changed | Error::Damaged(_))
 }
 
-/// A job, and its deadline for a lock that another process holds.
+/// A job, and its deadline for its turn and for a lock that another process holds.
 struct Queued {
     job: Box<dyn Job>,
     until: Instant,
+    number: u64,
+}
+
+/// The jobs that nobody carries out yet.
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Queued>,
+    /// Of the last one.
+    number: u64,
+}
+
+impl Queue {
+    /// Puts `job` at the end; its number.
+    fn add(&mut self, job: Box<dyn Job>, until: Instant) -> u64 {
+        self.number += 1;
+        self.jobs.push_back(Queued { job, until, number: self.number });
+        self.number
+    }
+
+    /// Takes a job back; false if it is being carried out.
+    fn withdraw(&mut self, number: u64) -> bool {
+        let position = self.jobs.iter().position(|queued| queued.number == number);
+        position.and_then(|position| self.jobs.remove(position)).is_some()
+    }
 }
 
 /// The queue of changes and the connection that commits them.
@@ -76,30 +101,38 @@ struct Queued {
 /// which would cost more than a small commit.
 pub(super) struct Writer {
     pool: Arc<Pool>,
-    queue: Mutex<VecDeque<Queued>>,
+    timeout: Duration,
+    queue: Mutex<Queue>,
 }
 
 impl Writer {
-    pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, queue: Mutex::default() }
+    pub(super) fn new(pool: Arc<Pool>, timeout: Duration) -> Self {
+        Self { pool, timeout, queue: Mutex::default() }
     }
 
-    /// Queues a change and returns after its commit. One that takes no room may use the reserved space.
+    /// Queues a change and returns after its commit. One that takes no room may use the reserved space. A change that does not
+    /// get its turn in time is withdrawn: nothing was changed.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         takes_room: bool,
         change: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, mut answer) = oneshot::channel();
-        let until = Instant::now() + self.pool.busy();
+        let patience = Deadline::patience(self.timeout);
         let job = Box::new(Asked { change, outcome: None, reply, takes_room });
-        self.queue.lock().push_back(Queued { job, until });
+        let number = self.queue.lock().add(job, Instant::now() + patience);
+        let mut over = pin!(tokio::time::sleep(patience));
         leave_thread().await;
         loop {
             tokio::select! {
                 biased;
                 result = &mut answer => return result.unwrap_or_else(|_| Err(forgotten())),
                 mut connection = self.pool.writing.lock() => blocking(|| self.lead(&mut connection)),
+                () = &mut over, if !over.is_elapsed() => {
+                    if self.queue.lock().withdraw(number) {
+                        return Err(Error::Busy("the changes before it take too long".into()));
+                    }
+                }
             }
         }
     }
@@ -107,16 +140,16 @@ impl Writer {
     /// Commits the queue, up to [`BATCH`] changes, as one transaction.
     fn lead(&self, connection: &mut Option<Link>) {
         let jobs: Vec<Queued> = {
-            let mut queue = self.queue.lock();
-            let batch = queue.len().min(BATCH);
-            queue.drain(..batch).collect()
+            let jobs = &mut self.queue.lock().jobs;
+            let batch = jobs.len().min(BATCH);
+            jobs.drain(..batch).collect()
         };
         self.commit(connection, jobs);
     }
 
     /// Commits `jobs` as one transaction, or one by one where there is no space for all.
     fn commit(&self, connection: &mut Option<Link>, mut jobs: Vec<Queued>) {
-        let Some(until) = jobs.first().map(|first| first.until) else { return };
+        let Some(until) = jobs.iter().map(|queued| queued.until).min() else { return };
         let linked = match connection.take() {
             Some(db) => self.pool.check(&db).map(|()| db),
             None => self.pool.connect_to_write(),
@@ -199,16 +232,16 @@ impl Writer {
         }
     }
 
-    /// Answers `jobs` with `error`. Jobs queued later than the first may wait for a lock a little longer: they go back to the head
-    /// of the queue.
+    /// Answers `jobs` with `error`. Jobs with a later deadline than the first to expire may wait for a lock a little longer: they go
+    /// back to the head of the queue.
     fn refuse(&self, jobs: Vec<Queued>, error: &Error) {
         let now = Instant::now();
-        let over = jobs.first().map_or(now, |first| first.until.max(now));
+        let over = jobs.iter().map(|queued| queued.until).min().map_or(now, |until| until.max(now));
         let may_wait = |queued: &Queued| matches!(error, Error::Busy(_)) && queued.until > over;
         let (waiting, refused): (Vec<_>, Vec<_>) = jobs.into_iter().partition(may_wait);
         let mut queue = self.queue.lock();
         for queued in waiting.into_iter().rev() {
-            queue.push_front(queued);
+            queue.jobs.push_front(queued);
         }
         drop(queue);
         for queued in refused {

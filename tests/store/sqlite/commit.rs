@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use kvfs::store::{Error, Location};
+use kvfs::store::{Deadline, Error, Location};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::{close, fresh, open, raw};
+use crate::common::PATIENCE;
 use crate::store::process;
 use crate::suite::{Bench, block_on};
 
@@ -146,9 +147,34 @@ fn each_set_that_waits_for_a_lock_is_busy_within_its_own_deadline() {
             assert!(took >= deadline / 2, "{took:?}");
         }
         drop(lock);
-        at.set("k", "1").await;
+        // Once a second one is let through to try again.
+        while at.try_set("k", "1", anything).await.is_err() {
+            tokio::time::sleep(deadline / 100).await;
+        }
         assert_eq!(at.keys().await, ["k"]);
     });
+}
+
+#[test]
+fn a_change_that_does_not_get_its_turn_in_time_is_taken_back() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("kv.db");
+    let store = std::sync::Arc::new(kvfs::store::SqliteStore::open(&path, PATIENCE).unwrap());
+    let at = Bench(store);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let anything = kvfs::store::Expect::Anything;
+    let lock = lock(&path);
+    let set = |key: &'static str| {
+        let at = at.clone();
+        async move { at.try_set(key, "1", anything).await }
+    };
+    let patient = runtime.spawn(set("patient"));
+    let hasty = runtime.spawn(Deadline::after(Duration::from_millis(100)).scope(set("hasty")));
+    // The first one has the connection, and waits for the lock.
+    assert!(matches!(runtime.block_on(hasty).unwrap(), Err(Error::Busy(_))));
+    drop(lock);
+    runtime.block_on(patient).unwrap().unwrap();
+    assert_eq!(runtime.block_on(at.keys()), ["patient"]);
 }
 
 #[test]

@@ -1,0 +1,44 @@
+//! A fetch in flight, shared by all who wait for the same answer (singleflight).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::OnceCell;
+
+use crate::store::{Deadline, Result};
+
+/// A fetch in flight: all callers that ask for the same wait for the same answer, each until its own deadline.
+pub(super) struct InFlight<T> {
+    answer: OnceCell<Result<T>>,
+    /// What is asked for changed meanwhile: the answer may be from before and is not remembered.
+    pub(super) invalidated: AtomicBool,
+}
+
+impl<T> Default for InFlight<T> {
+    fn default() -> Self {
+        Self { answer: OnceCell::new(), invalidated: AtomicBool::new(false) }
+    }
+}
+
+impl<T: Clone> InFlight<T> {
+    /// The answer, which `fetch` brings if nobody fetches it yet. Where the deadline of who does comes first, one who has time
+    /// left fetches anew: that one came too late is no answer for the others.
+    pub(super) async fn answer(&self, fetch: impl Future<Output = Result<T>>) -> Result<T> {
+        let fetch = async {
+            match fetch.await {
+                Err(late) if late.is_late() => Err(late),
+                answer => Ok(answer),
+            }
+        };
+        let answer = async { self.answer.get_or_try_init(|| fetch).await?.clone() };
+        match Deadline::current() {
+            Some(deadline) => deadline.bound(answer).await,
+            None => answer.await,
+        }
+    }
+}
+
+/// Whether somebody else waits for what is `in_flight`, too: who looks for one finds it by one more reference.
+pub(super) fn is_shared<T>(in_flight: &Arc<T>) -> bool {
+    Arc::strong_count(in_flight) > 2
+}
