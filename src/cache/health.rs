@@ -29,7 +29,7 @@ impl Cache {
         self.store.down()
     }
 
-    /// Since when changes are refused for being too many, or for a lock, if that is known.
+    /// Since when the store refuses changes as busy, if that is known.
     pub fn busy(&self) -> Option<Down> {
         self.store.busy()
     }

@@ -21,8 +21,8 @@ impl<T> Default for InFlight<T> {
 }
 
 impl<T: Clone> InFlight<T> {
-    /// The answer, which `fetch` brings if nobody fetches it yet. Where the deadline of who does comes first, one who has time
-    /// left fetches anew: that one came too late is no answer for the others.
+    /// The answer, by `fetch` if nobody fetches yet. If the caller that fetches times out, one that has time left fetches anew: a
+    /// timeout is not an answer for the others.
     pub(super) async fn answer(&self, fetch: impl Future<Output = Result<T>>) -> Result<T> {
         let fetch = async {
             match fetch.await {
@@ -38,7 +38,7 @@ impl<T: Clone> InFlight<T> {
     }
 }
 
-/// Whether somebody else waits for what is `in_flight`, too: who looks for one finds it by one more reference.
+/// Whether other callers wait for `in_flight`: the cache and this caller have one reference each.
 pub(super) fn is_shared<T>(in_flight: &Arc<T>) -> bool {
     Arc::strong_count(in_flight) > 2
 }

@@ -70,12 +70,12 @@ impl Fs {
         self.settings.read_only
     }
 
-    /// The deadline of a message that comes in now, or of other work that somebody waits for.
+    /// The deadline of a message that arrives now, or of background work that begins now.
     pub fn deadline(&self) -> Deadline {
         Deadline::after(self.settings.timeout)
     }
 
-    /// Keeps directories from being renamed. Comes before the gates.
+    /// Keeps directories from being renamed until it is dropped. To be taken before the gates.
     pub(crate) async fn stay(&self) -> FsResult<RwLockReadGuard<'_, ()>> {
         Ok(Deadline::wait(self.moving.read()).await?)
     }

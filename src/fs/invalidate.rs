@@ -20,7 +20,7 @@ use crate::store::Deadline;
 /// needs none.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// How long it waits where its deadline has all but passed.
+/// How long it waits at least, if its deadline has almost passed.
 const SETTLE_LATE: Duration = Duration::from_millis(100);
 
 impl Fs {

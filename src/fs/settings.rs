@@ -28,7 +28,7 @@ pub struct Settings {
     pub rejected: std::path::PathBuf,
     /// Whose times new texts and names get.
     pub clock: Arc<dyn Clock>,
-    /// Within what each message of the kernel is answered.
+    /// Deadline of each message of the kernel.
     pub timeout: std::time::Duration,
 }
 

@@ -111,7 +111,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::store::{Feed, Limits, Listing, MemoryStore, Revision, Text};
+    use crate::store::{Feed, Guarded, Limits, Listing, MemoryStore, Revision, Text};
 
     /// A store whose deletions are carried out while their answers are lost.
     struct Lossy(MemoryStore);
@@ -139,6 +139,11 @@ mod tests {
         }
 
         async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {
+            if key.as_str() == "contended" {
+                // Others have set it meanwhile.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return Err(Error::Changed);
+            }
             self.0.delete_key(key, expect).await?;
             Err(Error::TimedOut(5_000))
         }
@@ -156,5 +161,17 @@ mod tests {
         assert_eq!(tenant.delete(&meta.id).await, Err(Error::TimedOut(5_000)));
         assert_eq!(tenant.delete(&meta.id).await, Ok(true));
         assert_eq!(tenant.delete("another").await, Ok(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_that_others_keep_overtaking_ends_by_its_deadline() {
+        let timeout = Duration::from_secs(5);
+        let store = Guarded::new(Arc::new(Lossy(MemoryStore::new())), timeout);
+        let tenant = Tenant::new(DEFAULT, Arc::new(store), 1, timeout);
+        let (key, text) = (Key::from("contended"), Arc::from(&b"1"[..]));
+        let meta = tenant.store.set_key_value(&key, text, Expect::Anything).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert!(tenant.delete(&meta.id).await.is_err_and(|error| error.is_late()));
+        assert_eq!(began.elapsed(), timeout);
     }
 }

@@ -1,4 +1,4 @@
-//! Until when an answer is owed: all that is done for one caller, however many steps it takes, shares one deadline.
+//! The deadline of a caller: all calls and waits on its behalf share it.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ tokio::task_local! {
     static CURRENT: Deadline;
 }
 
-/// Until when an answer is owed. What is done within its [`Deadline::scope`] goes by it; a task that is spawned there does
-/// not, unless it has a scope of its own.
+/// The time by which a caller must have its answer. Work within its [`Deadline::scope`] observes it; a task that is spawned
+/// there does not inherit it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at: Instant,
@@ -19,28 +19,28 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// The deadline of what begins now and may take this long.
+    /// A deadline `timeout` from now.
     pub fn after(timeout: Duration) -> Self {
         let now = Instant::now();
         Self { at: now.checked_add(timeout).unwrap_or(now + FAR), timeout }
     }
 
-    /// That of the work which this task does, if it has one.
+    /// The deadline of the scope that this task is in.
     pub fn current() -> Option<Self> {
         CURRENT.try_get().ok()
     }
 
-    /// Does `work` by this deadline: it is told of it, and ends by itself.
+    /// Runs `work` with this deadline, which is observed, not enforced: each wait in it ends by itself.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)
     }
 
-    /// As [`Deadline::scope`], for a piece of work that waits for nothing.
+    /// As [`Deadline::scope`], for synchronous `work`.
     pub(super) fn enter<T>(self, work: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self, work)
     }
 
-    /// Does `work`, which comes after a wait without end, by a deadline as long as the current one that begins now.
+    /// Runs `work` with the current timeout begun anew, after a wait that had no deadline.
     pub async fn renew<F: Future>(work: F) -> F::Output {
         match Self::current() {
             Some(deadline) => Self::after(deadline.timeout).scope(work).await,
@@ -48,18 +48,18 @@ impl Deadline {
         }
     }
 
-    /// What is left of the current deadline, `most` at most; `most` if there is none.
+    /// The time left until the current deadline, at most `most`; `most` without a deadline.
     pub fn left(most: Duration) -> Duration {
         Self::current().map_or(most, |deadline| deadline.time_left().min(most))
     }
 
-    /// How long who has `most` waits for a turn, a lock or a better answer: the rest is for the way back, so that a refusal
-    /// is not late, when it would be taken for a change that may have been made.
+    /// How long a call that may take `most` waits for a turn, a lock or a better answer. The rest is reserved for its refusal:
+    /// one that came after the deadline would be taken for a change with an unknown outcome.
     pub(super) fn patience(most: Duration) -> Duration {
         Self::left(most) * 3 / 4
     }
 
-    /// Waits for `turn` until the current deadline, if there is one. It may be given up: nothing was asked of the store yet.
+    /// Waits for `turn` until the current deadline. Nothing has been sent to the store before that: [`Error::Expired`].
     pub async fn wait<T>(turn: impl Future<Output = T>) -> Result<T> {
         match Self::current() {
             Some(deadline) => timeout_at(deadline.at, turn).await.map_err(|_| deadline.expired()),
@@ -67,13 +67,13 @@ impl Deadline {
         }
     }
 
-    /// Waits for `turn` for so long that the store can still be asked, where `timeout` is the time for both.
+    /// Waits for `turn` as long as [`Deadline::patience`] allows, so that the store can still be asked.
     pub(super) async fn wait_to_ask<T>(timeout: Duration, turn: impl Future<Output = T>) -> Result<T> {
         let expired = |_| Self::current().unwrap_or_else(|| Self::after(timeout)).expired();
         tokio::time::timeout(Self::patience(timeout), turn).await.map_err(expired)
     }
 
-    /// What `call` comes to by this deadline.
+    /// The result of `call`, or [`Error::TimedOut`] at this deadline.
     pub async fn bound<T>(self, call: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, call).await.unwrap_or_else(|_| Err(Error::TimedOut(self.timeout.as_millis())))
     }
@@ -82,7 +82,7 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Whether there is time to ask the store.
+    /// Fails if this deadline has passed.
     pub(super) fn check(self) -> Result<()> {
         if self.time_left().is_zero() { Err(self.expired()) } else { Ok(()) }
     }
@@ -92,7 +92,7 @@ impl Deadline {
     }
 }
 
-/// The time of who wants to wait for ever.
+/// Stands for a timeout that no clock can hold.
 const FAR: Duration = Duration::from_hours(24 * 365);
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use super::{
     Store, Text,
 };
 
-/// A store whose calls all end by the deadline of who makes them, or within one of their own, and that fails at once while
-/// the store behind it is down, or refuses changes for being busy.
+/// A store whose calls all end by the deadline of their caller, and that fails at once while the store behind it is down or
+/// busy.
 pub struct Guarded {
     inner: Arc<dyn Store>,
     timeout: Duration,
@@ -85,20 +85,20 @@ fn refusal(down: Option<&(Instant, Error)>) -> Option<Error> {
 }
 
 impl Guarded {
-    /// Wraps `inner`; every call ends by the current deadline, or within `timeout` where there is none.
+    /// Wraps `inner`; every call ends by the current deadline, or within `timeout` without one.
     pub fn new(inner: Arc<dyn Store>, timeout: Duration) -> Self {
         Self { inner, timeout, reads: Circuit::default(), writes: Circuit::default(), full: Full::default() }
     }
 
-    /// The deadline of a call that begins now, and whether its lateness would tell something of the store: one that has only
-    /// the rest of somebody's time may be late although the store is well.
+    /// The deadline of a call that begins now, and whether a timeout would be evidence that the store is down: a call that gets
+    /// the rest of its caller's time may time out although the store is well.
     fn deadline(&self) -> Result<(Deadline, bool)> {
         let deadline = Deadline::current().unwrap_or_else(|| Deadline::after(self.timeout));
         deadline.check()?;
         Ok((deadline, deadline.time_left() >= self.timeout * 3 / 4))
     }
 
-    /// What `call` comes to by `deadline`.
+    /// The result of `call`, by `deadline`.
     async fn answer<T: Send + 'static>(&self, deadline: Deadline, mut call: Call<T>) -> Result<T> {
         // A store that answers from memory needs no task; one that has to wait goes on in its own.
         let first = deadline.enter(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
@@ -112,13 +112,13 @@ impl Guarded {
     }
 
     async fn read<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
-        let (deadline, tells) = self.deadline()?;
+        let (deadline, is_evidence) = self.deadline()?;
         self.reads.admit()?;
         let since = Instant::now();
         // A read changes nothing.
         let result = self.answer(deadline, call).await.map_err(|error| error.reason().clone());
         match &result {
-            Err(Error::TimedOut(_)) if !tells => {}
+            Err(Error::TimedOut(_)) if !is_evidence => {}
             Err(Error::Expired(_)) => {}
             Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => {
                 self.reads.open(since, error);
@@ -130,16 +130,18 @@ impl Guarded {
         result
     }
 
-    /// A write that is late or refused as busy may wait for a lock that reads do not need: it tells nothing about them.
+    /// A write that times out or is refused as busy may wait for a lock that reads do not need: it says nothing about them.
     async fn write<T: Send + 'static>(&self, call: Call<T>) -> Result<T> {
-        let (deadline, tells) = self.deadline()?;
+        let (deadline, is_evidence) = self.deadline()?;
         self.writes.admit()?;
         let since = Instant::now();
         let result = self.answer(deadline, call).await;
         match result.as_ref().map_err(Error::reason) {
-            // Whoever is busy is so for all keys: a lock of another process is one on the whole database, a 429 counts all
-            // requests, a 503 is said of the whole server.
-            Err(error @ (Error::TimedOut(_) | Error::Busy(_))) if tells => self.writes.open(since, error),
+            // Busy concerns all keys: another process locks the whole database, a 429 counts all requests of a client, a 503 is
+            // about the server. A conflict about one key is `Contended`.
+            Err(error @ (Error::TimedOut(_) | Error::Busy(_))) if is_evidence => {
+                self.writes.open(since, error);
+            }
             Err(Error::TimedOut(_) | Error::Busy(_) | Error::Expired(_)) => {}
             Err(error @ Error::Unreachable(_)) => {
                 self.reads.open(since, error);

@@ -203,7 +203,7 @@ impl Fs {
         }
     }
 
-    /// Carries a deferred rename out by a deadline of its own, for whom no message of the kernel gives one.
+    /// As [`Fs::carry_out`], for background work: with a deadline of its own.
     pub(crate) async fn carry_out_in_time(
         self: &Arc<Self>,
         name: &str,

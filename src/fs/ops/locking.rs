@@ -45,7 +45,7 @@ impl Fs {
         if lock.kind == Kind::Shared {
             self.unlocked.notify_waiters();
         }
-        // The lock was waited for without end.
+        // The wait for the lock had no deadline.
         Deadline::renew(self.refresh(ino, Fh(lock.handle))).await;
         Ok(())
     }

@@ -171,7 +171,7 @@ impl Fs {
         Ok(invalidations)
     }
 
-    /// Takes in that the draft was not published: what a program is told of is not done later after all.
+    /// Records that the draft was not published, so that its release does not publish what was reported as failed.
     fn not_published(&self, id: DraftId, error: FsError) -> FsError {
         let mut state = self.state.lock();
         let Some(draft) = state.draft_mut(id) else { return error };
