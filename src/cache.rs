@@ -98,7 +98,7 @@ impl Cache {
         Self { store, settings, pushed, paused_since, inner, released, journal }
     }
 
-    /// What changed of late: what was changed through this cache, and what it is told of others.
+    /// The recent changes: those made through this cache, and those that others made.
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
@@ -190,7 +190,7 @@ impl Cache {
         }
     }
 
-    /// The entry of `key` for who replaces or deletes it. Of a damaged value it has no text.
+    /// The entry of `key`, for a caller that replaces or deletes it: a damaged value has no text there.
     pub async fn get_to_replace(&self, key: &Key) -> Result<Option<Entry>> {
         match self.get_key_value(key).await {
             Ok(answer) => Ok(answer.value),

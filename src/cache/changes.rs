@@ -62,7 +62,7 @@ impl Cache {
     }
 }
 
-/// Keys that are being changed: what the store tells of them is withheld until this is dropped.
+/// Keys that are being changed: the feed's changes of them are withheld until this is dropped.
 pub struct Hold {
     cache: Arc<Cache>,
     keys: Vec<Key>,
@@ -77,7 +77,7 @@ impl Drop for Hold {
 }
 
 impl Cache {
-    /// Withholds what the store tells of `keys` from now on.
+    /// Withholds the feed's changes of `keys` from now on.
     pub fn hold(self: &Arc<Self>, keys: Vec<Key>) -> Hold {
         if !keys.is_empty() {
             self.inner.lock().holds.begin(&keys);
@@ -85,7 +85,7 @@ impl Cache {
         Hold { cache: self.clone(), keys }
     }
 
-    /// Ends one hold on each of `keys`. What was withheld of those that have no other goes up.
+    /// Ends one hold on each of `keys`, and passes on what was withheld of those that have no other.
     fn release(&self, inner: &mut Inner, keys: &[Key]) {
         inner.holds.end(keys, &mut inner.released);
         if !inner.released.is_empty() {
@@ -101,7 +101,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The store has answered: `take_in` is done before what was withheld of the keys goes up.
+    /// The store has answered: calls `take_in` before changes that were withheld are passed on.
     fn end(mut self, take_in: impl FnOnce(&mut Inner)) {
         let keys = std::mem::take(&mut self.keys);
         let mut inner = self.cache.inner.lock();

@@ -1,4 +1,4 @@
-//! The store's feed on its way up: the cache takes each change in, and tells of it by one message that says what was known
+//! The store's feed on its way up: the cache applies each change, and passes it on as one message that says what was known
 //! before, and whose change it is.
 
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use super::news::{KeyChange, KeyChanges, News, Origin};
 use super::{Cache, Keys};
 use crate::store::{self, Change, Key, Meta, Revision};
 
-/// What the cache tells of its store, in order per key.
+/// The messages of the cache about its store, in order per key.
 pub struct Feed {
     cache: Arc<Cache>,
     store: Option<store::Feed>,
-    /// What is yet to be taken in.
+    /// Changes that are yet to be applied.
     waiting: VecDeque<Change>,
     first: Option<News>,
 }
@@ -31,7 +31,7 @@ impl Feed {
             if self.waiting.is_empty() {
                 self.waiting = tokio::select! {
                     () = self.cache.released.notified() => VecDeque::new(),
-                    changes = told(&mut self.store) => changes,
+                    changes = receive(&mut self.store) => changes,
                 };
             }
             if let Some(news) = self.cache.take_in(&mut self.waiting) {
@@ -41,13 +41,13 @@ impl Feed {
     }
 }
 
-/// The next changes that the store tells of. The end of its feed is a pause without an end.
-async fn told(feed: &mut Option<store::Feed>) -> VecDeque<Change> {
+/// The next changes of the store. The end of its feed is a pause without an end.
+async fn receive(feed: &mut Option<store::Feed>) -> VecDeque<Change> {
     let Some(open) = feed else { return std::future::pending().await };
     let Some(first) = open.recv().await else {
         *feed = None;
         tracing::warn!(
-            "the store no longer tells of changes; from now on answers are asked for again when they are old"
+            "the store no longer pushes changes; from now on answers are asked for again when they are old"
         );
         return VecDeque::from([Change::Paused]);
     };
@@ -55,24 +55,24 @@ async fn told(feed: &mut Option<store::Feed>) -> VecDeque<Change> {
 }
 
 impl Cache {
-    /// Follows the feed of the store from now on, if it has one: to be called before anything is asked. While the store tells
-    /// of changes answers are good for ever.
+    /// Follows the feed of the store from now on, if it has one; to be called before any key is asked for. While the store pushes
+    /// changes, answers are good for ever.
     pub fn follow(self: &Arc<Self>) -> Feed {
         let mut store = self.store.changes();
         self.set_pushed(store.is_some());
-        // A store that does not tell of changes yet says so at once.
+        // A store that does not push changes yet has sent that.
         let mut waiting = store.as_mut().map(store::Feed::take_waiting).unwrap_or_default().into();
         let first = self.take_in(&mut waiting);
         Feed { cache: self.clone(), store, waiting, first }
     }
 
-    /// Takes changes in that the store tells of; what is newer already stays.
+    /// Applies changes of the store; what is newer already stays.
     pub fn apply(&self, changes: impl Into<VecDeque<Change>>) -> Vec<News> {
         let mut changes = changes.into();
         std::iter::from_fn(|| self.take_in(&mut changes)).collect()
     }
 
-    /// The next message: of what was withheld until now, or else of the first of `changes`, which are taken in.
+    /// The next message: the changes that were withheld until now, or else the first ones of `changes`, which it applies.
     fn take_in(&self, changes: &mut VecDeque<Change>) -> Option<News> {
         let mut inner = self.inner.lock();
         if !inner.released.is_empty() {
@@ -83,9 +83,9 @@ impl Cache {
             let of_keys = changes.iter().take_while(|change| change.key().is_some()).count();
             let news = if of_keys > 0 {
                 let (before, keys) = (self.good_keys(&inner), changes.drain(..of_keys));
-                let told =
+                let applied =
                     self.apply_to_keys(&mut inner, keys, before, |inner, key| self.is_there(inner, key));
-                (!told.is_empty()).then_some(News::Changes(told))
+                (!applied.is_empty()).then_some(News::Changes(applied))
             } else {
                 changes.pop_front().and_then(|change| self.apply_to_all(&mut inner, &change))
             };
@@ -96,9 +96,9 @@ impl Cache {
         None
     }
 
-    /// Takes in what led from the listing `before` to the present one, `now`, and was not told.
+    /// Applies the changes between the listing `before` and the present one, `now`, which the store did not push.
     pub fn apply_difference(&self, before: Keys, now: &Keys) -> KeyChanges {
-        // Where changes are told these were missed, and a store that was restored from a backup counts its versions anew.
+        // Where changes are pushed these were missed, and a store that was restored from a backup counts its versions anew.
         let latest = if self.is_pushed() { now.newest() } else { Revision(u64::MAX) };
         let changes = before.changes_until(now, latest);
         let listed = before.clone();
@@ -149,15 +149,15 @@ impl Cache {
         before: Option<Keys>,
         was_there: impl Fn(&Inner, &Key) -> Option<bool>,
     ) -> KeyChanges {
-        let mut told = Vec::new();
+        let mut applied = Vec::new();
         for change in changes {
             let Some(key) = change.key().cloned() else { continue };
             let (origin, was_there) = (self.origin(inner, &change), was_there(inner, &key));
             let text = || self.store.take_pushed_value(&key, change.revision());
             inner.apply(&change, text, self.settings.bytes);
-            told.extend(inner.holds.withhold(KeyChange { change, origin, was_there }, before.as_ref()));
+            applied.extend(inner.holds.withhold(KeyChange { change, origin, was_there }, before.as_ref()));
         }
-        KeyChanges { changes: told, before, after: self.good_keys(inner), uncertain: Vec::new() }
+        KeyChanges { changes: applied, before, after: self.good_keys(inner), uncertain: Vec::new() }
     }
 
     /// Whose a change is that is yet to be taken in, as far as that is certain: those of one key that is being changed are

@@ -1,5 +1,5 @@
-//! Keys that are being changed through the cache. What the store tells of them meanwhile is most likely of these very changes:
-//! it is withheld until all who change a key have taken their answers in, for only then that is certain.
+//! Keys that are being changed through the cache. A change of them in the feed is most likely one of these very changes: it is
+//! withheld until the last caller that changes the key has taken its answer in, because only then that is certain.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use super::keys::Keys;
 use super::news::{KeyChange, KeyChanges};
 use crate::store::{Key, Revision};
 
-/// Most changes of one key that are withheld: of more only the last ones matter.
+/// Limit of changes of one key that are withheld: the last ones supersede the others.
 const MOST: usize = 16;
 
 /// A key that is being changed.
@@ -16,7 +16,7 @@ struct Held {
     holders: u32,
     /// The newest version that a change made here has left.
     own: Revision,
-    /// The newest version, by a change made here or by what the store told.
+    /// The newest version that was made here, or that the feed has brought.
     newest: Revision,
     /// Changes were missed.
     missed: bool,
@@ -61,12 +61,12 @@ impl Holds {
         None
     }
 
-    /// Changes were missed: also what is changed here may have been changed by others since.
+    /// Changes were missed: others may have changed these keys, too.
     pub(super) fn miss(&mut self) {
         self.0.values_mut().for_each(|held| held.missed = true);
     }
 
-    /// Ends one hold on each of `keys`. What was withheld of those that have no other is `released`.
+    /// Ends one hold on each of `keys`. Where it was the last one, the changes that were withheld are `released`.
     pub(super) fn end(&mut self, keys: &[Key], released: &mut KeyChanges) {
         for key in keys {
             let Some(held) = self.let_go(key) else { continue };
@@ -76,7 +76,7 @@ impl Holds {
         }
     }
 
-    /// Ends one hold on `key`; what is known of it, if there is no other.
+    /// Ends one hold on `key`; its record, if that was the last one.
     fn let_go(&mut self, key: &Key) -> Option<Held> {
         let held = self.0.get_mut(key)?;
         held.holders -= 1;

@@ -42,7 +42,7 @@ fn size(key: &Key, known: &Known) -> usize {
 pub(super) struct Inner {
     pub(super) known: LruCache<Key, Known>,
     pub(super) holds: Holds,
-    /// What was withheld, and is to be told next.
+    /// Changes that were withheld, and are to be passed on next.
     pub(super) released: KeyChanges,
     pub(super) bytes: usize,
     pub(super) fetches: HashMap<Key, Arc<InFlight<Option<Entry>>>>,
@@ -91,7 +91,7 @@ impl Inner {
     /// Takes a change of a key in that the store has pushed, with the `text` of the version if the store has it at hand.
     pub(super) fn apply(&mut self, change: &Change, text: impl FnOnce() -> Option<Text>, limit: usize) {
         let Some(key) = change.key() else { return };
-        // Whatever is known: a fetch in flight may bring what was before.
+        // A fetch in flight may bring the value from before, whatever is remembered.
         self.invalidate_in_flight(key);
         self.listings.take_in(change);
         match change {

@@ -39,7 +39,7 @@ pub(super) struct Listings {
     in_flight: Option<Arc<InFlight>>,
     /// Changes that came in since the listing in flight began.
     changes: Vec<Change>,
-    /// Deletions: an older version of the key that is told of late does not bring it back.
+    /// Deletions: an older version of the key that comes late does not bring it back.
     deleted: HashMap<Key, Revision>,
     /// The newest of the deletions that are no longer remembered.
     forgotten: Revision,
@@ -148,7 +148,7 @@ impl Listings {
         *newest = revision.max(*newest);
     }
 
-    /// Applies a change to `keys`. False if it cannot be told whether the key is there now.
+    /// Applies a change to `keys`. False if it is not known whether the key is there now.
     fn apply(&self, keys: &mut Keys, change: &Change) -> bool {
         match change {
             Change::Set(key, meta) => match keys.meta(key) {

@@ -1,4 +1,4 @@
-//! What the cache tells of its store: what has changed, what was known before, and whose change it is.
+//! The messages of the cache about its store: what has changed, what was known before, and whose change it is.
 
 use super::keys::Keys;
 use crate::store::{Change, Key, Revision};
@@ -6,17 +6,17 @@ use crate::store::{Change, Key, Revision};
 /// Whose a change is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was made through this cache, or overtaken by one that was.
+    /// It was made through this cache, or superseded by one that was.
     Own,
-    /// The version was known already, or a newer one: it was made here, or read.
+    /// This version or a newer one was known already: it was made here, or read.
     Known,
     /// Somebody else has made it.
     Elsewhere,
-    /// It is told of late: the key was deleted since.
+    /// It comes late: the key was deleted since.
     Past,
 }
 
-/// A change of one key that the cache has taken in.
+/// A change of one key that the cache has applied.
 #[derive(Clone, Debug)]
 pub struct KeyChange {
     /// [`Change::Set`] or [`Change::Deleted`].
@@ -32,7 +32,7 @@ pub struct KeyChange {
 pub struct KeyChanges {
     /// Each of them.
     pub changes: Vec<KeyChange>,
-    /// Keys that were changed here while changes were missed: what that has left may not be the newest.
+    /// Keys that were changed here while changes were missed: their versions may be stale.
     pub uncertain: Vec<Key>,
     /// All keys before, if they were known.
     pub before: Option<Keys>,
@@ -40,28 +40,28 @@ pub struct KeyChanges {
     pub after: Option<Keys>,
 }
 
-/// What the cache tells of the store.
+/// A message about the store.
 #[derive(Clone, Debug)]
 pub enum News {
     /// Keys have changed.
     Changes(KeyChanges),
-    /// Changes are not told from now on. Until now there were these keys, as far as that was known.
+    /// The store does not push changes any more. These keys were the last known ones.
     Paused(Option<Keys>),
-    /// Changes are told again, and none was missed.
+    /// The store pushes changes again, and none was missed.
     Resumed,
-    /// Changes were missed. Before that there were these keys, as far as that was known.
+    /// Changes were missed. These keys were the last known ones before that.
     Missed(Option<Keys>),
 }
 
 impl KeyChanges {
-    /// Whether there is nothing to tell.
+    /// Whether nothing has changed.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.uncertain.is_empty()
     }
 }
 
 impl KeyChange {
-    /// Now that the newest version that was made here is known.
+    /// The change, after the newest version that was made here is known.
     pub(super) fn decided(self, own: Revision) -> Self {
         let origin = if self.change.revision() <= own { Origin::Own } else { self.origin };
         Self { origin, ..self }

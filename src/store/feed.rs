@@ -1,5 +1,5 @@
-//! The queue between a store that tells of changes and the one who listens. The store never waits: where too much is waiting
-//! for a slow listener, all of that counts as missed.
+//! The queue between a store that pushes changes and their receiver. The store never waits: what is too much for the queue of a
+//! slow receiver counts as missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 
 use super::Change;
 
-/// Most changes that wait.
+/// Limit of changes in the queue.
 const MOST: usize = 1 << 16;
-/// Most bytes of their keys.
+/// Limit of the bytes of their keys.
 const MOST_BYTES: usize = 16 << 20;
-/// Most changes that are taken at once.
+/// Limit of changes that are taken out at once.
 const BATCH: usize = 1 << 10;
 
 /// Both ends of a feed.
@@ -23,7 +23,7 @@ pub fn channel() -> (FeedSender, Feed) {
     (FeedSender { queue: queue.clone(), wake }, Feed { queue, woken })
 }
 
-/// Where a store tells of changes.
+/// The end of a feed into which a store sends.
 #[derive(Clone)]
 pub struct FeedSender {
     queue: Arc<Mutex<Queue>>,
@@ -31,25 +31,25 @@ pub struct FeedSender {
 }
 
 impl FeedSender {
-    /// Tells of a change. Where nobody listens any more it goes nowhere.
+    /// Sends a change; without a receiver it goes nowhere.
     pub fn send(&self, change: Change) {
         self.queue.lock().push(change);
-        // An error: the listener is about to wake already, or gone.
+        // An error: the receiver is about to wake already, or dropped.
         _ = self.wake.try_send(());
     }
 
-    /// Whether nobody listens any more.
+    /// Whether the receiver is dropped.
     pub fn is_closed(&self) -> bool {
         self.wake.is_closed()
     }
 
-    /// Waits until nobody listens any more.
+    /// Waits until the receiver is dropped.
     pub async fn closed(&self) {
         self.wake.closed().await;
     }
 }
 
-/// What a store tells, in order per key. It ends when all its senders are gone.
+/// The changes of a store, in order per key. They end when all senders are dropped.
 pub struct Feed {
     queue: Arc<Mutex<Queue>>,
     woken: mpsc::Receiver<()>,
@@ -66,7 +66,7 @@ impl Feed {
         }
     }
 
-    /// The changes that wait now, but not more than are to be taken in at once.
+    /// The first changes in the queue, without waiting.
     pub fn take_waiting(&mut self) -> Vec<Change> {
         let mut queue = self.queue.lock();
         std::iter::from_fn(|| queue.pop()).take(BATCH).collect()
@@ -77,7 +77,7 @@ impl Feed {
 struct Queue {
     changes: VecDeque<Change>,
     bytes: usize,
-    /// Whether changes are not told at the end of the queue.
+    /// Whether [`Change::Paused`] was the last word of the sender.
     paused: bool,
 }
 
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_told_comes_in_order_up_to_the_end() {
+    async fn changes_come_in_order_up_to_the_end() {
         let (sender, feed) = channel();
         let told: Vec<Change> = (0..3 * BATCH as u64).map(|revision| deleted("k", revision)).collect();
         told.iter().cloned().for_each(|change| sender.send(change));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_may_wait_is_missed_and_what_follows_is_told() {
+    async fn more_than_the_queue_holds_is_missed_and_what_follows_is_not() {
         let long = "k".repeat(1 << 20);
         for (key, most) in [("k", MOST), (&long, MOST_BYTES >> 20)] {
             let (sender, feed) = channel();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sender_learns_that_nobody_listens() {
+    async fn a_sender_learns_that_its_receiver_is_dropped() {
         let (sender, feed) = channel();
         assert!(!sender.is_closed());
         drop(feed);

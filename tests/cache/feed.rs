@@ -1,7 +1,9 @@
 //! What the cache tells of its store: what changed, what was before, and whose it is.
 
-use kvfs::cache::{Feed, KeyChanges, News, Origin};
-use kvfs::store::{Change, FeedSender, Key, Location, Meta, feed, open};
+use std::sync::Arc;
+
+use kvfs::cache::{Cache, Feed, KeyChanges, News, Origin};
+use kvfs::store::{Change, Expect, FeedSender, Key, Location, MemoryStore, Meta, Store, feed, open};
 
 use super::{Bench, block_on, roomy};
 
@@ -57,6 +59,32 @@ fn a_store_that_does_not_tell_of_changes_yet_says_so_at_once() {
                 open(&Location::parse(Some(address), "/".as_ref()).unwrap(), super::PATIENCE).unwrap();
             assert_eq!(store.changes().unwrap().take_waiting(), [Change::Paused], "{address}");
         }
+    });
+}
+
+#[test]
+fn a_burst_that_nobody_takes_in_is_missed() {
+    block_on(async {
+        let store = MemoryStore::new();
+        let elsewhere = store.second_client();
+        let cache = Arc::new(Cache::new(Arc::new(store), roomy()));
+        let mut feed = cache.follow();
+        let set = async |key: &str| {
+            elsewhere.set_key_value(&key.into(), Arc::from(&b"1"[..]), Expect::Anything).await
+        };
+        for _ in 0..100_000 {
+            set("k").await.unwrap();
+        }
+        set("last").await.unwrap();
+        assert!(matches!(feed.next().await, News::Missed(_)));
+        let mut told = 0;
+        while let News::Changes(news) = feed.next().await {
+            told += news.changes.len();
+            if news.changes.iter().any(|told| told.change.key() == Some(&"last".into())) {
+                break;
+            }
+        }
+        assert!((1..1 << 16).contains(&told));
     });
 }
 

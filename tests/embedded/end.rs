@@ -58,7 +58,7 @@ fn after_the_last_unmount_the_database_alone_has_every_value() {
         };
         assert_eq!(keys(&home.path().join("kv.db")), i64::from(round + 1) * 20);
         let log = fs::read_to_string(home.path().join("state/kvfs/kvfs.log")).unwrap_or_default();
-        assert!(!log.contains("no longer tells"), "{log}");
+        assert!(!log.contains("no longer pushes"), "{log}");
     }
 }
 

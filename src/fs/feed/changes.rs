@@ -1,4 +1,4 @@
-//! What the cache tells of the store, in the tables and to the kernel. Then those who watch are told.
+//! Changes of the store: they are installed in the tables, the kernel is invalidated, and then watchers are notified.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::fs::state::versions;
 use crate::store::{Change, Key};
 
 impl Fs {
-    /// Shows what the cache tells of the store, until the mount ends.
+    /// Shows the messages of the cache, until the mount ends.
     pub async fn follow(self: Arc<Self>, mut feed: Feed) {
         loop {
             let news = feed.next().await;
@@ -24,7 +24,7 @@ impl Fs {
         }
     }
 
-    /// Shows a message of the cache; those who watch are told once the kernel shows it.
+    /// Shows a message of the cache. Watchers are notified once the kernel shows it.
     pub(crate) async fn show(self: &Arc<Self>, news: News) {
         match news {
             News::Changes(changes) => self.show_changes(changes).await,
@@ -32,7 +32,7 @@ impl Fs {
                 self.look_all_up(false).await;
                 self.compare_later(keys, false);
             }
-            // What the kernel was told meanwhile it forgets by itself.
+            // Answers from the pause expire in the kernel by themselves.
             News::Resumed => self.compare_no_more(),
             News::Missed(keys) => {
                 self.look_all_up(true).await;
@@ -47,13 +47,14 @@ impl Fs {
         let watched = self.before(&news);
         let invalidations = self.install(&news);
         self.invalidate_and_wait(invalidations).await;
-        let new = self.cache.journal().record(news.changes.iter().map(|told| &told.change));
+        let new = self.cache.journal().record(news.changes.iter().map(|applied| &applied.change));
         let events = news.changes.into_iter().zip(watched).zip(new);
-        let events = events.filter_map(|((told, before), is_new)| is_new.then_some((told.change, before)));
+        let events =
+            events.filter_map(|((applied, before), is_new)| is_new.then_some((applied.change, before)));
         self.announce(events.collect(), news.after.as_ref());
     }
 
-    /// Takes changes into the tables; what the kernel must drop then.
+    /// Installs changes in the tables; what the kernel must drop then.
     fn install(self: &Arc<Self>, news: &KeyChanges) -> Vec<PathInvalidation> {
         let name = |key: &Key| self.settings.names.encode(key);
         let mut overtaken = Vec::new();
