@@ -7,6 +7,8 @@ mod deferred_renames;
 mod directories;
 pub(crate) mod drafts;
 mod elsewhere;
+mod file_numbers;
+mod files;
 pub(super) mod invalidation;
 pub(crate) mod ledger;
 pub(crate) mod listings;

@@ -9,6 +9,11 @@ pub struct Ino(pub u64);
 /// The directory of keys.
 pub const ROOT: Ino = Ino(1);
 
+/// The number of a file: of all its versions, drafts and snapshots. A rename takes it along; what has the name after a
+/// removal or a replacement is another file. Never used twice in the life of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileNumber(pub u64);
+
 /// A file handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fh(pub u64);

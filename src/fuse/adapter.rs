@@ -465,8 +465,7 @@ impl Filesystem for Adapter {
         reply: ReplyLock,
     ) {
         let message = LockMessage { fh, owner, start, end, typ, pid };
-        let held =
-            || message.lock(Family::Fcntl).map_or(Ok(None), |lock| self.fs.test_lock(Ino(ino.0), &lock));
+        let held = || message.lock(Family::Fcntl).map_or(Ok(None), |lock| self.fs.test_lock(&lock));
         self.answers.now(Op::GetLk, ino, held, move |result| match result {
             Ok(Some(held)) => {
                 reply.locked(held.range.start, held.range.end, type_of(held.kind), held.pid);
@@ -494,8 +493,8 @@ impl Filesystem for Adapter {
         let lock = message.lock(self.memory.family(request, &message));
         let done = async move {
             match lock {
-                Some(lock) => fs.lock(caller, Ino(ino.0), lock, sleep).await,
-                None => fs.unlock(Ino(ino.0), Fh(fh.0), owner.0, Range { start, end }),
+                Some(lock) => fs.lock(caller, lock, sleep).await,
+                None => fs.unlock(Fh(fh.0), owner.0, Range { start, end }),
             }
         };
         self.answers.give(Op::SetLk, ino, done, |result| answer_empty(reply, result));

@@ -15,8 +15,17 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::nodes::{Body, Content, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
-use crate::fs::types::{Access, Caller, Found, Ino, Opened};
+use crate::fs::types::{Access, Caller, DraftId, Found, Ino, Opened};
 use crate::store::{Expect, Key};
+
+/// A new local file, in the place of what the tables may still have under its name.
+fn add_local(state: &mut State, name: &str, key: &Key, draft: DraftId) -> Ino {
+    state.remove_name(name);
+    state.end_file(name);
+    let ino = state.add_inode(name, key, Body::Local(draft));
+    state.lead_to(name, ino);
+    ino
+}
 
 /// What becomes of a new file of this class, whose name a key can have or not.
 const fn purpose_of_new(class: Class, fit_for_key: bool) -> Publish {
@@ -70,9 +79,7 @@ impl Fs {
         let ino = if there {
             state.add_inode(&name, &key, Body::Draft(draft))
         } else {
-            state.remove_name(&name);
-            let ino = state.add_inode(&name, &key, Body::Local(draft));
-            state.lead_to(&name, ino);
+            let ino = add_local(&mut state, &name, &key, draft);
             state.keep_directory(parent(&name));
             state.touch(&name);
             state.paths_mut().set_attributes(&name, Some(self.attributes_of_new(caller, mode, 0o666)));

@@ -10,8 +10,8 @@ use crate::fs::state::drafts::Publish;
 use crate::fs::state::locks::{Kind, Lock, Owner, Range};
 use crate::fs::state::nodes::Content;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{Caller, Fh, Ino};
-use crate::store::{Deadline, Expect};
+use crate::fs::types::{Caller, Fh, FileNumber, Ino};
+use crate::store::{Deadline, Expect, Key};
 use crate::sys;
 
 /// How often a waiter looks whether its process was sent a signal, which the kernel cannot tell it.
@@ -19,24 +19,25 @@ const LOOK: Duration = Duration::from_millis(50);
 
 impl Fs {
     /// A lock that would keep `wanted` from being granted.
-    pub fn test_lock(&self, ino: Ino, wanted: &Lock) -> FsResult<Option<Lock>> {
+    pub fn test_lock(&self, wanted: &Lock) -> FsResult<Option<Lock>> {
         let state = self.state.lock();
-        Ok(state.locks().conflict(&state.inode(ino)?.name, wanted))
+        Ok(state.locks().conflict(state.handle(Fh(wanted.handle))?.file, wanted))
     }
 
     /// Takes a lock; waits for it if `wait`.
-    pub async fn lock(self: Arc<Self>, caller: Caller, ino: Ino, lock: Lock, wait: bool) -> FsResult<()> {
-        {
+    pub async fn lock(self: Arc<Self>, caller: Caller, lock: Lock, wait: bool) -> FsResult<()> {
+        let file = {
             let mut state = self.state.lock();
-            let name = state.inode(ino)?.name.clone();
-            if state.locks_mut().give_up_for(&name, &lock) {
+            let file = state.handle(Fh(lock.handle))?.file;
+            if state.locks_mut().give_up_for(file, &lock) {
                 self.unlocked.notify_waiters();
             }
             if wait {
-                state.locks_mut().wait(&name, lock);
+                state.locks_mut().wait(file, lock);
             }
-        }
-        let granted = self.acquire(caller, ino, lock, wait).await;
+            file
+        };
+        let granted = self.acquire(caller, file, lock, wait).await;
         if wait {
             self.state.lock().locks_mut().stop_waiting(&lock);
         }
@@ -46,23 +47,22 @@ impl Fs {
             self.unlocked.notify_waiters();
         }
         // The wait for the lock had no deadline.
-        Deadline::renew(self.refresh(ino, Fh(lock.handle))).await;
+        Deadline::renew(self.refresh(Fh(lock.handle))).await;
         Ok(())
     }
 
-    async fn acquire(&self, caller: Caller, ino: Ino, lock: Lock, wait: bool) -> FsResult<()> {
+    async fn acquire(&self, caller: Caller, file: FileNumber, lock: Lock, wait: bool) -> FsResult<()> {
         loop {
             let released = self.unlocked.notified();
             {
                 let mut state = self.state.lock();
-                let name = state.inode(ino)?.name.clone();
-                if state.locks_mut().acquire(&name, lock) {
+                if state.locks_mut().acquire(file, lock) {
                     return Ok(());
                 }
                 if !wait {
                     return Err(FsError::WouldBlock);
                 }
-                if state.locks().is_deadlock(&name, &lock) {
+                if state.locks().is_deadlock(file, &lock) {
                     return Err(FsError::Deadlock);
                 }
             }
@@ -74,31 +74,23 @@ impl Fs {
     }
 
     /// Drops what `owner` holds within `range`.
-    pub fn unlock(&self, ino: Ino, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
+    pub fn unlock(&self, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
         let mut state = self.state.lock();
-        let name = state.inode(ino)?.name.clone();
-        state.locks_mut().release(&name, fh.0, owner, range);
+        let file = state.handle(fh)?.file;
+        state.locks_mut().release(file, owner, range);
         self.unlocked.notify_waiters();
         Ok(())
     }
 
     /// close(2) by a process drops all its fcntl(2) locks of the file (POSIX).
     pub(crate) fn unlock_owner(&self, fh: Fh, owner: Owner) {
-        let mut state = self.state.lock();
-        let name = state
-            .handle(fh)
-            .ok()
-            .and_then(|handle| state.inode(handle.ino).ok())
-            .map(|inode| inode.name.clone());
-        if let Some(name) = name {
-            state.locks_mut().release(&name, fh.0, owner, Range { start: 0, end: u64::MAX });
-            self.unlocked.notify_waiters();
-        }
+        // Who has no such handle has no locks.
+        _ = self.unlock(fh, owner, Range { start: 0, end: u64::MAX });
     }
 
     /// Brings a handle that has changed nothing, and shares its inode with nobody, to the current version.
-    async fn refresh(self: &Arc<Self>, ino: Ino, fh: Fh) {
-        let Some((name, key)) = self.outdated(ino, fh) else { return };
+    async fn refresh(self: &Arc<Self>, fh: Fh) {
+        let Some((ino, name, key)) = self.outdated(fh) else { return };
         let Ok(answer) = self.cache.get_key_value(&key).await else { return };
         let Some(entry) = answer.value else { return };
         let invalidations = {
@@ -112,10 +104,11 @@ impl Fs {
         self.invalidate_and_wait(invalidations).await;
     }
 
-    /// The name and key of a handle that may show an older version than the current one.
-    fn outdated(&self, ino: Ino, fh: Fh) -> Option<(String, crate::store::Key)> {
+    /// The inode, name and key of a handle that may show an older version than the current one.
+    fn outdated(&self, fh: Fh) -> Option<(Ino, String, Key)> {
         let state = self.state.lock();
-        let (inode, handle) = (state.inode(ino).ok()?, state.handle(fh).ok()?);
+        let handle = state.handle(fh).ok()?;
+        let (ino, inode) = (handle.ino, state.inode(handle.ino).ok()?);
         let seen = match &handle.content {
             Content::Snapshot(_, meta) if inode.readers == 1 && !state.is_current(ino, inode) => {
                 meta.as_ref()?
@@ -130,6 +123,6 @@ impl Fs {
         };
         let current = self.cache.peek(&inode.key).and_then(|answer| answer.value);
         let same = current.is_some_and(|entry| entry.meta.revision == seen.revision);
-        (!same).then(|| (inode.name.clone(), inode.key.clone()))
+        (!same).then(|| (ino, inode.name.clone(), inode.key.clone()))
     }
 }

@@ -15,7 +15,7 @@ use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Handle};
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{Access, Caller, DraftId, Ino, Opened};
+use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
 use crate::store::{Entry, Expect, Text};
 
 /// What the store has; `None` is a confirmed absence.
@@ -263,7 +263,8 @@ pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
 }
 
 pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
-    Handle { ino, content, writable, append, opener: caller.thread, failed: None, refused: Vec::new() }
+    let (file, opener) = (FileNumber(0), caller.thread);
+    Handle { ino, file, content, writable, append, opener, failed: None, refused: Vec::new() }
 }
 
 #[cfg(test)]

@@ -30,9 +30,14 @@ impl State {
             invalidations.push(PathInvalidation::Listing(parent(name).to_owned()));
         }
         let is_cached = |body: &Body| matches!(body, Body::Key(meta) if meta.revision < revision);
-        if self.named(name).is_some_and(|(_, inode)| is_cached(&inode.body)) {
-            unlinked_elsewhere(self, name);
-            invalidations = PathInvalidation::of_name(name);
+        match self.named(name) {
+            Some((_, inode)) if is_cached(&inode.body) => {
+                unlinked_elsewhere(self, name);
+                invalidations = PathInvalidation::of_name(name);
+            }
+            Some(_) => {}
+            // Somebody has older versions open.
+            None => self.end_file(name),
         }
         invalidations
     }
@@ -42,7 +47,7 @@ impl State {
         if let Some(ino) = self.paths.current(name) {
             self.note_replaced(name, ino);
         }
-        self.gone(name);
+        self.drop_version(name);
         PathInvalidation::of_name(name)
     }
 

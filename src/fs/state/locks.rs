@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::fs::types::FileNumber;
+
 /// Who holds a lock: the kernel's word for an open file (flock, and `F_OFD_SETLK` of fcntl) or a process (fcntl).
 pub type Owner = u64;
 
@@ -27,6 +29,10 @@ pub struct Range {
 impl Range {
     fn overlaps(self, other: Self) -> bool {
         self.start <= other.end && other.start <= self.end
+    }
+
+    fn touches(self, other: Self) -> bool {
+        self.start <= other.end.saturating_add(1) && other.start <= self.end.saturating_add(1)
     }
 }
 
@@ -65,29 +71,27 @@ impl Lock {
     }
 }
 
-/// All locks.
+/// All locks, by the files that they are of.
 #[derive(Debug, Default)]
 pub struct Locks {
-    /// By file name.
-    held: HashMap<String, Vec<Lock>>,
-    /// Those that are waited for, by file name.
-    waiting: Vec<(String, Lock)>,
+    held: HashMap<FileNumber, Vec<Lock>>,
+    /// Those that are waited for.
+    waiting: Vec<(FileNumber, Lock)>,
 }
 
 impl Locks {
     /// A held lock that keeps `wanted` from being granted.
-    pub fn conflict(&self, name: &str, wanted: &Lock) -> Option<Lock> {
-        self.conflicts(name, wanted).next().copied()
+    pub fn conflict(&self, file: FileNumber, wanted: &Lock) -> Option<Lock> {
+        self.conflicts(file, wanted).next().copied()
     }
 
-    fn conflicts(&self, name: &str, wanted: &Lock) -> impl Iterator<Item = &Lock> {
-        let held = self.held.get(self.place(name, wanted.handle)).into_iter().flatten();
-        held.filter(|lock| lock.excludes(wanted))
+    fn conflicts(&self, file: FileNumber, wanted: &Lock) -> impl Iterator<Item = &Lock> {
+        self.held.get(&file).into_iter().flatten().filter(|lock| lock.excludes(wanted))
     }
 
     /// `lock` is waited for.
-    pub fn wait(&mut self, name: &str, lock: Lock) {
-        self.waiting.push((name.to_owned(), lock));
+    pub fn wait(&mut self, file: FileNumber, lock: Lock) {
+        self.waiting.push((file, lock));
     }
 
     /// `lock` is waited for no more.
@@ -98,12 +102,12 @@ impl Locks {
     }
 
     /// Whether who would wait for `wanted` is waited for by those who keep it.
-    pub fn is_deadlock(&self, name: &str, wanted: &Lock) -> bool {
+    pub fn is_deadlock(&self, file: FileNumber, wanted: &Lock) -> bool {
         if wanted.family == Family::Flock {
             return false;
         }
         let mut seen = HashSet::new();
-        let mut next: Vec<Owner> = self.conflicts(name, wanted).map(|lock| lock.owner).collect();
+        let mut next: Vec<Owner> = self.conflicts(file, wanted).map(|lock| lock.owner).collect();
         while let Some(owner) = next.pop() {
             if owner == wanted.owner {
                 return true;
@@ -111,7 +115,7 @@ impl Locks {
             if seen.insert(owner) {
                 let waiting = self.waiting.iter().filter(|(_, lock)| lock.owner == owner);
                 next.extend(
-                    waiting.flat_map(|(name, lock)| self.conflicts(name, lock)).map(|lock| lock.owner),
+                    waiting.flat_map(|(file, lock)| self.conflicts(*file, lock)).map(|lock| lock.owner),
                 );
             }
         }
@@ -119,31 +123,40 @@ impl Locks {
     }
 
     /// Gives up a flock(2) lock that is to be converted to `lock`. Whether there was one.
-    pub fn give_up_for(&mut self, name: &str, lock: &Lock) -> bool {
-        let held = self.held.get(self.place(name, lock.handle)).into_iter().flatten();
-        let converts = lock.family == Family::Flock
-            && held.into_iter().any(|held| held.owner == lock.owner && held.kind != lock.kind);
-        if converts {
-            self.release(name, lock.handle, lock.owner, lock.range);
+    pub fn give_up_for(&mut self, file: FileNumber, lock: &Lock) -> bool {
+        let converts = |held: &Lock| held.owner == lock.owner && held.kind != lock.kind;
+        let held = self.held.get(&file).into_iter().flatten();
+        let found = lock.family == Family::Flock && held.into_iter().any(converts);
+        if found {
+            self.release(file, lock.owner, lock.range);
         }
-        converts
+        found
     }
 
     /// Takes `lock`, or leaves all as it was and returns false. Replaces what the owner held in the range.
-    pub fn acquire(&mut self, name: &str, lock: Lock) -> bool {
-        if self.conflict(name, &lock).is_some() {
+    pub fn acquire(&mut self, file: FileNumber, lock: Lock) -> bool {
+        if self.conflict(file, &lock).is_some() {
             return false;
         }
-        let name = self.place(name, lock.handle).to_owned();
-        self.release(&name, lock.handle, lock.owner, lock.range);
-        self.held.entry(name).or_default().push(lock);
+        let range = self.joined(file, &lock);
+        self.release(file, lock.owner, range);
+        self.held.entry(file).or_default().push(Lock { range, ..lock });
         true
     }
 
-    /// Drops what `owner` holds within `range` of the file that `handle` has open; what lies outside stays.
-    pub fn release(&mut self, name: &str, handle: u64, owner: Owner, range: Range) {
-        let name = self.place(name, handle).to_owned();
-        let Some(held) = self.held.get_mut(&name) else { return };
+    /// The range of `lock` and of those of its owner and kind that it touches.
+    fn joined(&self, file: FileNumber, lock: &Lock) -> Range {
+        let own = self.held.get(&file).into_iter().flatten();
+        let own = own.filter(|held| held.owner == lock.owner && held.kind == lock.kind);
+        own.filter(|held| held.range.touches(lock.range)).fold(lock.range, |all, held| Range {
+            start: all.start.min(held.range.start),
+            end: all.end.max(held.range.end),
+        })
+    }
+
+    /// Drops what `owner` holds within `range`; what lies outside stays.
+    pub fn release(&mut self, file: FileNumber, owner: Owner, range: Range) {
+        let Some(held) = self.held.get_mut(&file) else { return };
         let mut rest = Vec::new();
         held.retain(|lock| {
             if lock.owner != owner || !lock.range.overlaps(range) {
@@ -159,33 +172,25 @@ impl Locks {
         });
         held.append(&mut rest);
         if held.is_empty() {
-            self.held.remove(&name);
+            self.held.remove(&file);
         }
     }
 
     /// Drops all that was taken through `handle`.
-    pub fn release_handle(&mut self, handle: u64) {
-        self.held.retain(|_, held| {
-            held.retain(|lock| lock.handle != handle);
-            !held.is_empty()
-        });
-    }
-
-    /// The name that the locks of `handle` are under. They follow a file that is renamed; an older version of it,
-    /// which the handle may have open, keeps the old `name`.
-    fn place<'a>(&'a self, name: &'a str, handle: u64) -> &'a str {
-        let held_in = |held: &[Lock]| held.iter().any(|lock| lock.handle == handle);
-        if self.held.get(name).is_some_and(|held| held_in(held)) {
-            return name;
+    pub fn release_handle(&mut self, file: FileNumber, handle: u64) {
+        let Some(held) = self.held.get_mut(&file) else { return };
+        held.retain(|lock| lock.handle != handle);
+        if held.is_empty() {
+            self.held.remove(&file);
         }
-        self.held.iter().find(|(_, held)| held_in(held)).map_or(name, |(elsewhere, _)| elsewhere)
     }
+}
 
-    /// Locks follow a renamed file.
-    pub fn rename(&mut self, from: &str, to: &str) {
-        if let Some(held) = self.held.remove(from) {
-            self.held.insert(to.to_owned(), held);
-        }
+#[cfg(test)]
+impl Locks {
+    /// Those that are held.
+    pub(super) fn all(&self) -> impl Iterator<Item = (FileNumber, &Lock)> {
+        self.held.iter().flat_map(|(file, held)| held.iter().map(|lock| (*file, lock)))
     }
 }
 
@@ -193,6 +198,8 @@ impl Locks {
 mod tests {
     use super::*;
 
+    const A: FileNumber = FileNumber(1);
+    const B: FileNumber = FileNumber(2);
     const ALL: Range = Range { start: 0, end: u64::MAX };
 
     fn lock(owner: Owner, kind: Kind, start: u64, end: u64) -> Lock {
@@ -202,53 +209,36 @@ mod tests {
     #[test]
     fn exclusive_locks_exclude_and_shared_ones_do_not() {
         let mut locks = Locks::default();
-        assert!(locks.acquire("a", lock(1, Kind::Shared, 0, 9)));
-        assert!(locks.acquire("a", lock(2, Kind::Shared, 5, 20)));
-        assert!(!locks.acquire("a", lock(3, Kind::Exclusive, 9, 9)));
-        assert!(locks.acquire("a", lock(3, Kind::Exclusive, 21, 30)));
-        assert!(locks.acquire("b", lock(5, Kind::Exclusive, 0, u64::MAX)));
-        assert_eq!(locks.conflict("a", &lock(4, Kind::Shared, 25, 25)).unwrap().owner, 3);
+        assert!(locks.acquire(A, lock(1, Kind::Shared, 0, 9)));
+        assert!(locks.acquire(A, lock(2, Kind::Shared, 5, 20)));
+        assert!(!locks.acquire(A, lock(3, Kind::Exclusive, 9, 9)));
+        assert!(locks.acquire(A, lock(3, Kind::Exclusive, 21, 30)));
+        assert!(locks.acquire(B, lock(5, Kind::Exclusive, 0, u64::MAX)));
+        assert_eq!(locks.conflict(A, &lock(4, Kind::Shared, 25, 25)).unwrap().owner, 3);
     }
 
     #[test]
     fn an_owner_replaces_its_own_locks_and_keeps_the_rest() {
         let mut locks = Locks::default();
-        assert!(locks.acquire("a", lock(1, Kind::Exclusive, 0, 99)));
-        locks.release("a", 1, 1, Range { start: 10, end: 19 });
-        assert!(locks.acquire("a", lock(2, Kind::Exclusive, 10, 19)));
-        assert!(!locks.acquire("a", lock(2, Kind::Exclusive, 9, 19)));
-        assert!(!locks.acquire("a", lock(2, Kind::Shared, 20, 20)));
-        assert!(locks.acquire("a", lock(1, Kind::Shared, 20, 99)));
-        assert!(locks.acquire("a", lock(2, Kind::Shared, 50, 60)));
+        assert!(locks.acquire(A, lock(1, Kind::Exclusive, 0, 99)));
+        locks.release(A, 1, Range { start: 10, end: 19 });
+        assert!(locks.acquire(A, lock(2, Kind::Exclusive, 10, 19)));
+        assert!(!locks.acquire(A, lock(2, Kind::Exclusive, 9, 19)));
+        assert!(!locks.acquire(A, lock(2, Kind::Shared, 20, 20)));
+        assert!(locks.acquire(A, lock(1, Kind::Shared, 20, 99)));
+        assert!(locks.acquire(A, lock(2, Kind::Shared, 50, 60)));
     }
 
     #[test]
     fn closing_a_handle_drops_its_locks_and_nothing_is_left_behind() {
         let mut locks = Locks::default();
-        assert!(locks.acquire("a", lock(1, Kind::Exclusive, 0, u64::MAX)));
-        locks.rename("a", "b");
-        assert!(!locks.acquire("b", lock(2, Kind::Shared, 0, 0)));
-        locks.release_handle(1);
-        assert!(locks.acquire("b", lock(2, Kind::Exclusive, 0, 0)));
-        locks.release("b", 2, 2, ALL);
-        assert!(locks.held.is_empty());
-    }
-
-    #[test]
-    fn locks_that_followed_a_renamed_file_are_found_under_the_old_name() {
-        let mut locks = Locks::default();
-        let half = Range { start: 0, end: 9 };
-        assert!(locks.acquire("a", lock(1, Kind::Exclusive, 0, u64::MAX)));
-        locks.rename("a", "b");
-        assert!(locks.acquire("a", lock(2, Kind::Exclusive, 0, u64::MAX)));
-        assert!(locks.acquire("a", lock(1, Kind::Shared, 20, u64::MAX)));
-        locks.release("a", 1, 1, half);
-        assert!(locks.acquire("b", lock(3, Kind::Exclusive, 0, 9)));
-        assert!(!locks.acquire("b", lock(4, Kind::Exclusive, 10, 19)));
-        assert!(!locks.acquire("a", lock(4, Kind::Shared, 0, 0)));
-        locks.release("a", 1, 1, ALL);
-        locks.release("a", 2, 2, ALL);
-        locks.release("b", 3, 3, ALL);
+        assert!(locks.acquire(A, lock(1, Kind::Exclusive, 0, u64::MAX)));
+        assert!(!locks.acquire(A, lock(2, Kind::Shared, 0, 0)));
+        locks.release_handle(B, 1);
+        assert!(!locks.acquire(A, lock(2, Kind::Shared, 0, 0)));
+        locks.release_handle(A, 1);
+        assert!(locks.acquire(A, lock(2, Kind::Exclusive, 0, 0)));
+        locks.release(A, 2, ALL);
         assert!(locks.held.is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::ledger::KernelCache;
-use crate::fs::types::{DraftId, Ino};
+use crate::fs::types::{DraftId, FileNumber, Ino};
 use crate::store::{Key, Meta, Revision, Text};
 
 /// What an inode is.
@@ -27,6 +27,8 @@ pub(crate) struct Inode {
     pub(crate) name: String,
     /// The key of that name.
     pub(crate) key: Key,
+    /// The file that it is, or a version or draft of.
+    pub(crate) file: FileNumber,
     /// What it is.
     pub(crate) body: Body,
     /// References the kernel holds.
@@ -64,6 +66,8 @@ pub(crate) enum Content {
 pub(crate) struct Handle {
     /// Of which inode.
     pub(crate) ino: Ino,
+    /// Of which file: what its inode was of when it was opened. Given by [`State::add_handle`](super::tables::State::add_handle).
+    pub(crate) file: FileNumber,
     /// What it reads and writes.
     pub(crate) content: Content,
     /// Opened for writing.

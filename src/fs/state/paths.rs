@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::fs::rules::error::FsError;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::nodes::{Directory, Overrides};
-use crate::fs::types::{DraftId, Ino};
+use crate::fs::types::{DraftId, FileNumber, Ino};
 use crate::store::Revision;
 
 /// What a path is.
@@ -14,6 +14,8 @@ use crate::store::Revision;
 struct Record {
     /// The inode that a lookup gives: of a key's current version, or of a local file.
     current: Option<Ino>,
+    /// The file that it is, as long as any inode or handle is of it.
+    file: Option<FileNumber>,
     /// What few paths have.
     rest: Option<Box<Rest>>,
 }
@@ -63,6 +65,12 @@ impl Paths {
         self.records.is_empty()
     }
 
+    /// The files that have paths.
+    #[cfg(test)]
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, FileNumber)> {
+        self.records.iter().filter_map(|(path, record)| Some((path.as_str(), record.file?)))
+    }
+
     fn rest(&self, path: &str) -> Option<&Rest> {
         self.records.get(path)?.rest.as_deref()
     }
@@ -95,7 +103,7 @@ impl Paths {
     fn sweep(&mut self, path: &str) {
         let Some(record) = self.records.get_mut(path) else { return };
         record.rest.take_if(|rest| rest.is_empty());
-        if record.current.is_none() && record.rest.is_none() {
+        if record.current.is_none() && record.file.is_none() && record.rest.is_none() {
             self.records.remove(path);
         }
     }
@@ -115,7 +123,7 @@ impl Paths {
         if let Some(record) = self.records.get_mut(path) {
             record.current.replace(ino)
         } else {
-            self.records.insert(path.to_owned(), Record { current: Some(ino), rest: None });
+            self.records.insert(path.to_owned(), Record { current: Some(ino), ..Record::default() });
             None
         }
     }
@@ -123,6 +131,25 @@ impl Paths {
     /// A lookup of the name finds nothing in the tables from now on.
     pub(super) fn take_current(&mut self, path: &str) -> Option<Ino> {
         let taken = self.records.get_mut(path)?.current.take();
+        self.sweep(path);
+        taken
+    }
+
+    /// The number of the file at `path`.
+    pub(super) fn file(&self, path: &str) -> Option<FileNumber> {
+        self.records.get(path)?.file
+    }
+
+    pub(super) fn set_file(&mut self, path: &str, file: FileNumber) {
+        if let Some(record) = self.records.get_mut(path) {
+            record.file = Some(file);
+        } else {
+            self.records.insert(path.to_owned(), Record { file: Some(file), ..Record::default() });
+        }
+    }
+
+    pub(super) fn take_file(&mut self, path: &str) -> Option<FileNumber> {
+        let taken = self.records.get_mut(path)?.file.take();
         self.sweep(path);
         taken
     }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::drafts::{Draft, Publish};
+use super::locks::{Family, Kind, Lock, Range};
 use super::nodes::{Body, Content, Handle};
 use super::tables::State;
 use super::unlinked::{unlinked, unlinked_elsewhere};
@@ -14,7 +15,7 @@ use super::versions::Origin;
 use crate::fs::clock::SystemClock;
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::names::parent;
-use crate::fs::types::{Fh, Ino};
+use crate::fs::types::{Fh, FileNumber, Ino};
 use crate::store::{Expect, Key, Limits, Meta, Revision, Text};
 
 const NAMES: [&str; 4] = ["a", "b", "d/a", "d/b"];
@@ -30,6 +31,7 @@ enum Step {
     OpenWrite(usize, bool),
     Create(usize),
     Write(usize),
+    Lock(usize, usize),
     Publish(usize),
     Release(usize),
     Forget(usize),
@@ -51,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (name(), prop::bool::ANY).prop_map(|(name, follows)| Step::OpenWrite(name, follows)),
         name().prop_map(Step::Create),
         any().prop_map(Step::Write),
+        (any(), any()).prop_map(|(handle, owner)| Step::Lock(handle, owner)),
         any().prop_map(Step::Publish),
         any().prop_map(Step::Release),
         any().prop_map(Step::Forget),
@@ -117,8 +120,8 @@ impl World {
     }
 
     fn open(&mut self, ino: Ino, content: Content, writable: bool) {
-        let handle =
-            Handle { ino, content, writable, append: false, opener: 1, failed: None, refused: Vec::new() };
+        let (file, failed, refused) = (FileNumber(0), None, Vec::new());
+        let handle = Handle { ino, file, content, writable, append: false, opener: 1, failed, refused };
         self.handles.push(self.state.add_handle(handle));
     }
 
@@ -180,6 +183,13 @@ impl World {
         }
     }
 
+    fn lock(&mut self, fh: Fh, owner: u64) {
+        let range = Range { start: owner, end: owner + 1 };
+        let (pid, family, kind) = (1, Family::Fcntl, Kind::Exclusive);
+        let file = self.state.handle(fh).unwrap().file;
+        self.state.locks_mut().acquire(file, Lock { owner, handle: fh.0, pid, family, kind, range });
+    }
+
     fn release(&mut self, fh: Fh) {
         let newest = |key: &Key, meta: &Meta| self.store.get(key.as_str()) == Some(meta);
         self.state.release(fh, |_| Ok(()), newest);
@@ -189,7 +199,7 @@ impl World {
         if from == to {
             return;
         }
-        let key = Key::from(to);
+        let (key, file) = (Key::from(to), self.state.paths.file(from));
         let local =
             |(ino, inode): (Ino, &super::nodes::Inode)| matches!(inode.body, Body::Local(_)).then_some(ino);
         if let Some(ino) = self.state.named(from).and_then(local) {
@@ -198,10 +208,12 @@ impl World {
                     unlinked(&mut self.state, to);
                 }
                 self.state.move_name(ino, from, to, &key);
+                assert_eq!([from, to].map(|name| self.state.paths.file(name)), [None, file]);
             }
         } else if let Some(before) = self.store.remove(from) {
             let meta = self.meta(to);
             self.state.renamed_key(from, to, &key, before.revision, &meta);
+            assert_eq!([from, to].map(|name| self.state.paths.file(name)), [None, file]);
         }
     }
 
@@ -232,6 +244,11 @@ impl World {
                     draft.write(0, b"2", &LIMITS, Validate::Json, NOW).unwrap();
                 }
             }
+            Step::Lock(handle, owner) => {
+                if let Some(fh) = pick(handle, &self.handles) {
+                    self.lock(fh, (owner % 3) as u64);
+                }
+            }
             Step::Publish(handle) => _ = pick(handle, &self.handles).map(|fh| self.publish(fh)),
             Step::Release(handle) => {
                 if let Some(fh) = pick(handle, &self.handles) {
@@ -250,6 +267,7 @@ impl World {
             Step::Unlink(name) => {
                 self.store.remove(NAMES[name]);
                 unlinked(&mut self.state, NAMES[name]);
+                assert_eq!(self.state.paths.file(NAMES[name]), None);
             }
             Step::Rename(from, to) => self.rename(NAMES[from], NAMES[to]),
             Step::MakeDirectory => {
@@ -263,8 +281,9 @@ impl World {
             Step::RenameDirectory => self.rename_directory(),
             Step::RemoteSet(name) => {
                 self.touch_if_new(NAMES[name]);
-                let meta = self.meta(NAMES[name]);
+                let (meta, file) = (self.meta(NAMES[name]), self.state.paths.file(NAMES[name]));
                 self.state.install_version(NAMES[name], &meta, Origin::Remote);
+                assert!(self.state.paths.file(NAMES[name]).is_none_or(|now| Some(now) == file));
             }
             Step::RemoteDelete(name) => {
                 if self.store.remove(NAMES[name]).is_some() && !self.state.is_local(NAMES[name]) {
@@ -299,6 +318,12 @@ impl World {
             let inode = state.inode(ino).unwrap_or_else(|_| panic!("{path} leads to nothing"));
             assert!(inode.name == path && !inode.unlinked, "{path} leads to {inode:?}");
             assert!(matches!(inode.body, Body::Key(_) | Body::Local(_)), "{path} leads to {inode:?}");
+            assert_eq!(state.paths.file(path), Some(inode.file), "{path} leads to {inode:?}");
+        }
+        state.check_files();
+        for (file, lock) in state.locks.all() {
+            let handle = state.handle(Fh(lock.handle));
+            assert!(handle.is_ok_and(|handle| handle.file == file), "{lock:?} is of no open file");
         }
         for (id, draft) in &state.drafts {
             let inode = state.inode(draft.ino).unwrap_or_else(|_| panic!("nobody owns {draft:?}"));
@@ -339,6 +364,7 @@ impl World {
         assert!(
             self.state.inodes.is_empty() && self.state.handles.is_empty() && self.state.drafts.is_empty()
         );
+        assert_eq!(self.state.locks.all().count(), 0);
         assert!(self.state.paths.is_empty(), "{:?}", self.state.paths);
     }
 }

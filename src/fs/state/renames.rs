@@ -8,8 +8,9 @@ use crate::fs::types::Ino;
 use crate::store::{Expect, Key, Meta, Revision};
 
 impl State {
-    /// Moves inode, attributes and locks of a file to another name.
+    /// Moves number, inode and attributes of a file to another name.
     pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+        self.rename_file(from, to);
         self.paths.rename_file(ino, from, to);
         for id in self.paths.drafts(from) {
             if self.drafts.get(&id).is_some_and(|draft| draft.ino == ino) {
@@ -23,7 +24,6 @@ impl State {
         }
         let now = self.now();
         self.paths.edit_attributes(to, |set| set.changed = Some(now));
-        self.locks.rename(from, to);
         self.note_change(from);
         self.note_change(to);
         self.touch(from);
@@ -60,6 +60,7 @@ impl State {
         self.touch(to);
         self.paths.version_became(from, before, meta.revision);
         let Some(ino) = self.paths.current(from) else {
+            self.rename_file(from, to);
             let attributes = self.paths.attributes(from);
             self.paths.set_attributes(from, None);
             if attributes.is_some() {

@@ -8,13 +8,14 @@ use std::time::SystemTime;
 use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::files::Files;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
 use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode};
 use crate::fs::state::paths::Paths;
 use crate::fs::state::redirects::Redirects;
-use crate::fs::types::{DraftId, Fh, Ino, ROOT};
+use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
 use crate::store::Key;
 
 /// Everything the filesystem knows that is not in the store.
@@ -23,6 +24,8 @@ pub(crate) struct State {
     pub(super) inodes: HashMap<Ino, Inode>,
     /// What is known of each path.
     pub(super) paths: Paths,
+    /// The files by their numbers.
+    pub(super) files: Files,
     /// What changed while directories are open.
     pub(super) listings: OpenListings,
     /// Open files.
@@ -51,6 +54,7 @@ impl State {
             inodes: HashMap::new(),
             has_relay: false,
             paths: Paths::default(),
+            files: Files::default(),
             listings: OpenListings::default(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
@@ -68,7 +72,7 @@ impl State {
         self.clock.now()
     }
 
-    fn next_id(&mut self) -> u64 {
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
@@ -80,10 +84,15 @@ impl State {
             Body::Local(draft) | Body::Draft(draft) => Some(draft),
             Body::Key(_) | Body::Directory => None,
         };
+        let file = match body {
+            Body::Directory => FileNumber(ino.0),
+            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.refer_to_file_at(name),
+        };
         let (name, key) = (name.to_owned(), key.clone());
         let inode = Inode {
             name,
             key,
+            file,
             body,
             lookups: 0,
             handles: 0,
@@ -115,8 +124,9 @@ impl State {
     }
 
     /// A new handle on an inode.
-    pub(crate) fn add_handle(&mut self, handle: Handle) -> Fh {
+    pub(crate) fn add_handle(&mut self, mut handle: Handle) -> Fh {
         let fh = Fh(self.next_id());
+        handle.file = self.refer_to_opened(handle.ino);
         if let Some(inode) = self.inodes.get_mut(&handle.ino) {
             inode.handles += 1;
             inode.readers += u32::from(handle.is_reader());
@@ -246,6 +256,7 @@ impl State {
 
     /// From now on a lookup of `name` gives `ino`.
     pub(crate) fn lead_to(&mut self, name: &str, ino: Ino) {
+        self.lead_to_file(name, ino);
         if let Some(old) = self.paths.set_current(name, ino).filter(|old| *old != ino) {
             self.collect(old);
         }
@@ -276,6 +287,7 @@ impl State {
             return;
         }
         if let Some(inode) = self.inodes.remove(&ino) {
+            self.let_go_of_file(inode.file);
             self.no_longer_replaced(&inode.name, Some(ino));
             match inode.body {
                 Body::Directory if named => self.forget_directory(&inode.name),
@@ -302,7 +314,8 @@ impl State {
             inode.handles = inode.handles.saturating_sub(1);
             inode.readers = inode.readers.saturating_sub(u32::from(handle.is_reader()));
         }
-        self.locks.release_handle(fh.0);
+        self.locks.release_handle(handle.file, fh.0);
+        self.let_go_of_file(handle.file);
         let mut last = false;
         if let Content::Draft(draft) = handle.content
             && handle.writable

@@ -34,6 +34,7 @@ fn lose_name(state: &mut State, name: &str) {
         }
         state.remove_name(name);
     }
+    state.end_file(name);
     state.note_change(name);
     state.paths.set_attributes(name, None);
     state.paths.set_failure(name, None);

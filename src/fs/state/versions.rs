@@ -164,6 +164,14 @@ impl State {
     /// The store has no such key any more. Who has it open keeps it.
     pub(crate) fn gone(&mut self, name: &str) {
         if self.named(name).is_some_and(|(_, inode)| matches!(inode.body, Body::Key(_))) {
+            self.drop_version(name);
+            self.end_file(name);
+        }
+    }
+
+    /// Which version the store has is not known any more.
+    pub(super) fn drop_version(&mut self, name: &str) {
+        if self.named(name).is_some_and(|(_, inode)| matches!(inode.body, Body::Key(_))) {
             self.remove_name(name);
             self.note_change(name);
             self.touch(name);
@@ -179,6 +187,7 @@ impl State {
                 self.remove_name(name);
             }
         }
+        self.end_file(name);
     }
 
     /// Keeps in mind an inode that has lost its name to another one, if there may be some who watch it.
