@@ -158,6 +158,7 @@ fn mount(
     // The first answer of the mount.
     let root = runtime.block_on(mounted.answer(&mut ended))?;
     drop(turn);
+    fs.is_device(root.device);
     mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());
     runtime.spawn(fs.clone().tend());
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));

@@ -28,6 +28,8 @@ pub struct Fs {
     pub(super) refusals: Mutex<Refusals>,
     /// Wakes those who wait for a lock.
     pub(super) unlocked: tokio::sync::Notify,
+    /// Number of the device that the mount is, once it is there.
+    pub(super) device: OnceLock<u64>,
     /// Wakes those who wait until the kernel has dropped an older version.
     pub(super) dropped: tokio::sync::Notify,
     /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
@@ -49,6 +51,7 @@ impl Fs {
             kernel: OnceLock::new(),
             rejected,
             refusals: Mutex::default(),
+            device: OnceLock::new(),
             unlocked: tokio::sync::Notify::new(),
             dropped: tokio::sync::Notify::new(),
             moving: tokio::sync::RwLock::default(),

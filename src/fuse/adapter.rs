@@ -21,10 +21,10 @@ use super::codec::{
     utf8, xattr,
 };
 use super::directories::Directories;
-use super::lock_message::{LockMessage, Memory, type_of};
+use super::lock_message::{LockMessage, Memory, answer_lock};
 use super::messages::Op;
 use super::{STATUS, Status, refusals};
-use crate::fs::locks::{Family, Range};
+use crate::fs::locks::Family;
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
 
 /// The block size of statfs(2).
@@ -465,14 +465,8 @@ impl Filesystem for Adapter {
         reply: ReplyLock,
     ) {
         let message = LockMessage { fh, owner, start, end, typ, pid };
-        let held = || message.lock(Family::Fcntl).map_or(Ok(None), |lock| self.fs.test_lock(&lock));
-        self.answers.now(Op::GetLk, ino, held, move |result| match result {
-            Ok(Some(held)) => {
-                reply.locked(held.range.start, held.range.end, type_of(held.kind), held.pid);
-            }
-            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
-            Err(errno) => reply.error(errno),
-        });
+        let held = self.fs.clone().test_lock(message.lock(Family::Fcntl));
+        self.answers.give(Op::GetLk, ino, held, |result| answer_lock(reply, result));
     }
 
     fn setlk(
@@ -490,11 +484,11 @@ impl Filesystem for Adapter {
     ) {
         let (fs, caller) = (self.fs.clone(), caller(request));
         let message = LockMessage { fh, owner, start, end, typ, pid };
-        let lock = message.lock(self.memory.family(request, &message));
+        let family = self.memory.family(request, &message);
         let done = async move {
-            match lock {
+            match message.lock(family) {
                 Some(lock) => fs.lock(caller, lock, sleep).await,
-                None => fs.unlock(Fh(fh.0), owner.0, Range { start, end }),
+                None => fs.unlock(Fh(fh.0), message.owner(family), message.range()),
             }
         };
         self.answers.give(Op::SetLk, ino, done, |result| answer_empty(reply, result));

@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use fuser::{FileHandle, LockOwner, Request};
+use fuser::{Errno, FileHandle, LockOwner, ReplyLock, Request};
 
-use crate::fs::locks::{Family, Kind, Lock, Range};
+use crate::fs::locks::{Family, Kind, Lock, Owner, Range};
 
 /// In `lk_flags`: the lock is of flock(2).
 const FUSE_LK_FLOCK: u32 = 1;
@@ -30,8 +30,16 @@ impl LockMessage {
             libc::F_WRLCK => Kind::Exclusive,
             _ => return None,
         };
-        let range = Range { start: self.start, end: self.end };
-        Some(Lock { owner: self.owner.0, handle: self.fh.0, pid: self.pid, family, kind, range })
+        let (owner, range) = (self.owner(family), self.range());
+        Some(Lock { owner, handle: self.fh.0, pid: self.pid, process: None, kind, range })
+    }
+
+    pub(super) fn owner(&self, family: Family) -> Owner {
+        Owner { family, id: self.owner.0 }
+    }
+
+    pub(super) fn range(&self) -> Range {
+        Range { start: self.start, end: self.end }
     }
 
     /// `struct fuse_lk_in` up to its flags.
@@ -41,11 +49,15 @@ impl LockMessage {
     }
 }
 
-/// The type in the protocol.
-pub(super) const fn type_of(kind: Kind) -> i32 {
-    match kind {
-        Kind::Shared => libc::F_RDLCK,
-        Kind::Exclusive => libc::F_WRLCK,
+/// What `F_GETLK` answers: the lock that is held, if any.
+pub(super) fn answer_lock(reply: ReplyLock, result: Result<Option<Lock>, Errno>) {
+    match result {
+        Ok(Some(Lock { kind, range, pid, .. })) => {
+            let typ = if kind == Kind::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
+            reply.locked(range.start, range.end, typ, pid);
+        }
+        Ok(None) => reply.locked(0, 0, libc::F_UNLCK, 0),
+        Err(errno) => reply.error(errno),
     }
 }
 

@@ -34,7 +34,7 @@ impl Fs {
     pub async fn flush(self: Arc<Self>, caller: Caller, fh: Fh, owner: u64) -> FsResult<()> {
         let result = self.close(caller, fh).await;
         // Only now: who waits for the lock shall find what was published under it.
-        self.unlock_owner(fh, owner);
+        self.unlock_process(fh, owner);
         result
     }
 

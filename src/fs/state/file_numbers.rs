@@ -27,6 +27,14 @@ impl State {
         number
     }
 
+    /// Whether a descriptor that shows this inode number may be of the file.
+    pub(crate) fn may_be_of(&self, file: FileNumber, shown: Ino) -> bool {
+        let is_it =
+            |ino: Ino| ino == shown || self.inodes.get(&ino).is_some_and(|inode| inode.number == Some(shown));
+        let of_another = self.inodes.get(&shown).is_some_and(|inode| inode.file != file);
+        !of_another || self.handles.values().any(|handle| handle.file == file && is_it(handle.ino))
+    }
+
     /// Takes a reference away.
     pub(super) fn let_go_of_file(&mut self, number: FileNumber) {
         if let Some(path) = self.files.let_go_of(number) {

@@ -4,17 +4,24 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::fs::types::FileNumber;
-
-/// Who holds a lock: the kernel's word for an open file (flock, and `F_OFD_SETLK` of fcntl) or a process (fcntl).
-pub type Owner = u64;
+use crate::sys::process::Process;
 
 /// The system call that a lock is of. Locks of one do not see those of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// One that is converted is given up first, and nothing is a deadlock.
     Flock,
     /// What waits in a circle is a deadlock.
     Fcntl,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// By which system call.
+    pub family: Family,
+    /// The kernel's word for an open file (flock, and `F_OFD_SETLK` of fcntl) or a process (fcntl).
+    pub id: u64,
 }
 
 /// A range of bytes, both ends included.
@@ -54,8 +61,8 @@ pub struct Lock {
     pub handle: u64,
     /// Process, for `F_GETLK`.
     pub pid: u32,
-    /// Of which system call it is.
-    pub family: Family,
+    /// The process that has it, if it ends with a close(2) that the kernel does not tell of: that of a reader.
+    pub process: Option<Process>,
     /// What it excludes.
     pub kind: Kind,
     /// Where.
@@ -65,7 +72,7 @@ pub struct Lock {
 impl Lock {
     fn excludes(&self, wanted: &Self) -> bool {
         self.owner != wanted.owner
-            && self.family == wanted.family
+            && self.owner.family == wanted.owner.family
             && self.range.overlaps(wanted.range)
             && (self.kind == Kind::Exclusive || wanted.kind == Kind::Exclusive)
     }
@@ -83,6 +90,11 @@ impl Locks {
     /// A held lock that keeps `wanted` from being granted.
     pub fn conflict(&self, file: FileNumber, wanted: &Lock) -> Option<Lock> {
         self.conflicts(file, wanted).next().copied()
+    }
+
+    /// Those that do, and whose process may have closed the file.
+    pub fn doubtful(&self, file: FileNumber, wanted: &Lock) -> Vec<Lock> {
+        self.conflicts(file, wanted).filter(|lock| lock.process.is_some()).copied().collect()
     }
 
     fn conflicts(&self, file: FileNumber, wanted: &Lock) -> impl Iterator<Item = &Lock> {
@@ -103,7 +115,7 @@ impl Locks {
 
     /// Whether who would wait for `wanted` is waited for by those who keep it.
     pub fn is_deadlock(&self, file: FileNumber, wanted: &Lock) -> bool {
-        if wanted.family == Family::Flock {
+        if wanted.owner.family == Family::Flock {
             return false;
         }
         let mut seen = HashSet::new();
@@ -126,7 +138,7 @@ impl Locks {
     pub fn give_up_for(&mut self, file: FileNumber, lock: &Lock) -> bool {
         let converts = |held: &Lock| held.owner == lock.owner && held.kind != lock.kind;
         let held = self.held.get(&file).into_iter().flatten();
-        let found = lock.family == Family::Flock && held.into_iter().any(converts);
+        let found = lock.owner.family == Family::Flock && held.into_iter().any(converts);
         if found {
             self.release(file, lock.owner, lock.range);
         }
@@ -176,6 +188,13 @@ impl Locks {
         }
     }
 
+    /// Drops this one, if it is still held.
+    pub fn end(&mut self, file: FileNumber, lock: &Lock) {
+        if self.held.get(&file).is_some_and(|held| held.contains(lock)) {
+            self.release(file, lock.owner, lock.range);
+        }
+    }
+
     /// Drops all that was taken through `handle`.
     pub fn release_handle(&mut self, file: FileNumber, handle: u64) {
         let Some(held) = self.held.get_mut(&file) else { return };
@@ -202,8 +221,12 @@ mod tests {
     const B: FileNumber = FileNumber(2);
     const ALL: Range = Range { start: 0, end: u64::MAX };
 
-    fn lock(owner: Owner, kind: Kind, start: u64, end: u64) -> Lock {
-        Lock { owner, handle: owner, pid: 1, family: Family::Fcntl, kind, range: Range { start, end } }
+    const fn owner(id: u64) -> Owner {
+        Owner { family: Family::Fcntl, id }
+    }
+
+    fn lock(id: u64, kind: Kind, start: u64, end: u64) -> Lock {
+        Lock { owner: owner(id), handle: id, pid: 1, process: None, kind, range: Range { start, end } }
     }
 
     #[test]
@@ -214,14 +237,14 @@ mod tests {
         assert!(!locks.acquire(A, lock(3, Kind::Exclusive, 9, 9)));
         assert!(locks.acquire(A, lock(3, Kind::Exclusive, 21, 30)));
         assert!(locks.acquire(B, lock(5, Kind::Exclusive, 0, u64::MAX)));
-        assert_eq!(locks.conflict(A, &lock(4, Kind::Shared, 25, 25)).unwrap().owner, 3);
+        assert_eq!(locks.conflict(A, &lock(4, Kind::Shared, 25, 25)).unwrap().owner, owner(3));
     }
 
     #[test]
     fn an_owner_replaces_its_own_locks_and_keeps_the_rest() {
         let mut locks = Locks::default();
         assert!(locks.acquire(A, lock(1, Kind::Exclusive, 0, 99)));
-        locks.release(A, 1, Range { start: 10, end: 19 });
+        locks.release(A, owner(1), Range { start: 10, end: 19 });
         assert!(locks.acquire(A, lock(2, Kind::Exclusive, 10, 19)));
         assert!(!locks.acquire(A, lock(2, Kind::Exclusive, 9, 19)));
         assert!(!locks.acquire(A, lock(2, Kind::Shared, 20, 20)));
@@ -238,7 +261,7 @@ mod tests {
         assert!(!locks.acquire(A, lock(2, Kind::Shared, 0, 0)));
         locks.release_handle(A, 1);
         assert!(locks.acquire(A, lock(2, Kind::Exclusive, 0, 0)));
-        locks.release(A, 2, ALL);
+        locks.release(A, owner(2), ALL);
         assert!(locks.held.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use proptest::prelude::*;
 
 use super::drafts::{Draft, Publish};
-use super::locks::{Family, Kind, Lock, Range};
+use super::locks::{Family, Kind, Lock, Owner, Range};
 use super::nodes::{Body, Content, Handle};
 use super::tables::State;
 use super::unlinked::{unlinked, unlinked_elsewhere};
@@ -183,11 +183,19 @@ impl World {
         }
     }
 
-    fn lock(&mut self, fh: Fh, owner: u64) {
-        let range = Range { start: owner, end: owner + 1 };
-        let (pid, family, kind) = (1, Family::Fcntl, Kind::Exclusive);
+    fn set_elsewhere(&mut self, name: &str) {
+        self.touch_if_new(name);
+        let (meta, file) = (self.meta(name), self.state.paths.file(name));
+        self.state.install_version(name, &meta, Origin::Remote);
+        assert!(self.state.paths.file(name).is_none_or(|now| Some(now) == file), "a set is the same file");
+    }
+
+    fn lock(&mut self, fh: Fh, owner: usize) {
+        let id = (owner % 3) as u64;
+        let range = Range { start: id, end: id + 1 };
+        let (pid, owner, kind) = (1, Owner { family: Family::Fcntl, id }, Kind::Exclusive);
         let file = self.state.handle(fh).unwrap().file;
-        self.state.locks_mut().acquire(file, Lock { owner, handle: fh.0, pid, family, kind, range });
+        self.state.locks_mut().acquire(file, Lock { owner, handle: fh.0, pid, process: None, kind, range });
     }
 
     fn release(&mut self, fh: Fh) {
@@ -244,11 +252,7 @@ impl World {
                     draft.write(0, b"2", &LIMITS, Validate::Json, NOW).unwrap();
                 }
             }
-            Step::Lock(handle, owner) => {
-                if let Some(fh) = pick(handle, &self.handles) {
-                    self.lock(fh, (owner % 3) as u64);
-                }
-            }
+            Step::Lock(handle, owner) => _ = pick(handle, &self.handles).map(|fh| self.lock(fh, owner)),
             Step::Publish(handle) => _ = pick(handle, &self.handles).map(|fh| self.publish(fh)),
             Step::Release(handle) => {
                 if let Some(fh) = pick(handle, &self.handles) {
@@ -279,12 +283,7 @@ impl World {
             }
             Step::RemoveDirectory => self.state.remove_directory("d"),
             Step::RenameDirectory => self.rename_directory(),
-            Step::RemoteSet(name) => {
-                self.touch_if_new(NAMES[name]);
-                let (meta, file) = (self.meta(NAMES[name]), self.state.paths.file(NAMES[name]));
-                self.state.install_version(NAMES[name], &meta, Origin::Remote);
-                assert!(self.state.paths.file(NAMES[name]).is_none_or(|now| Some(now) == file));
-            }
+            Step::RemoteSet(name) => self.set_elsewhere(NAMES[name]),
             Step::RemoteDelete(name) => {
                 if self.store.remove(NAMES[name]).is_some() && !self.state.is_local(NAMES[name]) {
                     self.state.touch(NAMES[name]);
