@@ -161,12 +161,7 @@ impl Fs {
     /// Carries the deferred rename out to the backup name that this file has, if any: what is written to, or synced, is a key,
     /// or a scratch file.
     pub(crate) async fn carry_out_at(self: &Arc<Self>, ino: Ino) -> FsResult<Option<Ended>> {
-        let found = {
-            let state = self.state.lock();
-            let name = &state.inode(ino)?.name;
-            state.deferred_to(name).filter(|_| state.paths().current(name) == Some(ino))
-        };
-        let Some((name, deferred)) = found else { return Ok(None) };
+        let Some((name, deferred)) = self.state.lock().deferred_at(ino)? else { return Ok(None) };
         let _staying = self.stay().await?;
         self.carry_out(&name, &deferred).await.map(Some)
     }

@@ -24,6 +24,8 @@ struct Fetched(Option<Entry>);
 /// What an open comes to, given the tables alone.
 enum Plan {
     Done(Opened),
+    /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
+    CarryOut,
     /// The kernel may still have pages of an older version.
     Settle,
     /// A snapshot of the current value is needed first.
@@ -40,12 +42,12 @@ impl Fs {
     ) -> FsResult<Opened> {
         if access.write || access.truncate {
             self.writable()?;
-            self.carry_out_at(ino).await?;
         }
         let mut fetched = None;
         loop {
             match self.plan_open(caller, ino, access, fetched.take())? {
                 Plan::Done(opened) => return Ok(opened),
+                Plan::CarryOut => _ = self.carry_out_at(ino).await?,
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
                 Plan::Settle => self.invalidate_now(ino).await,
                 Plan::Fetch => fetched = Some(self.fetch(ino, access).await?),
@@ -143,6 +145,9 @@ impl Fs {
         draft: DraftId,
         access: Access,
     ) -> FsResult<Plan> {
+        if (access.write || access.truncate) && state.deferred_at(ino)?.is_some() {
+            return Ok(Plan::CarryOut);
+        }
         let new = state.draft(draft).filter(|draft| draft.purpose == Publish::OnClose);
         let is_removed = state.inode(ino)?.unlinked;
         if new.is_some_and(|draft| is_removed && draft.handles == 0) {

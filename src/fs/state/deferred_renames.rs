@@ -1,6 +1,6 @@
 //! What becomes of keys that were renamed to backup names.
 
-use crate::fs::rules::error::FsError;
+use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::is_inside;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
@@ -39,6 +39,12 @@ impl State {
         let (name, deferred) =
             self.paths.deferred_renames().find(|(_, deferred)| deferred.backup == backup)?;
         Some((name.to_owned(), deferred.clone()))
+    }
+
+    /// The deferred rename to the backup name that this file has, and the old name.
+    pub(crate) fn deferred_at(&self, ino: Ino) -> FsResult<Option<(String, DeferredRename)>> {
+        let name = &self.inode(ino)?.name;
+        Ok(self.deferred_to(name).filter(|_| self.paths.current(name) == Some(ino)))
     }
 
     /// The deferred rename of this name by another process than that of `thread`.
