@@ -6,17 +6,19 @@
 
 use std::sync::Arc;
 
+use crate::cache::Keys;
 use crate::fs::core::Fs;
 use crate::fs::ops::backup::Ended;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Caller, DraftId, Fh, Ino};
-use crate::store::{Meta, Text};
+use crate::store::{Expect, Key, Meta, Text};
 use crate::{store, sys};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
@@ -29,6 +31,33 @@ enum Verdict {
     Unfit(FsError),
 }
 
+/// What is to be done of a draft before it is published.
+enum Next {
+    /// A deferred rename of its name by another process is to be carried out first.
+    CarryOut((String, DeferredRename)),
+    Set(Unpublished),
+    Nothing,
+}
+
+/// A draft as it is to be published.
+struct Unpublished {
+    key: Key,
+    text: Text,
+    expect: Expect,
+    generation: u64,
+    /// Others have deleted the key while it was written.
+    is_new: bool,
+    /// The keys that there were before.
+    before: Option<Keys>,
+}
+
+/// A handle that writes.
+struct Writer {
+    ino: Ino,
+    draft: DraftId,
+    opener: u32,
+}
+
 impl Fs {
     /// close(2) of a descriptor: publishes a complete draft.
     pub async fn flush(self: Arc<Self>, caller: Caller, fh: Fh, owner: u64) -> FsResult<()> {
@@ -39,9 +68,9 @@ impl Fs {
     }
 
     pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
-        let Some((ino, id, opener)) = self.writer(fh)? else { return Ok(()) };
-        match self.judge(id, false) {
-            Verdict::Publish => self.publish(ino, id, opener).await,
+        let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, false)? else { return Ok(()) };
+        match verdict {
+            Verdict::Publish => self.publish(ino, draft, opener).await,
             // Whether the opener is alive decides nothing about its own close.
             Verdict::Unfit(error) if sys::same_process(caller.thread, opener) || !sys::is_alive(opener) => {
                 Err(error)
@@ -58,25 +87,26 @@ impl Fs {
         if let Some(Ended::GivenBack(why)) = self.carry_out_at(ino).await? {
             return Err(why);
         }
-        let Some((ino, id, opener)) = self.writer(fh)? else { return self.last_outcome(fh) };
-        match self.judge(id, true) {
+        let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, true)? else {
+            return self.last_outcome(fh);
+        };
+        match verdict {
             Verdict::Nothing => Ok(()),
-            Verdict::Publish => self.publish(ino, id, opener).await,
+            Verdict::Publish => self.publish(ino, draft, opener).await,
             Verdict::Unfit(error) => Err(error),
         }
     }
 
-    /// The draft behind a writing handle; `None` for a reader.
-    fn writer(&self, fh: Fh) -> FsResult<Option<(Ino, DraftId, u32)>> {
+    /// What a flush, or an fsync, through a writing handle comes to; `None` for a reader.
+    fn assess(&self, fh: Fh, fsync: bool) -> FsResult<Option<(Writer, Verdict)>> {
         let state = self.state.lock();
         let handle = state.handle(fh)?;
         if let Some(error) = &handle.failed {
             return Err(error.clone());
         }
-        Ok(match handle.content {
-            Content::Draft(id) if handle.writable => Some((handle.ino, id, handle.opener)),
-            _ => None,
-        })
+        let Content::Draft(draft) = handle.content else { return Ok(None) };
+        let writer = Writer { ino: handle.ino, draft, opener: handle.opener };
+        Ok(handle.writable.then(|| (writer, self.judge(&state, draft, fsync))))
     }
 
     fn last_outcome(&self, fh: Fh) -> FsResult<()> {
@@ -86,8 +116,7 @@ impl Fs {
         failed.map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    fn judge(&self, id: DraftId, fsync: bool) -> Verdict {
-        let state = self.state.lock();
+    fn judge(&self, state: &State, id: DraftId, fsync: bool) -> Verdict {
         let Some(draft) = state.draft(id).filter(|draft| !draft.orphan) else {
             return Verdict::Nothing;
         };
@@ -135,32 +164,20 @@ impl Fs {
 
     async fn set_key(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<Vec<PathInvalidation>> {
         let mut also = Vec::new();
-        let (_operation, name) = loop {
+        let (_operation, name, draft) = loop {
             let (operation, name) = self.begin_at(ino).await?;
             // A successor is what the process that renamed it publishes.
-            let deferred = self.state.lock().deferred_by_others(&name, by);
-            let Some((name, deferred)) = deferred else { break (operation, name) };
+            let in_the_way = match self.to_publish(ino, id, (&name, by))? {
+                Next::CarryOut(in_the_way) => in_the_way,
+                Next::Set(draft) => break (operation, name, draft),
+                Next::Nothing => return Ok(also),
+            };
             drop(operation);
+            let (name, deferred) = in_the_way;
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let (key, text, expect, generation, (is_new, before)) = {
-            let state = self.state.lock();
-            let inode = state.inode(ino)?;
-            let draft = state.draft(id).ok_or(FsError::BadHandle)?;
-            // Renamed to a scratch name meanwhile, it is no value.
-            let over = draft.orphan || draft.purpose == Publish::Never;
-            if over || !draft.bytes.is_changed() && draft.published.is_some() {
-                return Ok(also);
-            }
-            draft.check(&self.cache.limits(), self.settings.validate)?;
-            let text = Text::from(draft.bytes.text());
-            // Others may have deleted the key while it was written.
-            let gone = self.peek_meta(&inode.key).is_some_and(|told| told.value.is_none());
-            let is_new = gone && !state.is_local(&name);
-            let before = self.cache.peek_keys().map(|answer| answer.value);
-            (inode.key.clone(), text, draft.expect, draft.bytes.generation(), (is_new, before))
-        };
+        let Unpublished { key, text, expect, generation, is_new, before } = draft;
         let meta = self.cache.set_key_value(&key, text, expect).await?;
         let mut state = self.state.lock();
         let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
@@ -169,6 +186,27 @@ impl Fs {
         }
         invalidations.extend(also);
         Ok(invalidations)
+    }
+
+    /// What is to be done of a draft that thread `by` writes, now that no other change of its `name` is in flight.
+    fn to_publish(&self, ino: Ino, id: DraftId, (name, by): (&str, u32)) -> FsResult<Next> {
+        let state = self.state.lock();
+        if let Some(in_the_way) = state.deferred_by_others(name, by) {
+            return Ok(Next::CarryOut(in_the_way));
+        }
+        let key = state.inode(ino)?.key.clone();
+        let draft = state.draft(id).ok_or(FsError::BadHandle)?;
+        // Renamed to a scratch name meanwhile, it is no value.
+        let over = draft.orphan || draft.purpose == Publish::Never;
+        if over || !draft.bytes.is_changed() && draft.published.is_some() {
+            return Ok(Next::Nothing);
+        }
+        draft.check(&self.cache.limits(), self.settings.validate)?;
+        let (text, generation) = (Text::from(draft.bytes.text()), draft.bytes.generation());
+        let gone = self.peek_meta(&key).is_some_and(|told| told.value.is_none());
+        let is_new = gone && !state.is_local(name);
+        let before = self.cache.peek_keys().map(|answer| answer.value);
+        Ok(Next::Set(Unpublished { key, text, expect: draft.expect, generation, is_new, before }))
     }
 
     /// Records that the draft was not published, so that its release does not publish what was reported as failed.
