@@ -32,9 +32,6 @@ pub struct Fs {
     pub(super) device: OnceLock<u64>,
     /// Wakes those who wait until the kernel has dropped an older version.
     pub(super) dropped: tokio::sync::Notify,
-    /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
-    /// the gates.
-    pub(super) moving: tokio::sync::RwLock<()>,
     pub(super) gates: Gates,
     pub(super) started: SystemTime,
     pub(super) relay: Relay,
@@ -54,7 +51,6 @@ impl Fs {
             device: OnceLock::new(),
             unlocked: tokio::sync::Notify::new(),
             dropped: tokio::sync::Notify::new(),
-            moving: tokio::sync::RwLock::default(),
             gates: Gates::default(),
             started: settings.clock.now(),
             settings,
@@ -80,7 +76,7 @@ impl Fs {
 
     /// Keeps directories from being renamed until it is dropped. To be taken before the gates.
     pub(crate) async fn stay(&self) -> FsResult<RwLockReadGuard<'_, ()>> {
-        Ok(Deadline::wait(self.moving.read()).await?)
+        Ok(Deadline::wait(self.gates.stay()).await?)
     }
 
     pub(crate) fn writable(&self) -> FsResult<()> {
@@ -93,7 +89,7 @@ use crate::store::Change;
 
 #[cfg(test)]
 impl Fs {
-    /// A mount of a store that tells of its changes, without options and without a kernel, and another door to the store.
+    /// A mount of a store that tells of its changes, without options and without a kernel, and a second client of the store.
     pub(crate) fn in_memory(max_age: std::time::Duration) -> (Arc<Self>, crate::store::MemoryStore) {
         let store = crate::store::MemoryStore::new();
         let elsewhere = store.second_client();

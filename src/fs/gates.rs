@@ -1,23 +1,47 @@
-//! Gates of names: whoever changes one has it alone, in the order in which it was asked for.
+//! Gates of names: whoever changes one has it alone, in the order in which it was asked for. While a directory is renamed
+//! nobody changes any.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// One for each name that is in flight.
-#[derive(Clone, Default)]
-pub(crate) struct Gates(Arc<Mutex<HashMap<String, Turn>>>);
+type Turns = Arc<Mutex<HashMap<String, Turn>>>;
+
+/// The gates of all names.
+#[derive(Default)]
+pub(crate) struct Gates {
+    turns: Turns,
+    /// Held for writing while a directory is renamed, for reading while the key of a file in one is changed. Comes before
+    /// the gates of names.
+    moving: RwLock<()>,
+}
 
 impl Gates {
+    /// Keeps directories from being renamed, from now on.
+    pub(crate) async fn stay(&self) -> RwLockReadGuard<'_, ()> {
+        self.moving.read().await
+    }
+
+    /// As [`Gates::stay`]; `None` while one is renamed.
+    pub(crate) fn try_stay(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.moving.try_read().ok()
+    }
+
+    /// Waits until nothing is changed, and keeps it so while a directory is renamed.
+    pub(crate) async fn move_directory(&self) -> RwLockWriteGuard<'_, ()> {
+        self.moving.write().await
+    }
+
     /// Takes the gates of `names`, in order, so that no two callers ever wait for each other.
     pub(super) async fn pass(&self, names: impl IntoIterator<Item = String>) -> Vec<Gate> {
         let mut gates = Vec::new();
         for name in names.into_iter().collect::<BTreeSet<_>>() {
-            gates.push(Gate::pass(self, name).await);
+            gates.push(Gate::pass(&self.turns, name).await);
         }
         gates
     }
@@ -25,16 +49,16 @@ impl Gates {
 
 /// A place in the queue for a name, and the name itself once it is held.
 pub(crate) struct Gate {
-    gates: Gates,
+    turns: Turns,
     name: String,
     turn: Option<Turn>,
     held: Option<OwnedMutexGuard<()>>,
 }
 
 impl Gate {
-    async fn pass(gates: &Gates, name: String) -> Self {
-        let turn = gates.0.lock().entry(name.clone()).or_default().clone();
-        let mut gate = Self { gates: gates.clone(), name, turn: Some(turn.clone()), held: None };
+    async fn pass(turns: &Turns, name: String) -> Self {
+        let turn = turns.lock().entry(name.clone()).or_default().clone();
+        let mut gate = Self { turns: turns.clone(), name, turn: Some(turn.clone()), held: None };
         gate.held = Some(turn.lock_owned().await);
         gate
     }
@@ -48,11 +72,11 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.held = None;
-        let mut gates = self.gates.0.lock();
+        let mut turns = self.turns.lock();
         self.turn = None;
         // Nobody waits for it.
-        if gates.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
-            gates.remove(&self.name);
+        if turns.get(&self.name).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&self.name);
         }
     }
 }

@@ -199,7 +199,7 @@ mod tests {
         Text::from(text.as_bytes())
     }
 
-    /// A mount with the key `k`, another door to its store, and the inode that was looked up.
+    /// A mount with the key `k`, a second client of its store, and the inode that was looked up.
     async fn mounted(kernel: &Slow) -> (Arc<Fs>, MemoryStore, Ino) {
         let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         fs.attach(Box::new(kernel.clone()));

@@ -28,7 +28,7 @@ pub(crate) enum Ended {
 }
 
 impl Fs {
-    /// An editor moves the key aside before it writes the new version. The key stays in the store, and for
+    /// An editor renames the key before it writes the new version. The key stays in the store, and for
     /// everybody else, until the successor is published; the backup is a scratch file.
     pub(crate) async fn rename_to_backup(
         &self,
@@ -93,7 +93,7 @@ impl Fs {
     }
 
     /// Carries a deferred rename out: the store renames the key, or it gets its old name back. While the store is in trouble
-    /// nothing changes. The kernel may hold the lock of the directory; `moving` must be held.
+    /// nothing changes. The kernel may hold the lock of the directory; directories must [stay](Fs::stay).
     pub(crate) async fn carry_out(
         self: &Arc<Self>,
         name: &str,
@@ -215,12 +215,12 @@ impl Fs {
     pub(crate) fn keep_backup_later(self: &Arc<Self>, draft: (Ino, DraftId, bool)) {
         let fs = self.clone();
         tokio::spawn(async move {
-            let _staying = fs.moving.read().await;
+            let _staying = fs.gates.stay().await;
             fs.keep_backup(Some(draft)).await;
         });
     }
 
-    /// Sets what was renamed to a backup name, and was since changed by somebody else under the old one; `moving` must be held.
+    /// Sets what was renamed to a backup name, and was since changed by somebody else under the old one; directories must [stay](Fs::stay).
     pub(crate) async fn keep_backup(self: &Arc<Self>, draft: Option<(Ino, DraftId, bool)>) {
         let Some((ino, id, has_key)) = draft else { return };
         let set = if has_key { Box::pin(self.publish_now(ino, id, 0)).await } else { Err(FsError::BadName) };
@@ -245,7 +245,7 @@ impl Fs {
     }
 
     /// Carries out the deferred renames in the directory at `path`, if nothing else that `caller` can see is in it. The
-    /// kernel may hold the lock of the directory; `moving` must be held.
+    /// kernel may hold the lock of the directory; directories must [stay](Fs::stay).
     pub(crate) async fn finish_renames(self: &Arc<Self>, caller: Caller, path: &str) -> FsResult<()> {
         let keys = self.keys().await?.value;
         for (name, deferred) in self.left_in(caller, path, &keys) {

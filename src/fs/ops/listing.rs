@@ -234,11 +234,11 @@ impl Fs {
         item: &Item,
         invalidations: &mut Vec<PathInvalidation>,
     ) -> Option<(Ino, Duration)> {
-        let lasting = match self.moving.try_read() {
-            Ok(_) if self.cache.is_pushed() => FOREVER,
-            Ok(_) => directory.ttl,
+        let lasting = match self.gates.try_stay() {
+            Some(_) if self.cache.is_pushed() => FOREVER,
+            Some(_) => directory.ttl,
             // While a directory is renamed it is not certain for long where things are.
-            Err(_) => Duration::ZERO,
+            None => Duration::ZERO,
         };
         let shown = join(&directory.path, &item.name);
         if item.directory {

@@ -26,7 +26,7 @@ impl Fs {
         name: String,
     ) -> FsResult<Found> {
         // While a directory is renamed it is not certain for long where things are.
-        let staying = self.moving.try_read().ok();
+        let staying = self.gates.try_stay();
         let found = self.clone().lookup_now(caller, within, name).await;
         if !matches!(&found, Ok(Found { attr: Some(_), .. })) {
             // Who was sent to look again does not come back: it creates the file, or gives up.

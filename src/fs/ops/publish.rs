@@ -152,7 +152,7 @@ impl Fs {
         Ok(())
     }
 
-    /// As [`Fs::publish`], up to what the kernel must drop then; `moving` must be held.
+    /// As [`Fs::publish`], up to what the kernel must drop then; directories must [stay](Fs::stay).
     pub(crate) async fn publish_now(
         self: &Arc<Self>,
         ino: Ino,

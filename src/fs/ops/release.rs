@@ -119,7 +119,7 @@ impl Fs {
         rest
     }
 
-    /// Before the daemon ends, when nobody writes any more: publishes what can be published and sets aside the rest.
+    /// Before the daemon ends, when nobody writes any more: publishes what can be published, and keeps the rest as rejected.
     /// Returns how many files were kept as rejected.
     pub async fn finish(self: Arc<Self>) -> usize {
         self.rejected.write_deleted(usize::MAX);

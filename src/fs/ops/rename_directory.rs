@@ -28,7 +28,7 @@ impl Fs {
         }
         self.check_directory(&to)?;
         // Nothing in it is published, removed or renamed meanwhile.
-        let _moving = Deadline::wait(self.moving.write()).await?;
+        let _moving = Deadline::wait(self.gates.move_directory()).await?;
         self.carry_out_in(&from).await?;
         let mut tries = 0;
         loop {

@@ -27,7 +27,7 @@ impl Fs {
         self.rejected.rejected()
     }
 
-    /// Texts that were neither published nor set aside.
+    /// Texts that were neither published nor kept.
     pub fn lost(&self) -> Option<Lost> {
         self.rejected.lost()
     }
