@@ -34,6 +34,7 @@ pub use deadline::Deadline;
 pub use error::Error;
 pub use etcd::{Address as EtcdAddress, EtcdStore, Settings as EtcdSettings};
 pub use feed::{Feed, FeedSender};
+pub use full::RETRY_AFTER;
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,8 +19,8 @@ use crate::cache::{self, Cache};
 use crate::fs::names::Names;
 use crate::fs::{self, Access, Caller, Changes, Fh, Fs, FsResult, Ino, ROOT};
 use crate::store::{
-    Entry, Expect, Feed, Guarded, Key, Limits, Listing, MemoryStore, Meta, Rename, Result, Revision, Store,
-    Text,
+    Entry, Error, Expect, Feed, Guarded, Key, Limits, Listing, MemoryStore, Meta, Rename, Result, Revision,
+    Store, Text,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +34,7 @@ const OVERWRITE: Access = Access { write: true, append: false, truncate: true };
 struct Slow {
     store: MemoryStore,
     millis: AtomicU64,
+    busy: AtomicBool,
     changes: Mutex<Vec<String>>,
 }
 
@@ -48,6 +49,9 @@ impl Slow {
 
     async fn change<T>(&self, what: String, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.changes.lock().push(what);
+        if self.busy.load(Ordering::Relaxed) {
+            return Err(Error::Busy("locked".into()));
+        }
         self.call(call).await
     }
 
@@ -119,6 +123,7 @@ impl Mount {
         let store = Arc::new(Slow {
             store: MemoryStore::new(),
             millis: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
             changes: Mutex::default(),
         });
         let bounds = cache::Settings {
@@ -296,4 +301,17 @@ async fn a_close_that_did_not_get_its_turn_is_known_not_to_have_been_made() {
     let why = at.fs.refusals(ROOT).unwrap();
     let said = |part: &str| why.iter().any(|(_, refusal)| refusal.to_string().contains(part));
     assert!(said("the store was not asked") && said("no answer from the store"), "{why:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_at_the_end_of_a_mount_is_published_although_the_store_was_busy_just_before() {
+    let at = Mount::new().await;
+    let fh = at.overwrite("a").await;
+    at.fs.write(fh, 0, b"2\n").unwrap();
+    at.store.busy.store(true, Ordering::Relaxed);
+    let (closed, _) = at.answer(Op::Flush, at.fs.clone().flush(CALLER, fh, 0)).await;
+    assert_eq!(closed.unwrap_err().code(), libc::EBUSY);
+    at.store.busy.store(false, Ordering::Relaxed);
+    assert_eq!((at.fs.clone().finish().await, at.kept()), (0, 0));
+    assert_eq!(at.store.store.get_key_value(&Key::from("a")).await.unwrap().text[..], *b"2\n");
 }

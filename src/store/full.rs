@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Error, Expect, Result, Space};
 
 /// How long calls fail at once after one found the store full or down, before one is let through as a probe.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// So many more free bytes on the disk may be enough for a value.
 const ROOM: u64 = 64 << 10;

@@ -191,6 +191,9 @@ impl Fs {
     /// Carries out all deferred renames, before the mount ends.
     pub(crate) async fn carry_out_all(self: &Arc<Self>) {
         let all = self.state.lock().deferred_where(|_, _| true);
+        if !all.is_empty() {
+            self.wait_until_tried_again().await;
+        }
         for (name, deferred) in all {
             if let Err(error) = self.carry_out_in_time(&name, &deferred).await {
                 tracing::warn!("{name:?} keeps its old name, and is not {:?}: {error}", deferred.backup);

@@ -10,7 +10,7 @@ use crate::fs::state::nodes::Content;
 use crate::fs::state::release::Released;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
-use crate::store::{Key, Meta};
+use crate::store::{Key, Meta, RETRY_AFTER};
 
 impl Fs {
     /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
@@ -108,6 +108,9 @@ impl Fs {
             };
             pending.map(|(id, _)| id).partition::<Vec<_>, _>(|id| fit(id))
         };
+        if !complete.is_empty() {
+            self.wait_until_tried_again().await;
+        }
         for id in complete {
             let ino = self.state.lock().draft(id).map(|draft| draft.ino);
             if let Some(ino) = ino
@@ -117,6 +120,13 @@ impl Fs {
             }
         }
         rest
+    }
+
+    /// A store known to be down or busy refuses at once: a caller without a later chance waits until it lets a call through.
+    pub(crate) async fn wait_until_tried_again(&self) {
+        if self.cache.outage().is_some_and(|error| !error.is_full()) {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
     }
 
     /// Before the daemon ends, when nobody writes any more: publishes what can be published, and keeps the rest as rejected.
