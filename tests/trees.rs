@@ -3,6 +3,7 @@
 
 mod clash;
 mod elsewhere;
+mod inside;
 mod model;
 mod times;
 mod tools;

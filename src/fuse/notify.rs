@@ -15,6 +15,10 @@ use crate::fs::{Ino, Invalidation, Kernel};
 /// `FUSE_NOTIFY_INVAL_INODE`: invalidates pages and attributes of an inode. Written here, because fuser does not return whether
 /// the kernel knows the inode.
 const INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_INVAL_ENTRY`, and its flag `FUSE_EXPIRE_ONLY` (Linux 6.2; an older kernel ignores it). Written here, because
+/// fuser does not pass flags.
+const INVAL_ENTRY: i32 = 3;
+const EXPIRE_ONLY: u32 = 1;
 /// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): invalidates all dentries.
 const INC_EPOCH: i32 = 8;
 
@@ -83,13 +87,14 @@ fn send(notifier: &Notifier, device: &File, invalidation: &Invalidation) -> io::
                 Some((within, name)) => {
                     // The answer to a LOOKUP that introduces the inode may be in flight. The kernel holds the directory's lock until
                     // it has arrived, and INVAL_ENTRY waits for that lock.
-                    _ = notifier.inval_entry(INodeNo(within.0), OsStr::new(name));
+                    _ = expire_entry(device, *within, name);
                     invalidate_inode(device, *ino)
                 }
                 None => done,
             }
         }
         Invalidation::Entry(within, name) => notifier.inval_entry(INodeNo(within.0), OsStr::new(name)),
+        Invalidation::Expired(within, name) => expire_entry(device, *within, name),
         Invalidation::Everything => invalidate_all(device),
     }
 }
@@ -101,7 +106,13 @@ fn is_unknown(done: &io::Result<()>) -> bool {
 
 /// Invalidates all pages, from offset 0 on, and the attributes.
 fn invalidate_inode(device: impl Write, ino: Ino) -> io::Result<()> {
-    notify(device, INVAL_INODE, &[ino.0, 0, 0])
+    notify(device, INVAL_INODE, &[ino.0, 0, 0].map(u64::to_ne_bytes).concat())
+}
+
+/// Expires a dentry: the kernel revalidates it at its next use.
+fn expire_entry(device: impl Write, within: Ino, name: &str) -> io::Result<()> {
+    let head = [&within.0.to_ne_bytes()[..], &(name.len() as u32).to_ne_bytes(), &EXPIRE_ONLY.to_ne_bytes()];
+    notify(device, INVAL_ENTRY, &[&head.concat(), name.as_bytes(), &[0]].concat())
 }
 
 fn invalidate_all(device: impl Write) -> io::Result<()> {
@@ -109,10 +120,10 @@ fn invalidate_all(device: impl Write) -> io::Result<()> {
 }
 
 /// Writes a notification: `fuse_out_header` and its body.
-fn notify(mut device: impl Write, code: i32, body: &[u64]) -> io::Result<()> {
-    let size = (16 + 8 * body.len()) as u32;
+fn notify(mut device: impl Write, code: i32, body: &[u8]) -> io::Result<()> {
+    let size = (16 + body.len()) as u32;
     let mut message = [size.to_ne_bytes(), code.to_ne_bytes(), [0; 4], [0; 4]].concat();
-    message.extend(body.iter().flat_map(|word| word.to_ne_bytes()));
+    message.extend(body);
     device.write_all(&message)
 }
 

@@ -393,6 +393,6 @@ fn a_directory_that_somebody_holds_is_found_again_after_changes_that_were_missed
         files.at.get("held/b").await.unwrap();
         let meta = files.at.set_elsewhere("held/b", "1").await;
         files.tell(Change::Set("held/b".into(), meta), "held/b").await;
-        assert!(files.drops.0.lock().contains(&Invalidation::Entry(ROOT, "held".into())));
+        assert!(files.drops.0.lock().contains(&Invalidation::Expired(ROOT, "held".into())));
     });
 }

@@ -140,24 +140,3 @@ fn names_that_change_elsewhere_move_the_times_of_their_directory() {
         assert_eq!([modified(&mount.dir), modified(&mount.path("d"))], [OLD, OLD]);
     }
 }
-
-#[test]
-fn the_times_of_a_directory_never_go_back() {
-    let Some((mount, elsewhere)) = tree(&[]) else { return };
-    elsewhere.set("d/k", "1\n");
-    elsewhere.set("old/k", "1\n");
-    wait_for(PATIENCE, || mount.path("old/k").exists() && mount.path("d/k").exists());
-    make_old(&mount.path("old"));
-    fs::write(mount.path("d/l"), "1\n").unwrap();
-    let before = modified(&mount.path("d"));
-    // The kernel forgets what it knows of directories.
-    let forget = || fs::write("/proc/sys/vm/drop_caches", "2\n").is_ok();
-    if !forget() {
-        return;
-    }
-    assert!(modified(&mount.path("d")) >= before);
-    assert_eq!(modified(&mount.path("old")), OLD);
-    assert!(forget());
-    elsewhere.set("old/new", "1\n");
-    wait_for(PATIENCE, || modified(&mount.path("old")) >= before);
-}

@@ -151,7 +151,11 @@ impl Fs {
     /// The relay removes a directory that is gone.
     pub(crate) fn relay_remove_directory(&self, event: &RelayEvent, within: Ino, name: &str) -> FsResult<()> {
         match self.relay_place(within, name)? {
-            Resolved::File(path) if event.is(Kind::DirectoryRemoved, &path) => Ok(()),
+            Resolved::File(path) if event.is(Kind::DirectoryRemoved, &path) => {
+                // The kernel never uses the inode again.
+                self.state.lock().remove_directory(&path);
+                Ok(())
+            }
             Resolved::Directory(..) => Err(FsError::NotEmpty),
             Resolved::File(_) | Resolved::Nothing(_) => Err(FsError::NotFound),
         }

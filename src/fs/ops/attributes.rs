@@ -26,7 +26,11 @@ impl Fs {
                 Some(handle) => handle.shows(inode),
                 None => inode.handles > 0 || state.is_current(ino, inode),
             });
-        let ttl = if attr.directory { self.listing_ttl() } else { FOREVER };
+        let ttl = match attr.directory {
+            true if attr.links == 0 => Duration::ZERO,
+            true => self.listing_ttl(),
+            false => FOREVER,
+        };
         Ok(Found { attr: Some(attr), ttl: if lasting { ttl } else { Duration::ZERO } })
     }
 
@@ -118,7 +122,7 @@ impl Fs {
         };
         let times = set.times(modified, version);
         // Who watches a directory without links would be told of its end before that of what was in it.
-        let gone = unlinked && !self.relay().is_on();
+        let gone = (unlinked || !self.is_directory_there(state, path)) && !self.relay().is_on();
         Attr {
             ino,
             number: ino,

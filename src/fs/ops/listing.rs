@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cache::{Answer, FOREVER, Keys};
 use crate::fs::core::Fs;
-use crate::fs::rules::error::FsResult;
+use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Names, base, join, parent, value_name};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
@@ -65,11 +65,9 @@ const STAND_IN: u64 = u64::MAX >> 1;
 impl Fs {
     /// Takes a snapshot of the names in a directory.
     pub async fn open_directory(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<OpenDirectory> {
-        let path = self.state.lock().directory_path(ino)?;
         // Before the snapshot, so that no change falls between the two.
         let (since, open) = self.state.lock().listings().open();
-        let listing = self.cache.list_keys().await?;
-        let keys = listing.value;
+        let (path, Answer { value: keys, ttl, .. }) = self.listed(ino).await?;
         let children = self.settings.names.has_directories().then(|| self.children(&path, &keys));
         let state = self.state.lock();
         let hidden = state
@@ -89,15 +87,16 @@ impl Fs {
             shown.then(|| (name.to_owned(), ino, kind))
         };
         let mut locals: Vec<_> = state.locals().filter_map(local).collect();
-        let made =
-            state.paths().directories().filter(|(other, directory)| directory.kept && parent(other) == path);
+        let made = state
+            .paths()
+            .directories()
+            .filter(|(other, directory)| directory.is_kept() && parent(other) == path);
         for (other, directory) in made.filter(|(other, _)| !self.has_keys(other, &keys)) {
             locals.push((other.to_owned(), directory.ino.unwrap_or(Ino(STAND_IN)), Kind::Directory));
         }
         locals.sort();
         let within = state.directory_ino(parent(&path)).unwrap_or(ROOT);
         let begun = AtomicBool::new(false);
-        let ttl = listing.ttl;
         Ok(OpenDirectory {
             since,
             _open: open,
@@ -111,6 +110,19 @@ impl Fs {
             hidden,
             begun,
         })
+    }
+
+    /// The path of a directory that is there, and the keys of a moment at which it has this path.
+    async fn listed(&self, ino: Ino) -> FsResult<(String, Answer<Keys>)> {
+        loop {
+            let path = self.state.lock().directory_path(ino)?;
+            let listing = self.keys().await?;
+            if self.await_move(ino, &path).await? {
+                continue;
+            }
+            let there = self.is_directory(&path, &listing.value);
+            return if there { Ok((path, listing)) } else { Err(FsError::NotFound) };
+        }
     }
 
     /// What is in the directory at `path` because of keys, in their order.
@@ -136,7 +148,7 @@ impl Fs {
             let made = state
                 .paths()
                 .directories()
-                .filter(|(other, directory)| directory.kept && parent(other) == path);
+                .filter(|(other, directory)| directory.is_kept() && parent(other) == path);
             directories.extend(made.map(|(other, _)| base(other).to_owned()));
         }
         if !directories.is_empty() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cache::{Answer, FOREVER};
 use crate::fs::core::Fs;
 use crate::fs::ops::resolve::Resolved;
-use crate::fs::rules::error::FsResult;
+use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::Decoded;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
@@ -27,7 +27,14 @@ impl Fs {
     ) -> FsResult<Found> {
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.gates.try_stay();
-        let found = self.clone().lookup_now(caller, within, name).await;
+        let found = loop {
+            let directory = self.state.lock().directory_path(within).unwrap_or_default();
+            let found = self.clone().lookup_now(caller, within, &name).await;
+            let is_lost = matches!(&found, Err(FsError::NotFound) | Ok(Found { attr: None, .. }));
+            if !is_lost || staying.is_some() || !self.await_move(within, &directory).await? {
+                break found;
+            }
+        };
         if !matches!(&found, Ok(Found { attr: Some(_), .. })) {
             // Who was sent to look again does not come back: it creates the file, or gives up.
             self.state.lock().end_redirect(caller.thread);
@@ -36,8 +43,8 @@ impl Fs {
         Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
     }
 
-    async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: String) -> FsResult<Found> {
-        match self.place(within, &name).await? {
+    async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: &str) -> FsResult<Found> {
+        match self.place(within, name).await? {
             Resolved::Directory(path, ttl) => Ok(self.found_directory(&mut self.state.lock(), &path, ttl)),
             Resolved::Nothing(ttl) => Ok(Found { attr: None, ttl: self.absence(ttl) }),
             Resolved::File(path) => {

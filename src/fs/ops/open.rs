@@ -30,6 +30,8 @@ enum Plan {
     Settle,
     /// A snapshot of the current value is needed first.
     Fetch,
+    /// The directory that it is in, at this path, is being renamed: the key may have its new name.
+    Await(String),
 }
 
 impl Fs {
@@ -51,6 +53,7 @@ impl Fs {
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
                 Plan::Settle => self.invalidate_now(ino).await,
                 Plan::Fetch => fetched = Some(self.fetch(ino, access).await?),
+                Plan::Await(path) => _ = self.await_move(ino, &path).await?,
             }
         }
     }
@@ -108,14 +111,7 @@ impl Fs {
         let asked = fetched.is_some();
         let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| Fetched(answer.value)));
         let Some(Fetched(entry)) = known else { return Ok(Plan::Fetch) };
-        let Some(entry) = entry else {
-            // The key is gone: the kernel looks its name up once, then there is no such file.
-            if !retried {
-                return Err(state.redirect(caller.thread, ino, None));
-            }
-            state.end_redirect(caller.thread);
-            return Err(FsError::NotFound);
-        };
+        let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
         match (current_revision, meta) {
             (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
             // A listing told of a newer version than the value that is remembered.
@@ -234,6 +230,20 @@ impl Fs {
             }
         }
     }
+}
+
+/// What an open of an inode comes to whose key is gone.
+fn key_gone(state: &mut State, caller: Caller, ino: Ino, retried: bool) -> FsResult<Plan> {
+    let name = state.inode(ino)?.name.clone();
+    if state.is_moving(&name) {
+        return Ok(Plan::Await(name));
+    }
+    // The kernel looks its name up once, then there is no such file.
+    if !retried {
+        return Err(state.redirect(caller.thread, ino, None));
+    }
+    state.end_redirect(caller.thread);
+    Err(FsError::NotFound)
 }
 
 /// Makes a draft inode for a writer of a key that exists, and sends the writer there.

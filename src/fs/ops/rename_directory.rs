@@ -13,6 +13,22 @@ use crate::fs::types::{Caller, Ino};
 use crate::store;
 use crate::store::{Deadline, Key, Meta, Rename};
 
+/// The mark of a directory that is being renamed, for as long as it is.
+struct MoveMark<'a>(&'a Fs);
+
+impl<'a> MoveMark<'a> {
+    fn set(fs: &'a Fs, from: &str) -> Self {
+        fs.state.lock().set_moving(Some(from.to_owned()));
+        Self(fs)
+    }
+}
+
+impl Drop for MoveMark<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().set_moving(None);
+    }
+}
+
 impl Fs {
     /// rename(2) of the directory at `from`. The kernel takes along all that it knows to be in it.
     pub(crate) async fn rename_directory(
@@ -30,12 +46,17 @@ impl Fs {
         // Nothing in it is published, removed or renamed meanwhile.
         let _moving = Deadline::wait(self.gates.move_directory()).await?;
         self.carry_out_in(&from).await?;
+        let _mark = MoveMark::set(self, &from);
+        self.move_all(&from, &to).await
+    }
+
+    async fn move_all(self: &Arc<Self>, from: &str, to: &str) -> FsResult<()> {
         let mut tries = 0;
         loop {
             let keys = self.keys().await?.value;
-            let renames = self.renames(&from, &to, &keys)?;
-            self.check_none_stays(&from, &keys).await?;
-            match self.rename_all(&from, &to, &renames).await {
+            let renames = self.renames(from, to, &keys)?;
+            self.check_none_stays(from, &keys).await?;
+            match self.rename_all(from, to, &renames).await {
                 Ok(()) => return Ok(()),
                 // Set by somebody else since; the new value is renamed then.
                 Err(store::Error::Changed) if tries < RENAME_TRIES => tries += 1,

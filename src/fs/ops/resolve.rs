@@ -11,9 +11,10 @@ use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, NAME_MAX, ancestors, base, is_alias, join, parent, value_name};
 use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::Presence;
 use crate::fs::state::tables::State;
 use crate::fs::types::{Found, Ino};
-use crate::store::Key;
+use crate::store::{Deadline, Key};
 
 /// What a name in a directory stands for, by its path.
 pub(crate) enum Resolved {
@@ -32,12 +33,23 @@ impl Fs {
         if !self.settings.names.has_directories() {
             return Ok(Resolved::File(path));
         }
-        Ok(self.place_among(path, &self.keys().await?))
+        let keys = self.keys().await?;
+        self.check_there(&path, &keys.value)?;
+        Ok(self.place_among(path, &keys))
+    }
+
+    /// Whether the directory that `path` is in is there.
+    fn check_there(&self, path: &str, keys: &Keys) -> FsResult<()> {
+        if self.is_directory(parent(path), keys) { Ok(()) } else { Err(FsError::NotFound) }
     }
 
     /// As [`Fs::place`] by what is remembered, however old: the kernel has just looked there.
     pub(crate) fn known_place(&self, within: Ino, name: &str) -> FsResult<Resolved> {
-        Ok(self.remembered_place(self.path(within, name)?))
+        let path = self.path(within, name)?;
+        if let Some(keys) = self.cache.last_keys() {
+            self.check_there(&path, &keys.value)?;
+        }
+        Ok(self.remembered_place(path))
     }
 
     /// What a path stands for by what is remembered, however old.
@@ -83,6 +95,19 @@ impl Fs {
         path.to_owned()
     }
 
+    /// Waits for the end of the rename of the directory that `path` is in, or is, if it is being renamed. False if it is not,
+    /// and has not been since the inode `within` was there.
+    pub(crate) async fn await_move(&self, within: Ino, path: &str) -> FsResult<bool> {
+        let (moving, now) = {
+            let state = self.state.lock();
+            (state.is_moving(path), state.directory_path(within))
+        };
+        if moving {
+            drop(Deadline::wait(self.gates.stay()).await?);
+        }
+        Ok(moving || now.is_ok_and(|now| now != path))
+    }
+
     /// The path of the file that `name` in the directory `within` stands for.
     pub(crate) async fn file(&self, within: Ino, name: &str) -> FsResult<String> {
         match self.place(within, name).await? {
@@ -107,6 +132,17 @@ impl Fs {
     /// Whether there is a directory at `path`.
     pub(crate) fn is_directory(&self, path: &str, keys: &Keys) -> bool {
         path.is_empty() || self.state.lock().keeps(path) || self.has_keys(path, keys)
+    }
+
+    /// Whether there is a directory at `path`, for all that is remembered.
+    pub(crate) fn is_directory_there(&self, state: &State, path: &str) -> bool {
+        match state.directory(path).map(|directory| directory.presence) {
+            Some(Presence::Kept) => true,
+            presence => match self.cache.peek_keys() {
+                Some(keys) => self.has_keys(path, &keys.value),
+                None => presence != Some(Presence::Gone),
+            },
+        }
     }
 
     /// What all keys in the directory at `path` start with; `None` if no key can be in it.
@@ -145,7 +181,7 @@ impl Fs {
             && !state.keeps(path)
             && self.cache.peek_keys().is_some_and(|keys| !self.has_keys(path, &keys.value))
         {
-            state.remove_directory(path);
+            state.vanished(path);
         }
     }
 

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{ancestors, base, is_inside, parent, value_name};
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
-use crate::fs::state::nodes::{Body, Directory, Overrides};
+use crate::fs::state::nodes::{Body, Directory, Overrides, Presence};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::Key;
 
 impl State {
-    /// The path of a directory that is still there; empty for the root.
+    /// The path of a directory that was not removed here; empty for the root. Others may have deleted all keys below it.
     pub(crate) fn directory_path(&self, ino: Ino) -> FsResult<String> {
         if ino == ROOT {
             return Ok(String::new());
@@ -43,7 +43,12 @@ impl State {
                 // Which of its two names a file has now, or had when the kernel heard of it, is not known.
                 let value = has_directories.then(|| value_name(base(&path)));
                 let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
-                let within = |ino: Ino| names.iter().map(move |name| Invalidation::Entry(ino, name.clone()));
+                // Who is in a directory that is there, or comes back, stays in it.
+                let drop = match self.directory_ino(&path) {
+                    Some(_) => Invalidation::Expired,
+                    None => Invalidation::Entry,
+                };
+                let within = |ino: Ino| names.iter().map(move |name| drop(ino, name.clone()));
                 directories.into_iter().flatten().flat_map(within).collect()
             }
             PathInvalidation::Listing(path) => self
@@ -86,6 +91,7 @@ impl State {
     /// The inode of the directory at `path`, which is there.
     pub(crate) fn directory_inode(&mut self, path: &str) -> Ino {
         if let Some(ino) = self.directory_ino(path) {
+            self.has_come_back(path);
             return ino;
         }
         let ino = self.add_inode(path, &Key::from(""), Body::Directory);
@@ -93,17 +99,34 @@ impl State {
         ino
     }
 
+    /// A key is below the directory at `path`.
+    fn has_come_back(&mut self, path: &str) -> bool {
+        let gone = self.paths.directory_mut(path).filter(|directory| directory.presence == Presence::Gone);
+        gone.map(|directory| directory.presence = Presence::Keys).is_some()
+    }
+
     /// Whether the directory at `path` is there while no key is below it.
     pub(crate) fn keeps(&self, path: &str) -> bool {
-        self.paths.directory(path).is_some_and(|directory| directory.kept)
+        let there = |directory: &Directory| directory.is_kept() || self.is_moving(path);
+        self.paths.directory(path).is_some_and(there)
+    }
+
+    /// From now on the directory at this path is being renamed, or none is.
+    pub(crate) fn set_moving(&mut self, path: Option<String>) {
+        self.moving = path;
+    }
+
+    /// Whether the directory at `path`, or one that it is in, is being renamed: the store may have done so already.
+    pub(crate) fn is_moving(&self, path: &str) -> bool {
+        self.moving.as_ref().is_some_and(|from| path == from || is_inside(path, from))
     }
 
     /// The directory at `path` stays, and with it those that it is in.
     pub(crate) fn keep_directory(&mut self, path: &str) {
         let mut path = path;
         while !path.is_empty() {
-            let keep = |directory: &mut Directory| std::mem::replace(&mut directory.kept, true);
-            if self.edit_directory(path, keep) {
+            let keep = |directory: &mut Directory| std::mem::replace(&mut directory.presence, Presence::Kept);
+            if self.edit_directory(path, keep) == Presence::Kept {
                 return;
             }
             path = parent(path);
@@ -113,7 +136,11 @@ impl State {
     /// Whether a local file or a directory that was made here is in the directory at `path`.
     pub(crate) fn is_inhabited(&self, path: &str) -> bool {
         let local = self.locals().any(|(name, _)| is_inside(name, path));
-        local || self.paths.directories().any(|(other, directory)| directory.kept && is_inside(other, path))
+        local
+            || self
+                .paths
+                .directories()
+                .any(|(other, directory)| directory.is_kept() && is_inside(other, path))
     }
 
     /// Whether a file that is not a key has the name.
@@ -129,7 +156,17 @@ impl State {
         local.map(|(ino, inode)| (inode.name.as_str(), ino))
     }
 
-    /// There is no directory at `path` any more. Who is in it finds nothing there.
+    /// Others have deleted the last key below the directory at `path`. Who is in it finds nothing there.
+    pub(crate) fn vanished(&mut self, path: &str) {
+        self.note_change(path);
+        match self.paths.directory_mut(path) {
+            Some(Directory { ino: Some(_), presence, .. }) => *presence = Presence::Gone,
+            Some(Directory { ino: None, .. }) => _ = self.take_directory(path),
+            None => {}
+        }
+    }
+
+    /// The directory at `path` was removed or replaced here: its inode is never used again, which the kernel counts on.
     pub(crate) fn remove_directory(&mut self, path: &str) {
         let Some(directory) = self.take_directory(path) else { return };
         self.note_change(path);
@@ -146,7 +183,12 @@ impl State {
     pub(crate) fn forget_directory(&mut self, path: &str) {
         let Some(directory) = self.paths.directory_mut(path) else { return };
         directory.ino = None;
-        if !directory.kept && directory.set == Overrides::default() {
+        let is_needed = match directory.presence {
+            Presence::Keys => directory.set != Overrides::default(),
+            Presence::Kept => true,
+            Presence::Gone => false,
+        };
+        if !is_needed {
             self.take_directory(path);
         }
     }
@@ -161,9 +203,13 @@ impl State {
     /// A key is at `path`: the kernel may not know of a directory on the way, nor that a file has lost
     /// its name to it.
     pub(crate) fn appeared(&mut self, path: &str) -> Vec<PathInvalidation> {
-        let Some(unknown) = ancestors(path).find(|path| self.directory_ino(path).is_none()) else {
-            return Vec::new();
-        };
+        let mut unknown = None;
+        for path in ancestors(path) {
+            if self.has_come_back(path) || self.directory_ino(path).is_none() {
+                unknown = unknown.or(Some(path));
+            }
+        }
+        let Some(unknown) = unknown else { return Vec::new() };
         self.note_change(unknown);
         PathInvalidation::of_name(unknown)
     }
@@ -173,8 +219,7 @@ impl State {
         if self.keeps(path) && (!by_others || self.is_inhabited(path)) {
             return Vec::new();
         }
-        self.remove_directory(path);
-        self.note_change(path);
+        self.vanished(path);
         if by_others {
             self.touch(path);
         }

@@ -11,6 +11,9 @@ pub enum Invalidation {
     Inode(Ino, Option<(Ino, String)>),
     /// A name in a directory, also one known to be absent.
     Entry(Ino, String),
+    /// The name of a directory: it is looked up again, and if it leads to the same inode it is what it was for those who are
+    /// in there.
+    Expired(Ino, String),
     /// All names. Only for a kernel that [can](Kernel::can_invalidate_all).
     Everything,
 }

@@ -98,13 +98,24 @@ impl Handle {
     }
 }
 
-/// A directory below the root: one that the kernel may know, or that was made here.
+/// Why a directory is there, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// A key is below it, for all that is known.
+    Keys,
+    /// It stays while no key is below it.
+    Kept,
+    /// Others have deleted the last key below it. Should it come back while the kernel knows its inode, it is that one again.
+    Gone,
+}
+
+/// A directory: one that the kernel may know, or that was made here.
 #[derive(Debug)]
 pub(crate) struct Directory {
     /// Its inode, if the kernel may know it.
     pub(crate) ino: Option<Ino>,
-    /// It stays while no key is below it.
-    pub(crate) kept: bool,
+    /// Whether it is there.
+    pub(crate) presence: Presence,
     /// When the names in it last changed.
     pub(crate) modified: SystemTime,
     /// Counts the changes of the names in it.
@@ -116,7 +127,13 @@ pub(crate) struct Directory {
 impl Directory {
     /// One in which names last changed at `modified`.
     pub(crate) fn new(modified: SystemTime) -> Self {
-        Self { ino: None, kept: false, modified, version: Revision::default(), set: Overrides::default() }
+        let (version, set) = (Revision::default(), Overrides::default());
+        Self { ino: None, presence: Presence::Keys, modified, version, set }
+    }
+
+    /// Whether it stays while no key is below it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.presence == Presence::Kept
     }
 
     /// The names in it have changed.

@@ -187,6 +187,7 @@ impl World {
         self.touch_if_new(name);
         let (meta, file) = (self.meta(name), self.state.paths.file(name));
         self.state.install_version(name, &meta, Origin::Remote);
+        self.state.appeared(name);
         assert!(self.state.paths.file(name).is_none_or(|now| Some(now) == file), "a set is the same file");
     }
 
@@ -230,6 +231,16 @@ impl World {
         for (from, to) in [("d", "e"), ("e", "d")] {
             self.state.remove_directory(to);
             self.state.move_directory(from, to);
+        }
+    }
+
+    fn delete_elsewhere(&mut self, name: &str) {
+        if self.store.remove(name).is_some() && !self.state.is_local(name) {
+            self.state.touch(name);
+            unlinked_elsewhere(&mut self.state, name);
+            if !self.store.keys().any(|key| parent(key) == "d") {
+                self.state.emptied("d", true);
+            }
         }
     }
 
@@ -284,12 +295,7 @@ impl World {
             Step::RemoveDirectory => self.state.remove_directory("d"),
             Step::RenameDirectory => self.rename_directory(),
             Step::RemoteSet(name) => self.set_elsewhere(NAMES[name]),
-            Step::RemoteDelete(name) => {
-                if self.store.remove(NAMES[name]).is_some() && !self.state.is_local(NAMES[name]) {
-                    self.state.touch(NAMES[name]);
-                    unlinked_elsewhere(&mut self.state, NAMES[name]);
-                }
-            }
+            Step::RemoteDelete(name) => self.delete_elsewhere(NAMES[name]),
             Step::Missed => self.state.forget_versions(),
         }
     }
@@ -335,6 +341,13 @@ impl World {
         }
         for (ino, inode) in &state.inodes {
             assert_eq!(inode.lookups, self.lookups.get(ino).copied().unwrap_or_default(), "{inode:?}");
+            if matches!(inode.body, Body::Directory) {
+                let found = state.directory_ino(&inode.name) == Some(*ino);
+                assert_ne!(
+                    found, inode.unlinked,
+                    "{inode:?} is another one when it comes back, or is one that was removed"
+                );
+            }
             let handles = || state.handles.values().filter(|handle| handle.ino == *ino);
             assert_eq!(inode.handles as usize, handles().count(), "{inode:?}");
             assert_eq!(inode.readers as usize, handles().filter(|handle| handle.is_reader()).count());

@@ -1,6 +1,6 @@
 //! Inodes that only the inotify relay finds.
 
-use crate::fs::state::nodes::Body;
+use crate::fs::state::nodes::{Body, Presence};
 use crate::fs::state::tables::State;
 use crate::fs::types::Ino;
 use crate::store::{Key, Meta};
@@ -16,7 +16,8 @@ impl State {
 
     /// The inode of a directory that is gone, which may be watched, or one that stands for it.
     pub(crate) fn removed_or_shadow(&mut self, path: &str) -> Ino {
-        if let Some(ino) = self.paths.unlinked_directory(path) {
+        let gone = self.directory(path).filter(|directory| directory.presence == Presence::Gone);
+        if let Some(ino) = gone.and_then(|gone| gone.ino).or_else(|| self.paths.unlinked_directory(path)) {
             return ino;
         }
         self.unnamed(path, &Key::from(""), Body::Directory)

@@ -12,7 +12,7 @@ use crate::fs::state::files::Files;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
-use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode};
+use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Presence};
 use crate::fs::state::paths::Paths;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(super) root: Directory,
     /// When the names in a directory last changed of which nothing is known.
     pub(super) names_modified: SystemTime,
+    /// The directory that is being renamed.
+    pub(super) moving: Option<String>,
     last_id: u64,
     clock: Arc<dyn Clock>,
 }
@@ -60,8 +62,9 @@ impl State {
             drafts: HashMap::new(),
             redirects: Redirects::default(),
             locks: Locks::default(),
-            root: Directory { ino: Some(ROOT), kept: true, ..Directory::new(now) },
+            root: Directory { ino: Some(ROOT), presence: Presence::Kept, ..Directory::new(now) },
             names_modified: now,
+            moving: None,
             last_id: ROOT.0,
             clock,
         }
