@@ -231,7 +231,7 @@ fn status(
     let started = std::time::Instant::now();
     Box::new(move || {
         let Some(fs) = fs.upgrade() else { return String::new() };
-        let last_error = fs.last_error();
+        let (last_error, (names, attributes)) = (fs.last_error(), fs.unstored());
         json!({
             "store": fs.cache().name(),
             "pid": std::process::id(),
@@ -252,6 +252,7 @@ fn status(
             "keys": fs.cache().known_keys(),
             "messages": messages.snapshot(),
             "calls": counters.snapshot(),
+            "in_memory": json!({"names": names, "attributes": attributes}),
             "rejected": fs.rejected(),
             "read_only": fs.is_read_only(),
             "rejected_in": rejected,

@@ -31,6 +31,11 @@ struct Change {
 }
 
 impl Change {
+    /// Changes were missed by then.
+    fn missed(time: String) -> Self {
+        Self { event: "missed".into(), key: None, name: None, revision: None, time }
+    }
+
     /// The path of the file, if the answer is that of `asked`.
     fn file(&self, asked: &Path) -> Option<PathBuf> {
         // In the answer of a file its own name is empty.

@@ -11,6 +11,7 @@ pub(crate) mod kernel;
 mod limits;
 mod names;
 mod naming;
+mod quota;
 mod reading;
 mod scratch;
 pub(crate) mod sys;

@@ -21,6 +21,7 @@ mod quota;
 pub(crate) mod redirects;
 pub(crate) mod release;
 mod renames;
+mod room;
 mod shadows;
 pub(crate) mod tables;
 pub(crate) mod unlinked;

@@ -16,7 +16,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         | FsError::Argument => Errno::EINVAL,
         FsError::NameTooLong => Errno::ENAMETOOLONG,
         FsError::TooLarge { .. } => Errno::EFBIG,
-        FsError::ScratchFull => Errno::ENOSPC,
+        FsError::ScratchFull | FsError::NamesFull { .. } | FsError::AttributesFull { .. } => Errno::ENOSPC,
         FsError::ReadOnly => Errno::EROFS,
         FsError::Flat | FsError::NoLinks => Errno::EPERM,
         FsError::IsDirectory => Errno::EISDIR,

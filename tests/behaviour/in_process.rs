@@ -355,7 +355,10 @@ fn errno(error: &FsError) -> i32 {
         | FsError::Argument
         | FsError::Store(Error::BadKey(_) | Error::KeyTooLong { .. } | Error::Invalid(_)) => libc::EINVAL,
         FsError::NameTooLong => libc::ENAMETOOLONG,
-        FsError::ScratchFull | FsError::Store(Error::NoSpace(_)) => libc::ENOSPC,
+        FsError::ScratchFull
+        | FsError::NamesFull { .. }
+        | FsError::AttributesFull { .. }
+        | FsError::Store(Error::NoSpace(_)) => libc::ENOSPC,
         FsError::ReadOnly | FsError::Store(Error::ReadOnly(_)) => libc::EROFS,
         FsError::Flat | FsError::NoLinks => libc::EPERM,
         FsError::IsDirectory => libc::EISDIR,

@@ -7,7 +7,7 @@ use crate::cache::FOREVER;
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Draft;
-use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Overrides};
+use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Attr, Changes, DraftId, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
@@ -37,6 +37,11 @@ impl Fs {
     /// Changes attributes; the answer shows what they are now.
     pub async fn setattr(self: Arc<Self>, ino: Ino, fh: Option<Fh>, changes: Changes) -> FsResult<Found> {
         self.writable()?;
+        let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
+        let asked = asked || has_times(&changes);
+        if asked {
+            self.overridden(&self.state.lock(), ino, fh, &changes)?;
+        }
         if let Some(inode) = self.state.lock().inode_mut(ino) {
             inode.cached.pin();
         }
@@ -51,8 +56,8 @@ impl Fs {
                 None => self.truncate(ino, size).await?,
             }
         }
-        if changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some() || has_times(&changes) {
-            override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
+        if asked {
+            self.override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
         }
         self.getattr(ino, fh)
     }
@@ -161,32 +166,84 @@ impl Shown {
     }
 }
 
-fn override_attributes(state: &mut State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
-    let now = state.now();
-    if let Ok(path) = state.directory_path(ino) {
-        let merge = |directory: &mut Directory| {
-            merge(&mut directory.set, changes, Some(directory.version), now);
+impl Fs {
+    /// What is to be known of a file or directory from now on, if there is room for it: `None` of what has lost its name.
+    fn overridden(
+        &self,
+        state: &State,
+        ino: Ino,
+        fh: Option<Fh>,
+        changes: &Changes,
+    ) -> FsResult<Option<Overrides>> {
+        let (set, version, usual) = if let Ok(path) = state.directory_path(ino) {
+            let known = state.directory(&path).map(|directory| (directory.set, directory.version));
+            (known.map(|(set, _)| set), known.map(|(_, version)| version), 0o777)
+        } else {
+            let inode = state.inode(ino)?;
+            if inode.unlinked {
+                return Ok(None);
+            }
+            let version = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
+                Some(OpenAs::Draft(id)) => state.draft(id).and_then(|draft| draft.published.as_ref()),
+                Some(OpenAs::Version(meta)) => Some(meta),
+                None => None,
+            };
+            (state.paths().attributes(&inode.name), version.map(|meta| meta.revision), 0o666)
         };
-        state.edit_directory(&path, merge);
-        return Ok(());
+        let new = self.merged(set.unwrap_or_default(), changes, version, usual);
+        state.room_for_attributes(set.as_ref(), &new)?;
+        Ok(Some(new))
     }
-    let inode = state.inode(ino)?;
-    let (name, unlinked) = (inode.name.clone(), inode.unlinked);
-    let (draft, version) = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
-        Some(OpenAs::Draft(id)) => (Some(id), state.draft(id).and_then(|draft| draft.published.as_ref())),
-        Some(OpenAs::Version(meta)) => (None, Some(meta)),
-        None => (None, None),
-    };
-    let version = version.map(|meta| meta.revision);
-    if let Some(modified) = changes.modified
-        && let Some(draft) = draft.and_then(|draft| state.draft_mut(draft))
-    {
-        draft.bytes.set_modified(modified);
+
+    /// `set` with what is asked for while this `version` is there. What equals that of all others, whose mode is `usual` less
+    /// the umask, is not kept.
+    fn merged(&self, set: Overrides, changes: &Changes, version: Option<Revision>, usual: u32) -> Overrides {
+        let own = |asked: Option<u32>, set: Option<u32>, usual: u32| match asked {
+            Some(asked) => (asked != usual).then_some(asked),
+            None => set,
+        };
+        let settings = &self.settings;
+        let (modified, by_write, version) = match changes.modified {
+            // truncate(2) tells the time of what it does.
+            Some(modified) => (Some(modified), changes.size.is_some(), version),
+            None => (set.modified, set.by_write, set.version),
+        };
+        Overrides {
+            mode: own(changes.mode.map(|mode| mode & 0o7777), set.mode, usual & !settings.umask),
+            uid: own(changes.uid, set.uid, settings.uid),
+            gid: own(changes.gid, set.gid, settings.gid),
+            accessed: changes.accessed.or(set.accessed),
+            modified,
+            by_write,
+            version,
+            changed: Some(settings.clock.now()),
+        }
     }
-    if !unlinked {
-        state.paths_mut().edit_attributes(&name, |set| merge(set, changes, version, now));
+
+    fn override_attributes(
+        &self,
+        state: &mut State,
+        ino: Ino,
+        fh: Option<Fh>,
+        changes: &Changes,
+    ) -> FsResult<()> {
+        let new = self.overridden(state, ino, fh, changes)?;
+        if let Ok(path) = state.directory_path(ino) {
+            state.edit_directory(&path, |directory| directory.set = new.unwrap_or_default());
+            return Ok(());
+        }
+        let inode = state.inode(ino)?;
+        let (name, open) = (inode.name.clone(), open_as(inode, fh.and_then(|fh| state.handle(fh).ok())));
+        if let (Some(modified), Some(OpenAs::Draft(id))) = (changes.modified, open)
+            && let Some(draft) = state.draft_mut(id)
+        {
+            draft.bytes.set_modified(modified);
+        }
+        if new.is_some() {
+            state.paths_mut().set_attributes(&name, new);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What a file is, by its inode or by an open file of it.
@@ -208,18 +265,6 @@ fn open_as<'a>(inode: &'a Inode, handle: Option<&'a Handle>) -> Option<OpenAs<'a
 
 fn has_times(changes: &Changes) -> bool {
     changes.accessed.is_some() || changes.modified.is_some()
-}
-
-/// Adds what was asked for at `now`, when this `version` was there.
-fn merge(set: &mut Overrides, changes: &Changes, version: Option<Revision>, now: SystemTime) {
-    set.mode = changes.mode.map(|mode| mode & 0o7777).or(set.mode);
-    set.uid = changes.uid.or(set.uid);
-    set.gid = changes.gid.or(set.gid);
-    set.accessed = changes.accessed.or(set.accessed);
-    if changes.modified.is_some() {
-        (set.modified, set.version) = (changes.modified, version);
-    }
-    set.changed = Some(now);
 }
 
 #[cfg(test)]

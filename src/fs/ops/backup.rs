@@ -12,7 +12,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::parent;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::drafts::{Draft, Publish};
-use crate::fs::state::nodes::Body;
+use crate::fs::state::nodes::{Body, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, DraftId, Ino};
@@ -61,7 +61,7 @@ impl Fs {
         state.own_draft(id, ino);
         let attributes = state.paths().attributes(from);
         state.move_name(ino, from, to, target.unwrap_or(&Key::from(to)));
-        if let Some(attributes) = attributes {
+        if let Some(attributes) = attributes.filter(Overrides::are_asked_for) {
             state.paths_mut().set_attributes(from, Some(attributes));
         }
         let deferred = DeferredRename {

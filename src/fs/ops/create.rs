@@ -75,6 +75,11 @@ impl Fs {
             None => Draft::new(Vec::new(), purpose, expect, state.now()),
         };
         draft.exclusive = exclusive;
+        let attributes = self.attributes_of_new(caller, mode, 0o666);
+        if !there {
+            self.room_for_name(&mut state)?;
+            state.room_for_attributes(state.paths().attributes(&name).as_ref(), &attributes)?;
+        }
         let draft = state.add_draft(draft);
         let ino = if there {
             state.add_inode(&name, &key, Body::Draft(draft))
@@ -82,7 +87,7 @@ impl Fs {
             let ino = add_local(&mut state, &name, &key, draft);
             state.keep_directory(parent(&name));
             state.touch(&name);
-            state.paths_mut().set_attributes(&name, Some(self.attributes_of_new(caller, mode, 0o666)));
+            state.paths_mut().set_attributes(&name, Some(attributes));
             ino
         };
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));

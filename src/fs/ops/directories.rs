@@ -38,8 +38,10 @@ impl Fs {
         if there || state.paths().current(&path).is_some() {
             return Err(FsError::Exists);
         }
-        state.keep_directory(&path);
+        self.room_for_name(&mut state)?;
         let attributes = self.attributes_of_new(caller, mode, 0o777);
+        state.room_for_attributes(None, &attributes)?;
+        state.keep_directory(&path);
         let now = state.now();
         state.edit_directory(&path, |directory| {
             directory.set = attributes;

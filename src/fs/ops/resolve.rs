@@ -229,6 +229,18 @@ impl Fs {
         invalidations
     }
 
+    /// Whether there may be one more name that no store has.
+    pub(crate) fn room_for_name(&self, state: &mut State) -> FsResult<()> {
+        let Err(full) = state.room_for_name() else { return Ok(()) };
+        let kept = state.paths().directories().filter(|(_, directory)| directory.is_kept());
+        let kept: Vec<String> = kept.map(|(path, _)| path.to_owned()).collect();
+        let Some(keys) = self.cache.peek_keys() else { return Err(full) };
+        for path in kept.iter().filter(|path| self.has_keys(path, &keys.value)) {
+            state.has_key(path);
+        }
+        state.room_for_name()
+    }
+
     /// Whether a key is in the directory at `path`, or below it.
     pub(crate) fn has_keys(&self, path: &str, keys: &Keys) -> bool {
         self.prefix(path, keys).is_some_and(|prefix| !keys.below(&prefix).is_empty())

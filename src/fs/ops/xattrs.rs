@@ -27,6 +27,12 @@ impl Fs {
         self.rejected.rejected()
     }
 
+    /// How many files and directories are in no store, and of how many attributes are kept.
+    pub fn unstored(&self) -> (usize, usize) {
+        let used = self.state.lock().used();
+        (used.names, used.attributes)
+    }
+
     /// Texts that were neither published nor kept.
     pub fn lost(&self) -> Option<Lost> {
         self.rejected.lost()

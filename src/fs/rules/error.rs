@@ -35,6 +35,24 @@ pub enum FsError {
     /// The scratch files are full.
     #[error("scratch files may hold 16 MiB each and 64 MiB together")]
     ScratchFull,
+    /// So many files and directories are in memory alone.
+    #[error(
+        "{limit} files and directories are in no store already: files without content, scratch files, directories without \
+         keys. Remove some, or write to them"
+    )]
+    NamesFull {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// So many files and directories have attributes of their own.
+    #[error(
+        "mode, owner or times of {limit} files and directories are kept already, and go with the mount; mount with --umask, \
+         --uid and --gid instead of changing each"
+    )]
+    AttributesFull {
+        /// Of how many they are kept.
+        limit: usize,
+    },
     /// The mount is read-only.
     #[error("the mount is read-only")]
     ReadOnly,

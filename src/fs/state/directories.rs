@@ -133,6 +133,13 @@ impl State {
         }
     }
 
+    /// A key is below the directory at `path`: what stays while none is need not be remembered.
+    pub(crate) fn has_key(&mut self, path: &str) {
+        if self.paths.directory(path).is_some_and(Directory::is_kept) {
+            self.edit_directory(path, |directory| directory.presence = Presence::Keys);
+        }
+    }
+
     /// Whether a local file or a directory that was made here is in the directory at `path`.
     pub(crate) fn is_inhabited(&self, path: &str) -> bool {
         let local = self.locals().any(|(name, _)| is_inside(name, path));
@@ -159,8 +166,10 @@ impl State {
     /// Others have deleted the last key below the directory at `path`. Who is in it finds nothing there.
     pub(crate) fn vanished(&mut self, path: &str) {
         self.note_change(path);
-        match self.paths.directory_mut(path) {
-            Some(Directory { ino: Some(_), presence, .. }) => *presence = Presence::Gone,
+        match self.paths.directory(path) {
+            Some(Directory { ino: Some(_), .. }) => {
+                self.edit_directory(path, |directory| directory.presence = Presence::Gone);
+            }
             Some(Directory { ino: None, .. }) => _ = self.take_directory(path),
             None => {}
         }
@@ -216,7 +225,11 @@ impl State {
 
     /// The last key in the directory at `path` was deleted, `by_others` if that is certain.
     pub(crate) fn emptied(&mut self, path: &str, by_others: bool) -> Vec<PathInvalidation> {
-        if self.keeps(path) && (!by_others || self.is_inhabited(path)) {
+        if self.keeps(path) && !by_others {
+            return Vec::new();
+        }
+        if self.is_inhabited(path) {
+            self.keep_directory(path);
             return Vec::new();
         }
         self.vanished(path);

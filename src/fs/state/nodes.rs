@@ -156,6 +156,8 @@ pub(crate) struct Overrides {
     pub(crate) accessed: Option<SystemTime>,
     /// Modification time.
     pub(crate) modified: Option<SystemTime>,
+    /// That is the time of the last write, which the kernel may know, and nobody asked for it.
+    pub(crate) by_write: bool,
     /// The version of the key, or of the names in the directory, to which that belongs: a newer one has its own.
     pub(crate) version: Option<Revision>,
     /// When any of these was last set.
@@ -170,6 +172,12 @@ pub(crate) struct Times {
 }
 
 impl Overrides {
+    /// Whether a program asked for one of them. What it did not ask for may be forgotten once the kernel has forgotten it.
+    pub(crate) fn are_asked_for(&self) -> bool {
+        let times = self.accessed.is_some() || self.modified.is_some() && !self.by_write;
+        times || self.mode.is_some() || self.uid.is_some() || self.gid.is_some()
+    }
+
     /// The times of what was last changed at `modified`, and is of this `version` since.
     pub(crate) fn times(&self, modified: SystemTime, version: Option<Revision>) -> Times {
         let own = self.modified.filter(|_| version.is_some() && version == self.version);

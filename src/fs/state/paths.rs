@@ -49,6 +49,16 @@ impl Rest {
     }
 }
 
+impl Rest {
+    /// Directories that are kept, and attributes that were asked for.
+    fn counted(&self) -> (usize, usize) {
+        let directory = self.directory.as_ref();
+        let attributes = [self.attributes.as_ref(), directory.map(|directory| &directory.set)];
+        let asked_for = attributes.into_iter().flatten().filter(|set| set.are_asked_for());
+        (usize::from(directory.is_some_and(Directory::is_kept)), asked_for.count())
+    }
+}
+
 /// The records. One that says nothing is not kept.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
@@ -56,12 +66,16 @@ pub(crate) struct Paths {
     /// Those that have a directory, a deferred rename.
     directories: BTreeSet<String>,
     deferred_renames: BTreeSet<String>,
+    /// How many directories are kept.
+    kept_directories: usize,
+    /// Of how many files and directories attributes were asked for.
+    attributed: usize,
 }
 
 impl Paths {
     /// Nothing is known of any path.
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
@@ -69,6 +83,14 @@ impl Paths {
     #[cfg(test)]
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, FileNumber)> {
         self.records.iter().filter_map(|(path, record)| Some((path.as_str(), record.file?)))
+    }
+
+    /// What is counted, counted anew.
+    #[cfg(test)]
+    pub(super) fn recounted(&self) -> (usize, usize) {
+        let counted =
+            self.records.values().filter_map(|record| record.rest.as_ref()).map(|rest| rest.counted());
+        counted.fold((0, 0), |all, (kept, attributed)| (all.0 + kept, all.1 + attributed))
     }
 
     fn rest(&self, path: &str) -> Option<&Rest> {
@@ -86,7 +108,11 @@ impl Paths {
             None => self.records.entry(path.to_owned()).or_default(),
         };
         let rest = record.rest.get_or_insert_default();
+        let before = rest.counted();
         let changed = change(rest);
+        let now = rest.counted();
+        self.kept_directories = self.kept_directories + now.0 - before.0;
+        self.attributed = self.attributed + now.1 - before.1;
         let is = [rest.directory.is_some(), rest.deferred_rename.is_some()];
         let indexes = [&mut self.directories, &mut self.deferred_renames];
         for (index, is) in indexes.into_iter().zip(is) {
@@ -224,6 +250,25 @@ impl Paths {
         if self.attributes(path).is_some_and(|set| set.version == Some(before)) {
             self.edit_attributes(path, |set| set.version = Some(now));
         }
+    }
+
+    /// No inode of the file is known any more: nobody can tell that what was not asked for is forgotten.
+    pub(super) fn forget_attributes(&mut self, path: &str) {
+        let known = |rest: &Rest| rest.drafts.is_empty() && rest.attributes.is_some();
+        let is_free = self.current(path).is_none() && self.rest(path).is_some_and(known);
+        if is_free && !self.attributes(path).is_some_and(|set| set.are_asked_for()) {
+            self.set_attributes(path, None);
+        }
+    }
+
+    /// How many directories stay while no key is below them.
+    pub(super) const fn kept_directories(&self) -> usize {
+        self.kept_directories
+    }
+
+    /// Of how many files and directories attributes were asked for.
+    pub(super) const fn attributed(&self) -> usize {
+        self.attributed
     }
 
     pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {

@@ -330,6 +330,8 @@ impl World {
             let handle = state.handle(Fh(lock.handle));
             assert!(handle.is_ok_and(|handle| handle.file == file), "{lock:?} is of no open file");
         }
+        let counted = (state.paths.kept_directories(), state.paths.attributed());
+        assert_eq!(counted, state.paths.recounted());
         for (id, draft) in &state.drafts {
             let inode = state.inode(draft.ino).unwrap_or_else(|_| panic!("nobody owns {draft:?}"));
             assert!(state.paths.drafts(&inode.name).contains(id), "{inode:?} is not found by its name");

@@ -14,6 +14,7 @@ use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
 use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Presence};
 use crate::fs::state::paths::Paths;
+use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
 use crate::store::Key;
@@ -42,6 +43,8 @@ pub(crate) struct State {
     pub(super) root: Directory,
     /// When the names in a directory last changed of which nothing is known.
     pub(super) names_modified: SystemTime,
+    /// What may be in memory alone.
+    pub(super) quota: Quota,
     /// The directory that is being renamed.
     pub(super) moving: Option<String>,
     last_id: u64,
@@ -64,6 +67,7 @@ impl State {
             locks: Locks::default(),
             root: Directory { ino: Some(ROOT), presence: Presence::Kept, ..Directory::new(now) },
             names_modified: now,
+            quota: Quota::MOUNT,
             moving: None,
             last_id: ROOT.0,
             clock,
@@ -307,6 +311,7 @@ impl State {
                 self.drafts.remove(&draft);
                 self.paths.remove_draft(&inode.name, draft);
             }
+            self.paths.forget_attributes(&inode.name);
         }
     }
 

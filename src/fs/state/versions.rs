@@ -123,6 +123,7 @@ impl State {
             self.paths.edit_attributes(name, |set| {
                 // Of a new file the kernel may have seen and kept the time of the last write.
                 set.modified = (time_set || created).then_some(written);
+                set.by_write = !time_set;
                 set.version = Some(meta.revision);
                 if created && !time_set {
                     set.changed = set.changed.max(Some(written));
