@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::fs::rules::names::is_inside;
 use crate::fs::types::{Caller, Fh, Ino};
 use crate::store::{Key, Meta, Revision};
 
@@ -111,6 +112,12 @@ impl Relay {
 
     pub(crate) fn is(&self, caller: Caller) -> bool {
         caller.thread != 0 && caller.thread == self.process.load(Ordering::Acquire)
+    }
+
+    /// Whether the event that is being made is about `path`, or about something in it.
+    pub(crate) fn is_about(&self, path: &str) -> bool {
+        let queue = self.queue.lock();
+        queue.current.as_ref().is_some_and(|event| event.name == path || is_inside(&event.name, path))
     }
 
     pub(crate) fn current(&self) -> Option<RelayEvent> {

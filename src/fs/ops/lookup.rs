@@ -27,20 +27,40 @@ impl Fs {
     ) -> FsResult<Found> {
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.gates.try_stay();
-        let found = loop {
-            let directory = self.state.lock().directory_path(within).unwrap_or_default();
-            let found = self.clone().lookup_now(caller, within, &name).await;
-            let is_lost = matches!(&found, Err(FsError::NotFound) | Ok(Found { attr: None, .. }));
-            if !is_lost || staying.is_some() || !self.await_move(within, &directory).await? {
-                break found;
-            }
+        let found = match staying {
+            Some(_) => self.clone().lookup_now(caller, within, &name).await,
+            None => self.lookup_beside_move(caller, within, &name).await,
         };
         if !matches!(&found, Ok(Found { attr: Some(_), .. })) {
             // Who was sent to look again does not come back: it creates the file, or gives up.
             self.state.lock().end_redirect(caller.thread);
         }
         let found = found?;
-        Ok(Found { ttl: if staying.is_some() { found.ttl } else { Duration::ZERO }, ..found })
+        let lasting = staying.is_some() && (found.attr.is_some() || !self.is_announced(within, &name));
+        Ok(Found { ttl: if lasting { found.ttl } else { Duration::ZERO }, ..found })
+    }
+
+    /// Whether the relay is about to remove `name`, or something in it: the kernel may not remember that it is gone, for the
+    /// relay must find it.
+    fn is_announced(&self, within: Ino, name: &str) -> bool {
+        self.relay.is_on() && self.path(within, name).is_ok_and(|path| self.relay.is_about(&path))
+    }
+
+    /// As [`Fs::lookup_now`], while a directory is renamed: what is not found may be there at the end of that.
+    async fn lookup_beside_move(
+        self: &Arc<Self>,
+        caller: Caller,
+        within: Ino,
+        name: &str,
+    ) -> FsResult<Found> {
+        loop {
+            let directory = self.state.lock().directory_path(within).unwrap_or_default();
+            let found = self.clone().lookup_now(caller, within, name).await;
+            let is_lost = matches!(&found, Err(FsError::NotFound) | Ok(Found { attr: None, .. }));
+            if !is_lost || !self.await_move(within, &directory).await? {
+                return found;
+            }
+        }
     }
 
     async fn lookup_now(self: Arc<Self>, caller: Caller, within: Ino, name: &str) -> FsResult<Found> {

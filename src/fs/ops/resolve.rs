@@ -118,7 +118,7 @@ impl Fs {
     }
 
     /// `name` in the directory `within`, as a path.
-    fn path(&self, within: Ino, name: &str) -> FsResult<String> {
+    pub(crate) fn path(&self, within: Ino, name: &str) -> FsResult<String> {
         if name.len() > NAME_MAX {
             return Err(FsError::NameTooLong);
         }
