@@ -1,6 +1,6 @@
 //! The filesystem: its tables, and the traits by which it sees the kernel and the store.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::fs::feed::baseline::WatchBaseline;
 use crate::fs::gates::Gates;
 use crate::fs::inotify::queue::Relay;
-use crate::fs::kernel::Kernel;
+use crate::fs::kernel::Attached;
 use crate::fs::refusals::Refusals;
 use crate::fs::rejected::Rejected;
 use crate::fs::rules::error::{FsError, FsResult};
@@ -23,15 +23,11 @@ pub struct Fs {
     pub(super) cache: Arc<Cache>,
     pub(super) settings: Settings,
     pub(super) state: Mutex<State>,
-    pub(super) kernel: OnceLock<Box<dyn Kernel>>,
+    pub(super) kernel: Attached,
     pub(super) rejected: Rejected,
     pub(super) refusals: Mutex<Refusals>,
     /// Wakes those who wait for a lock.
     pub(super) unlocked: tokio::sync::Notify,
-    /// Number of the device that the mount is, once it is there.
-    pub(super) device: OnceLock<u64>,
-    /// Wakes those who wait until the kernel has dropped an older version.
-    pub(super) dropped: tokio::sync::Notify,
     pub(super) gates: Gates,
     pub(super) started: SystemTime,
     pub(super) relay: Relay,
@@ -45,12 +41,10 @@ impl Fs {
         Arc::new(Self {
             cache,
             state: Mutex::new(State::new(settings.clock.clone())),
-            kernel: OnceLock::new(),
+            kernel: Attached::default(),
             rejected,
             refusals: Mutex::default(),
-            device: OnceLock::new(),
             unlocked: tokio::sync::Notify::new(),
-            dropped: tokio::sync::Notify::new(),
             gates: Gates::default(),
             started: settings.clock.now(),
             settings,

@@ -26,12 +26,12 @@ const SETTLE_LATE: Duration = Duration::from_millis(100);
 impl Fs {
     /// Tells where notices go. Before that there is no kernel and none are needed.
     pub fn attach(&self, kernel: Box<dyn Kernel>) {
-        _ = self.kernel.set(kernel);
+        self.kernel.set(kernel);
     }
 
     /// Whether the kernel can drop all names at once, those known to be absent included, of which nobody keeps a list.
     pub(crate) fn can_invalidate_all(&self) -> bool {
-        self.kernel.get().is_none_or(|kernel| kernel.can_invalidate_all())
+        self.kernel.get().is_none_or(Kernel::can_invalidate_all)
     }
 
     /// Sends notices and does not wait: for handlers during which the kernel holds the directory's lock.
@@ -136,13 +136,13 @@ impl Fs {
         if let Some(inode) = self.state.lock().inode_mut(ino) {
             inode.cached.end_invalidation();
         }
-        self.dropped.notify_waiters();
+        self.kernel.dropped.notify_waiters();
     }
 
     /// Waits until the kernel knows of no older version of an inode.
     async fn dropped(&self, ino: Ino) {
         loop {
-            let dropped = self.dropped.notified();
+            let dropped = self.kernel.dropped.notified();
             if self.state.lock().inode(ino).ok().is_none_or(|inode| inode.cached.is_fresh()) {
                 return;
             }

@@ -1,6 +1,8 @@
 //! The way to the kernel's caches.
 
-use tokio::sync::oneshot;
+use std::sync::OnceLock;
+
+use tokio::sync::{Notify, oneshot};
 
 use crate::fs::state::invalidation::Invalidation;
 use crate::fs::types::Ino;
@@ -20,4 +22,25 @@ pub trait Kernel: Send + Sync {
     /// Makes the kernel drop all names, on the caller's thread and whatever is locked. Only for one that
     /// [can](Self::can_invalidate_all).
     fn invalidate_all(&self);
+}
+
+/// The kernel that a mount is attached to, once it is.
+#[derive(Default)]
+pub(super) struct Attached {
+    kernel: OnceLock<Box<dyn Kernel>>,
+    /// Number of the device that the mount is.
+    pub(super) device: OnceLock<u64>,
+    /// Wakes those who wait until the kernel has dropped an older version.
+    pub(super) dropped: Notify,
+}
+
+impl Attached {
+    /// The kernel. Before the mount is attached there is none, and nothing to drop.
+    pub(super) fn get(&self) -> Option<&dyn Kernel> {
+        self.kernel.get().map(AsRef::as_ref)
+    }
+
+    pub(super) fn set(&self, kernel: Box<dyn Kernel>) {
+        _ = self.kernel.set(kernel);
+    }
 }

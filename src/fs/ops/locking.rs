@@ -126,7 +126,7 @@ impl Fs {
     }
 
     fn is_abandoned(&self, file: FileNumber, lock: &Lock) -> bool {
-        let (Some(process), Some(device)) = (lock.process, self.device.get()) else { return false };
+        let (Some(process), Some(device)) = (lock.process, self.kernel.device.get()) else { return false };
         let may_be_it = |number| self.state.lock().may_be_of(file, Ino(number));
         process.has_open(*device, may_be_it) == Some(false)
     }
@@ -165,7 +165,7 @@ impl Fs {
 
     /// The mount is there, as this device.
     pub fn is_device(&self, device: u64) {
-        _ = self.device.set(device);
+        _ = self.kernel.device.set(device);
     }
 
     /// Brings a handle that has changed nothing, and shares its inode with nobody, to the current version.

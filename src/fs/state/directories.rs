@@ -10,6 +10,25 @@ use crate::fs::state::tables::State;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::Key;
 
+/// What is known of directories beside their records.
+#[derive(Debug)]
+pub(crate) struct Directories {
+    /// The one at the empty path.
+    root: Directory,
+    /// When the names in a directory last changed of which nothing is known.
+    names_modified: SystemTime,
+    /// The path of the one that is being renamed.
+    moving: Option<String>,
+}
+
+impl Directories {
+    /// The root alone, in which names last changed at `modified`.
+    pub(super) fn new(modified: SystemTime) -> Self {
+        let root = Directory { ino: Some(ROOT), presence: Presence::Kept, ..Directory::new(modified) };
+        Self { root, names_modified: modified, moving: None }
+    }
+}
+
 impl State {
     /// The path of a directory that was not removed here; empty for the root. Others may have deleted all keys below it.
     pub(crate) fn directory_path(&self, ino: Ino) -> FsResult<String> {
@@ -68,24 +87,24 @@ impl State {
 
     /// What is known of the directory at `path`; of the root, of the empty path, always something.
     pub(crate) fn directory(&self, path: &str) -> Option<&Directory> {
-        if path.is_empty() { Some(&self.root) } else { self.paths.directory(path) }
+        if path.is_empty() { Some(&self.directories.root) } else { self.paths.directory(path) }
     }
 
     fn directory_mut(&mut self, path: &str) -> Option<&mut Directory> {
-        if path.is_empty() { Some(&mut self.root) } else { self.paths.directory_mut(path) }
+        if path.is_empty() { Some(&mut self.directories.root) } else { self.paths.directory_mut(path) }
     }
 
     /// The directory at `path`, of which from now on something is known.
     pub(crate) fn edit_directory<T>(&mut self, path: &str, change: impl FnOnce(&mut Directory) -> T) -> T {
         match path {
-            "" => change(&mut self.root),
-            path => self.paths.edit_directory(path, self.names_modified, change),
+            "" => change(&mut self.directories.root),
+            path => self.paths.edit_directory(path, self.directories.names_modified, change),
         }
     }
 
     /// When the names in a directory last changed of which nothing is known: not later than that.
     pub(crate) const fn names_modified(&self) -> SystemTime {
-        self.names_modified
+        self.directories.names_modified
     }
 
     /// The inode of the directory at `path`, which is there.
@@ -113,12 +132,12 @@ impl State {
 
     /// From now on the directory at this path is being renamed, or none is.
     pub(crate) fn set_moving(&mut self, path: Option<String>) {
-        self.moving = path;
+        self.directories.moving = path;
     }
 
     /// Whether the directory at `path`, or one that it is in, is being renamed: the store may have done so already.
     pub(crate) fn is_moving(&self, path: &str) -> bool {
-        self.moving.as_ref().is_some_and(|from| path == from || is_inside(path, from))
+        self.directories.moving.as_ref().is_some_and(|from| path == from || is_inside(path, from))
     }
 
     /// The directory at `path` stays, and with it those that it is in.
@@ -205,7 +224,7 @@ impl State {
     /// Nothing is known of the directory at `path` any more; should there be one again, it is not older.
     fn take_directory(&mut self, path: &str) -> Option<Directory> {
         let directory = self.paths.take_directory(path)?;
-        self.names_modified = self.names_modified.max(directory.modified);
+        self.directories.names_modified = self.directories.names_modified.max(directory.modified);
         Some(directory)
     }
 
@@ -244,7 +263,7 @@ impl State {
         let now = self.now();
         match self.directory_mut(parent(path)) {
             Some(directory) => directory.touch(now),
-            None => self.names_modified = now.max(self.names_modified),
+            None => self.directories.names_modified = now.max(self.directories.names_modified),
         }
     }
 
@@ -255,6 +274,6 @@ impl State {
         for path in known.iter().map(String::as_str).chain([""]) {
             self.edit_directory(path, |directory| directory.touch(now));
         }
-        self.names_modified = now.max(self.names_modified);
+        self.directories.names_modified = now.max(self.directories.names_modified);
     }
 }

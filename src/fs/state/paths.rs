@@ -66,6 +66,8 @@ pub(crate) struct Paths {
     /// Those that have a directory, a deferred rename.
     directories: BTreeSet<String>,
     deferred_renames: BTreeSet<String>,
+    /// Inodes that are replaced are kept in mind (`--notify`).
+    keeps_replaced: bool,
     /// How many directories are kept.
     kept_directories: usize,
     /// Of how many files and directories attributes were asked for.
@@ -309,6 +311,15 @@ impl Paths {
         if failure.is_some() || self.failure(path).is_some() {
             self.edit(path, |rest| rest.failure = failure);
         }
+    }
+
+    /// From now on inodes that are replaced are kept in mind.
+    pub(super) const fn keep_replaced(&mut self) {
+        self.keeps_replaced = true;
+    }
+
+    pub(super) const fn keeps_replaced(&self) -> bool {
+        self.keeps_replaced
     }
 
     /// The inode that those may watch who watched the file before it had its present one.

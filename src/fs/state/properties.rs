@@ -326,7 +326,7 @@ impl World {
             assert_eq!(state.paths.file(path), Some(inode.file), "{path} leads to {inode:?}");
         }
         state.check_files();
-        for (file, lock) in state.locks.all() {
+        for (file, lock) in state.files.locks.all() {
             let handle = state.handle(Fh(lock.handle));
             assert!(handle.is_ok_and(|handle| handle.file == file), "{lock:?} is of no open file");
         }
@@ -378,7 +378,7 @@ impl World {
         assert!(
             self.state.inodes.is_empty() && self.state.handles.is_empty() && self.state.drafts.is_empty()
         );
-        assert_eq!(self.state.locks.all().count(), 0);
+        assert_eq!(self.state.files.locks.all().count(), 0);
         assert!(self.state.paths.is_empty(), "{:?}", self.state.paths);
     }
 }

@@ -7,12 +7,13 @@ use std::time::SystemTime;
 
 use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::directories::Directories;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::files::Files;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
-use crate::fs::state::nodes::{Body, Content, Directory, Handle, Inode, Presence};
+use crate::fs::state::nodes::{Body, Content, Handle, Inode};
 use crate::fs::state::paths::Paths;
 use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
@@ -33,20 +34,12 @@ pub(crate) struct State {
     pub(super) handles: HashMap<Fh, Handle>,
     /// Drafts.
     pub(super) drafts: HashMap<DraftId, Draft>,
-    /// There are some (`--notify`).
-    pub(super) has_relay: bool,
     /// By thread.
     pub(super) redirects: Redirects,
-    /// flock(2) and fcntl(2).
-    pub(super) locks: Locks,
-    /// The directory at the empty path.
-    pub(super) root: Directory,
-    /// When the names in a directory last changed of which nothing is known.
-    pub(super) names_modified: SystemTime,
+    /// What is known of directories beside their records.
+    pub(super) directories: Directories,
     /// What may be in memory alone.
     pub(super) quota: Quota,
-    /// The directory that is being renamed.
-    pub(super) moving: Option<String>,
     last_id: u64,
     clock: Arc<dyn Clock>,
 }
@@ -57,18 +50,14 @@ impl State {
         let now = clock.now();
         Self {
             inodes: HashMap::new(),
-            has_relay: false,
             paths: Paths::default(),
             files: Files::default(),
             listings: OpenListings::default(),
             handles: HashMap::new(),
             drafts: HashMap::new(),
             redirects: Redirects::default(),
-            locks: Locks::default(),
-            root: Directory { ino: Some(ROOT), presence: Presence::Kept, ..Directory::new(now) },
-            names_modified: now,
+            directories: Directories::new(now),
             quota: Quota::MOUNT,
-            moving: None,
             last_id: ROOT.0,
             clock,
         }
@@ -164,11 +153,11 @@ impl State {
 
     /// flock(2) and fcntl(2).
     pub(crate) const fn locks(&self) -> &Locks {
-        &self.locks
+        &self.files.locks
     }
 
     pub(crate) const fn locks_mut(&mut self) -> &mut Locks {
-        &mut self.locks
+        &mut self.files.locks
     }
 
     /// Answers "look again" to an open by `thread`, and remembers what its lookup shall find.
@@ -232,7 +221,7 @@ impl State {
 
     /// From now on inodes are kept in mind that somebody may watch (`--notify`).
     pub(crate) const fn set_relay(&mut self) {
-        self.has_relay = true;
+        self.paths.keep_replaced();
     }
 
     /// The inode, or the error for one the kernel should not know.
@@ -322,7 +311,7 @@ impl State {
             inode.handles = inode.handles.saturating_sub(1);
             inode.readers = inode.readers.saturating_sub(u32::from(handle.is_reader()));
         }
-        self.locks.release_handle(handle.file, fh.0);
+        self.files.locks.release_handle(handle.file, fh.0);
         self.let_go_of_file(handle.file);
         let mut last = false;
         if let Content::Draft(draft) = handle.content

@@ -195,7 +195,10 @@ impl State {
     pub(crate) fn note_replaced(&mut self, name: &str, ino: Ino) {
         let is_known = |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.lookups > 0);
         // One that the kernel still knows although its name leads elsewhere is more likely to be watched.
-        if self.has_relay && is_known(&ino) && !self.paths.replaced(name).is_some_and(|ino| is_known(&ino)) {
+        if self.paths.keeps_replaced()
+            && is_known(&ino)
+            && !self.paths.replaced(name).is_some_and(|ino| is_known(&ino))
+        {
             self.paths.set_replaced(name, Some(ino));
         }
     }
