@@ -16,10 +16,10 @@ use crate::fs::state::nodes::{Body, Content, Handle};
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
-use crate::store::{Entry, Expect, Text};
+use crate::store::{Entry, Expect, Key, Text};
 
-/// What the store has; `None` is a confirmed absence.
-struct Fetched(Option<Entry>);
+/// What the store has of a key; `None` is a confirmed absence.
+struct Fetched(Key, Option<Entry>);
 
 /// What an open comes to, given the tables alone.
 enum Plan {
@@ -76,7 +76,7 @@ impl Fs {
         };
         // The open waits for what the kernel must drop of its own inode, and looks up what now leads elsewhere.
         self.invalidate_later(invalidations);
-        Ok(Fetched(entry))
+        Ok(Fetched(key, entry))
     }
 
     fn plan_open(
@@ -108,9 +108,11 @@ impl Fs {
         if current_revision.is_none() && !write && !retried {
             return Err(state.redirect(caller.thread, ino, None));
         }
+        // It may have been renamed since.
+        let fetched = fetched.filter(|Fetched(key, _)| *key == inode.key).map(|Fetched(_, entry)| entry);
         let asked = fetched.is_some();
-        let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| Fetched(answer.value)));
-        let Some(Fetched(entry)) = known else { return Ok(Plan::Fetch) };
+        let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
+        let Some(entry) = known else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
         match (current_revision, meta) {
             (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
@@ -289,7 +291,6 @@ mod tests {
     use std::time::Duration;
 
     use crate::fs::types::ROOT;
-    use crate::store::Key;
 
     use super::*;
 

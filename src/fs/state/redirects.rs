@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::fs::rules::names::is_inside;
 use crate::fs::types::Ino;
 
 /// An open that was answered "look again": what the next lookup by the same thread finds.
@@ -52,6 +53,13 @@ impl Redirects {
     pub(super) fn target(&self, thread: u32, name: &str) -> Option<Ino> {
         let redirect = self.0.get(&thread).filter(|redirect| redirect.name == name)?;
         redirect.to.filter(|_| redirect.since.elapsed() < REDIRECT_LIFE)
+    }
+
+    /// What is in the directory at `from` is looked for in `to`: the kernel finds it there.
+    pub(super) fn move_directory(&mut self, from: &str, to: &str) {
+        for redirect in self.0.values_mut().filter(|redirect| is_inside(&redirect.name, from)) {
+            redirect.name = format!("{to}{}", &redirect.name[from.len()..]);
+        }
     }
 
     /// Forgets the redirect of `thread`. Returns the inode that it led to.

@@ -109,6 +109,7 @@ impl State {
             self.note_change(&new);
             self.paths.put_directory(&new, directory);
         }
+        self.redirects.move_directory(from, to);
         self.touch(from);
         self.touch(to);
     }
