@@ -1,6 +1,6 @@
 //! How many names and attributes may be in memory alone.
 
-/// How many of what there may be. Hostile or mistaken loops end here, at some 100 MiB.
+/// How many of what there may be. Hostile or mistaken loops end here, at some 150 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quota {
     /// Files that are in no store, those that are being written, and directories without keys.
