@@ -153,7 +153,8 @@ fn a_set_whose_answer_is_lost_is_told_as_such_and_the_next_read_tells_the_truth(
     assert_eq!(bench.errno(Operation::Set), libc::ETIMEDOUT);
     bench.proxy.set(&Fault::None);
     wait_for(PATIENCE, || bench.text("k").is_some());
-    assert_eq!(bench.text("k").as_deref(), Some("2\n"));
+    // As it was written, or as the server's value is shown: which, depends on who gave up first.
+    assert_eq!(bench.text("k").as_deref().map(str::trim_end), Some("2"));
     bench.fail(&Fault::LoseAnswer("mutation"));
     wait_for(PATIENCE, || bench.errno(Operation::Delete) == libc::ETIMEDOUT);
     bench.proxy.set(&Fault::None);

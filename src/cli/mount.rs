@@ -94,7 +94,7 @@ pub(super) struct Mount {
         help_heading = STORE
     )]
     timeout: Duration,
-    /// Bytes of keys and values to remember, beside the listing of all keys
+    /// Bytes of keys and values to remember
     #[arg(
         long, env = "KVFS_CACHE_SIZE", value_name = "BYTES", default_value = "64M", value_parser = units::bytes,
         help_heading = STORE

@@ -5,6 +5,7 @@ pub(crate) mod backups;
 pub(crate) mod buffer;
 mod deferred_renames;
 mod directories;
+pub(crate) mod directory;
 pub(crate) mod drafts;
 mod elsewhere;
 mod file_numbers;

@@ -4,30 +4,12 @@ use std::time::SystemTime;
 
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{ancestors, base, is_inside, parent, value_name};
+use crate::fs::state::directory::{Directory, Presence};
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
-use crate::fs::state::nodes::{Body, Directory, Overrides, Presence};
+use crate::fs::state::nodes::{Body, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::Key;
-
-/// What is known of directories beside their records.
-#[derive(Debug)]
-pub(crate) struct Directories {
-    /// The one at the empty path.
-    root: Directory,
-    /// When the names in a directory last changed of which nothing is known.
-    names_modified: SystemTime,
-    /// The path of the one that is being renamed.
-    moving: Option<String>,
-}
-
-impl Directories {
-    /// The root alone, in which names last changed at `modified`.
-    pub(super) fn new(modified: SystemTime) -> Self {
-        let root = Directory { ino: Some(ROOT), presence: Presence::Kept, ..Directory::new(modified) };
-        Self { root, names_modified: modified, moving: None }
-    }
-}
 
 impl State {
     /// The path of a directory that was not removed here; empty for the root. Others may have deleted all keys below it.

@@ -1,6 +1,6 @@
 //! Inodes and open files as the kernel knows them.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::ledger::KernelCache;
@@ -95,51 +95,6 @@ impl Handle {
     /// Whether it reads a snapshot.
     pub(crate) fn is_reader(&self) -> bool {
         matches!(self.content, Content::Snapshot(..))
-    }
-}
-
-/// Why a directory is there, or is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
-    /// A key is below it, for all that is known.
-    Keys,
-    /// It stays while no key is below it.
-    Kept,
-    /// Others have deleted the last key below it. Should it come back while the kernel knows its inode, it is that one again.
-    Gone,
-}
-
-/// A directory: one that the kernel may know, or that was made here.
-#[derive(Debug)]
-pub(crate) struct Directory {
-    /// Its inode, if the kernel may know it.
-    pub(crate) ino: Option<Ino>,
-    /// Whether it is there.
-    pub(crate) presence: Presence,
-    /// When the names in it last changed.
-    pub(crate) modified: SystemTime,
-    /// Counts the changes of the names in it.
-    pub(crate) version: Revision,
-    /// What was said of it.
-    pub(crate) set: Overrides,
-}
-
-impl Directory {
-    /// One in which names last changed at `modified`.
-    pub(crate) fn new(modified: SystemTime) -> Self {
-        let (version, set) = (Revision::default(), Overrides::default());
-        Self { ino: None, presence: Presence::Keys, modified, version, set }
-    }
-
-    /// Whether it stays while no key is below it.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.presence == Presence::Kept
-    }
-
-    /// The names in it have changed.
-    pub(crate) fn touch(&mut self, now: SystemTime) {
-        self.modified = now.max(self.modified + Duration::from_micros(1));
-        self.version.0 += 1;
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::backups::DeferredRename;
-use crate::fs::state::nodes::{Directory, Overrides};
+use crate::fs::state::directory::Directory;
+use crate::fs::state::nodes::Overrides;
 use crate::fs::types::{DraftId, FileNumber, Ino};
 use crate::store::Revision;
 

@@ -1,6 +1,7 @@
 //! Inodes that only the inotify relay finds.
 
-use crate::fs::state::nodes::{Body, Presence};
+use crate::fs::state::directory::Presence;
+use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
 use crate::fs::types::Ino;
 use crate::store::{Key, Meta};

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::state::directories::Directories;
+use crate::fs::state::directory::Directories;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::files::Files;
 use crate::fs::state::ledger::KernelCache;
