@@ -176,21 +176,21 @@ mod tests {
 
     use super::*;
 
-    const HERALD: Caller = Caller { thread: 7, uid: 0, gid: 0 };
+    const RELAY: Caller = Caller { thread: 7, uid: 0, gid: 0 };
 
     #[tokio::test]
     async fn what_the_relay_creates_is_never_the_inode_that_goes_on_as_a_newer_version() {
         let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
         fs.start_relay();
-        fs.relay().set_pid(HERALD.thread);
+        fs.relay().set_pid(RELAY.thread);
         let (key, text) = (Key::from("k"), Text::from(&b"1"[..]));
         let meta = elsewhere.set_key_value(&key, text, Expect::Anything).await.unwrap();
-        let caller = Caller { thread: 1, ..HERALD };
+        let caller = Caller { thread: 1, ..RELAY };
         let known = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
         fs.take_in(Change::Set(key, meta)).await;
         assert_eq!(fs.relay().next().kind, Kind::Created);
         let access = Access { write: true, append: false, truncate: false };
-        let (created, _) = fs.create(HERALD, (ROOT, "k"), 0o666, access, true).unwrap();
+        let (created, _) = fs.create(RELAY, (ROOT, "k"), 0o666, access, true).unwrap();
         assert_ne!(created.attr.unwrap().ino, known.ino);
     }
 }
