@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -147,7 +148,6 @@ impl Relay {
 }
 
 /// Of a key that is gone.
-pub(crate) fn nobody() -> Meta {
-    let time = std::time::SystemTime::now();
+pub(crate) fn nobody(time: SystemTime) -> Meta {
     Meta { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
 }
