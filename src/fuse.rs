@@ -9,6 +9,7 @@ mod codec;
 #[cfg(test)]
 mod deadlines;
 mod directories;
+mod entry;
 mod errno;
 mod lock_message;
 mod messages;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 use self::adapter::Adapter;
 use self::answer::Answers;
+use self::entry::Device;
 use self::lock_message::Memory;
 pub use self::messages::Messages;
 use crate::fs::Fs;
@@ -95,8 +97,10 @@ pub fn mount(
         _ => SessionACL::Owner,
     };
     let (end, ended) = oneshot::channel();
+    let device = Device::default();
     let adapter = Adapter {
         fs: fs.clone(),
+        device: device.clone(),
         answers: Answers::new(fs.clone(), runtime.clone(), messages),
         directories: Arc::default(),
         memory: Memory::open(),
@@ -104,6 +108,7 @@ pub fn mount(
         end: Some(end).into(),
     };
     let session = Session::new(adapter, mountpoint, &config)?;
+    device.attach(&session)?;
     make_room();
     fs.attach(Box::new(notify::Notifications::start(&session)?));
     // Its drop would unmount the path, which may be the next mount by then.

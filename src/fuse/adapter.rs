@@ -7,28 +7,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::answer::Answers;
-use super::codec::{
-    access, answer_attr, answer_empty, answer_entry, caller, entry_attr, nothing, open_flags, time, ttl,
-    utf8, xattr,
-};
+use super::codec::{BLOCK, access, answer_attr, answer_empty, caller, open_flags, time, utf8, xattr};
 use super::directories::Directories;
+use super::entry::{Device, Entries};
 use super::lock_message::{LockMessage, Memory, answer_lock};
 use super::messages::Op;
 use super::{STATUS, Status, refusals};
 use crate::fs::locks::Family;
 use crate::fs::{Changes, Fh, Fs, FsError, Ino};
-
-/// The block size of statfs(2).
-const BLOCK: u64 = 4096;
 
 /// A store has no fixed number of keys, and most have no size: 1 TiB, so that tools that look for space find some.
 const MANY: u64 = 1 << 28;
@@ -37,6 +32,7 @@ const MANY: u64 = 1 << 28;
 pub(super) struct Adapter {
     pub(super) fs: Arc<Fs>,
     pub(super) answers: Answers,
+    pub(super) device: Device,
     pub(super) directories: Arc<Directories>,
     pub(super) memory: Memory,
     pub(super) status: Status,
@@ -75,7 +71,8 @@ impl Filesystem for Adapter {
         // A name that is not UTF-8 has no file.
         let Ok(name) = utf8(name) else { return reply.error(Errno::ENOENT) };
         let found = self.fs.clone().lookup(caller, Ino(parent.0), name.clone());
-        self.answers.give(Op::Lookup, (parent, name), found, |result| answer_entry(reply, result));
+        let answer = self.device.answer_to(request);
+        self.answers.give(Op::Lookup, (parent, name), found, |result| answer.entry(reply, result));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
@@ -127,7 +124,8 @@ impl Filesystem for Adapter {
         let (caller, shown) = (caller(request), name.to_string_lossy().into_owned());
         let (fs, name) = (self.fs.clone(), utf8(name));
         let done = async move { fs.make_file(caller, (Ino(parent.0), &name?), mode).await };
-        self.answers.give(Op::MkNod, (parent, shown), done, |result| answer_entry(reply, result));
+        let answer = self.device.answer_to(request);
+        self.answers.give(Op::MkNod, (parent, shown), done, |result| answer.entry(reply, result));
     }
 
     fn mkdir(
@@ -142,7 +140,8 @@ impl Filesystem for Adapter {
         let (caller, shown) = (caller(request), name.to_string_lossy().into_owned());
         let (fs, name) = (self.fs.clone(), utf8(name));
         let done = async move { fs.make_directory(caller, Ino(parent.0), name?, mode).await };
-        self.answers.give(Op::MkDir, (parent, shown), done, |result| answer_entry(reply, result));
+        let answer = self.device.answer_to(request);
+        self.answers.give(Op::MkDir, (parent, shown), done, |result| answer.entry(reply, result));
     }
 
     fn symlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, _target: &Path, reply: ReplyEntry) {
@@ -218,14 +217,8 @@ impl Filesystem for Adapter {
             let name = name.to_str().ok_or(FsError::BadName)?;
             self.fs.create(caller(request), (Ino(parent.0), name), mode, access(flags), exclusive)
         };
-        self.answers.now(Op::Create, (parent, shown), create, |result| match result {
-            Ok((found, opened)) => {
-                let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
-                let (fh, flags) = (FileHandle(opened.fh.0), open_flags(opened.direct, opened.no_flush));
-                reply.created(&ttl(found.ttl), &attr, Generation(0), fh, flags);
-            }
-            Err(errno) => reply.error(errno),
-        });
+        let answer = self.device.answer_to(request);
+        self.answers.now(Op::Create, (parent, shown), create, |result| answer.created(reply, result));
     }
 
     fn read(
@@ -354,17 +347,18 @@ impl Filesystem for Adapter {
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let fs = self.fs.clone();
         let directory = self.directories.clone().at(fs.clone(), caller(request), fh, offset);
+        let answer = self.device.answer_to(request);
         self.answers.give(Op::ReadDirPlus, ".", directory, move |result| match result {
             Ok(directory) => {
+                let mut entries = Entries::of(&reply);
                 fs.read_directory_plus(&directory, offset, |item, attr, valid| {
-                    let (ino, attr) = (INodeNo(item.ino.0), entry_attr(attr));
-                    reply.add(ino, item.next, &item.name, &ttl(valid), &attr, Generation(0))
+                    entries.add(item, attr, valid)
                 });
-                reply.ok();
+                answer.entries(reply, &entries);
             }
             Err(errno) => reply.error(errno),
         });
@@ -400,10 +394,10 @@ impl Filesystem for Adapter {
         let cache = self.fs.cache();
         let keys = MANY - (cache.known_keys().unwrap_or(0) as u64).min(MANY);
         let [total, free, available] = match cache.space() {
-            Some(space) => [space.total, space.free, space.available].map(|bytes| bytes / BLOCK),
+            Some(space) => [space.total, space.free, space.available].map(|bytes| bytes / u64::from(BLOCK)),
             None => [MANY, keys, keys],
         };
-        reply.statfs(total, free, available, MANY, keys, BLOCK as u32, 255, BLOCK as u32);
+        reply.statfs(total, free, available, MANY, keys, BLOCK, 255, BLOCK);
     }
 
     fn setxattr(

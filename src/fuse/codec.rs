@@ -4,12 +4,15 @@ use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileType, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyEmpty, ReplyEntry, ReplyXattr, Request, TimeOrNow,
+    Errno, FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyAttr, ReplyEmpty,
+    ReplyXattr, Request, TimeOrNow,
 };
 
 use crate::cache::FOREVER;
-use crate::fs::{Access, Attr, Caller, Found, FsError, Ino};
+use crate::fs::{Access, Attr, Caller, Found, FsError};
+
+/// The block size of stat(2) and statfs(2).
+pub(super) const BLOCK: u32 = 4096;
 
 /// A validity that fits the kernel's clock.
 pub(super) fn ttl(duration: Duration) -> Duration {
@@ -33,11 +36,6 @@ pub(super) fn utf8(name: &OsStr) -> Result<String, FsError> {
     name.to_str().map(str::to_owned).ok_or(FsError::BadName)
 }
 
-/// Attributes in the answer to a lookup: the kernel takes the number for the name of the inode.
-pub(super) fn entry_attr(attr: &Attr) -> FileAttr {
-    FileAttr { ino: INodeNo(attr.ino.0), ..file_attr(attr) }
-}
-
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.number.0),
@@ -53,28 +51,9 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
         uid: attr.uid,
         gid: attr.gid,
         rdev: 0,
-        blksize: 4096,
+        blksize: BLOCK,
         flags: 0,
     }
-}
-
-/// A negative dentry: an entry without an inode.
-pub(super) fn nothing() -> FileAttr {
-    let epoch = SystemTime::UNIX_EPOCH;
-    file_attr(&Attr {
-        ino: Ino(0),
-        number: Ino(0),
-        directory: false,
-        size: 0,
-        mode: 0,
-        links: 0,
-        uid: 0,
-        gid: 0,
-        accessed: epoch,
-        modified: epoch,
-        changed: epoch,
-        created: epoch,
-    })
 }
 
 pub(super) fn time(time: TimeOrNow) -> SystemTime {
@@ -107,25 +86,6 @@ pub(super) fn answer_attr(reply: ReplyAttr, result: Result<Found, Errno>) {
             Some(attr) => reply.attr(&ttl(found.ttl), &file_attr(&attr)),
             None => reply.error(Errno::ENOENT),
         },
-        Err(errno) => reply.error(errno),
-    }
-}
-
-pub(super) fn answer_entry(reply: ReplyEntry, result: Result<Found, Errno>) {
-    match result {
-        Ok(found) => {
-            let attr = found.attr.as_ref().map_or_else(nothing, entry_attr);
-            if attr.ino.0 == 0 && found.ttl.is_zero() {
-                return reply.error(Errno::ENOENT);
-            }
-            let lasting = match found.attr {
-                // A writer's own inode: it is asked again for the number to show.
-                Some(attr) if attr.number != attr.ino => Duration::ZERO,
-                Some(attr) if attr.directory => ttl(found.ttl),
-                Some(_) | None => ttl(FOREVER),
-            };
-            reply.entry_with_ttls(&lasting, &ttl(found.ttl), &attr, Generation(0));
-        }
         Err(errno) => reply.error(errno),
     }
 }
