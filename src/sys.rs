@@ -200,9 +200,10 @@ pub fn umask() -> u32 {
     }
 }
 
-/// Whether `a` is a thread of the process that thread `b` belongs to.
+/// Whether `a` is a thread of the process that thread `b` belongs to. Of 0, which stands for all outside of this PID
+/// namespace, it cannot be told: no.
 pub fn same_process(a: u32, b: u32) -> bool {
-    a == b || Path::new(&format!("/proc/{a}/task/{b}")).exists()
+    a != 0 && b != 0 && (a == b || Path::new(&format!("/proc/{a}/task/{b}")).exists())
 }
 
 /// Whether the thread or process `id` exists. Of 0, which stands for all outside of this PID namespace, it cannot be

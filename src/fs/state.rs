@@ -10,6 +10,7 @@ pub(crate) mod drafts;
 mod elsewhere;
 mod file_numbers;
 mod files;
+mod home;
 pub(super) mod invalidation;
 pub(crate) mod ledger;
 pub(crate) mod listings;

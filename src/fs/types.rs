@@ -83,6 +83,13 @@ pub struct Access {
     pub truncate: bool,
 }
 
+impl Access {
+    /// Whether it may change the file.
+    pub(crate) const fn writes(self) -> bool {
+        self.write || self.truncate
+    }
+}
+
 /// An open file, and how the kernel shall treat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {

@@ -27,9 +27,7 @@ impl Written {
         files.at.set("l", "333").await.unwrap();
         files.size("l").await;
         let ino = files.lookup("k").await.attr.unwrap().ino;
-        files.fs.clone().open(CALLER, ino, access).await.unwrap_err();
-        let own = files.lookup("k").await.attr.unwrap().ino;
-        let writer = files.fs.clone().open(CALLER, own, access).await.unwrap().fh;
+        let writer = files.fs.clone().open(CALLER, ino, access).await.unwrap().fh;
         files.fs.write(writer, 0, NEW.as_bytes()).unwrap();
         Self { files, writer }
     }

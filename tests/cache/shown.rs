@@ -16,6 +16,7 @@ use super::Remembered::Nothing;
 use super::double::When::{After, Before};
 use super::{Bench, HOUR, block_on, down, roomy};
 
+pub(super) const READ: Access = Access { write: false, ..WRITE };
 pub(super) const CALLER: Caller = Caller { thread: 1, uid: 0, gid: 0 };
 pub(super) const WRITE: Access = Access { write: true, append: false, truncate: false };
 
@@ -315,6 +316,7 @@ fn a_writer_that_found_its_key_gone_has_an_inode_of_its_own_when_it_writes_the_n
         assert_eq!(files.size("k").await, None);
         files.make("k", "22").await;
         let ino = files.lookup("k").await.attr.unwrap().ino;
+        files.fs.clone().open(CALLER, ino, READ).await.unwrap();
         files.fs.clone().open(CALLER, ino, WRITE).await.unwrap_err();
         let own = files.lookup("k").await.attr.unwrap();
         assert_ne!(own.ino, ino);

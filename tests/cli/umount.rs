@@ -39,8 +39,12 @@ fn umount_tells_of_text_that_was_rejected() {
     }
     let mount = Mount::sqlite(&[]);
     fs::write(mount.path("db"), "1").unwrap();
-    let half =
-        Command::new("sh").args(["-c", "printf '{\"a\":' > db"]).current_dir(&mount.dir).status().unwrap();
+    // A temporary file that never became a document.
+    let half = Command::new("sh")
+        .args(["-c", "set -C; printf '{\"a\":' > db.tmp"])
+        .current_dir(&mount.dir)
+        .status()
+        .unwrap();
     assert!(half.success());
     let (text, code) = failure(&umount(&mount));
     let rejected = mount.home.path().join("state/kvfs/rejected");

@@ -285,9 +285,8 @@ impl Model {
             return Err(EINVAL);
         }
         let text = draft.text.clone();
-        if self.locals.remove(to).is_some() {
-            self.orphan(to);
-        }
+        self.locals.remove(to);
+        self.orphan(to);
         self.locals.remove(from);
         to.clone_into(&mut self.drafts[id].name);
         if empty {
@@ -304,9 +303,8 @@ impl Model {
 
     /// Writers go on under the new name; those whose value was changed under them stay stale.
     fn rename_key(&mut self, from: &str, to: &str) {
-        if self.locals.remove(to).is_some() {
-            self.orphan(to);
-        }
+        self.locals.remove(to);
+        self.orphan(to);
         let (text, old) = self.keys.remove(from).unwrap();
         let new = self.set(to, text);
         for draft in self.drafts.iter_mut().filter(|draft| !draft.orphan && draft.name == from) {
@@ -317,11 +315,10 @@ impl Model {
         }
     }
 
-    /// A file that was written under another name is renamed onto `name`.
+    /// A file that was written under another name is renamed onto `name`. Who writes that goes on with a file without a name.
     pub(super) fn replace_by_rename(&mut self, name: &str, text: &[u8]) {
-        if self.locals.remove(name).is_some() {
-            self.orphan(name);
-        }
+        self.locals.remove(name);
+        self.orphan(name);
         if self.keys.get(name).is_none_or(|(there, _)| there != text) {
             self.set(name, text.to_vec());
         }

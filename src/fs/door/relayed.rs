@@ -2,6 +2,7 @@
 //! it was. So the store never hears of it, and a mistake costs an event, never a value. The kernel holds the lock of a
 //! directory for it, which nobody else shall have to wait for: nothing waits here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fs::core::Fs;
@@ -46,7 +47,7 @@ impl Fs {
 
     /// The relay finds the inode that may be watched, or nothing where it shall create something.
     pub(crate) fn relay_lookup(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         event: &RelayEvent,
         within: Ino,
@@ -63,7 +64,12 @@ impl Fs {
         }
     }
 
-    fn relay_lookup_file(&self, caller: Caller, event: &RelayEvent, path: &str) -> FsResult<Found> {
+    fn relay_lookup_file(
+        self: &Arc<Self>,
+        caller: Caller,
+        event: &RelayEvent,
+        path: &str,
+    ) -> FsResult<Found> {
         let known = || self.lookup_known(caller, path, None);
         let mut state = self.state.lock();
         let ino = match event.kind {
@@ -78,6 +84,9 @@ impl Fs {
                 state.removed_or_shadow(path)
             }
             Kind::Set if event.name == path => {
+                if let Some(home) = state.paths().home(path) {
+                    return self.shown_to_relay(&mut state, home);
+                }
                 drop(state);
                 if let Some(found) = known() {
                     return Ok(found);
@@ -162,7 +171,7 @@ impl Fs {
     }
 
     fn shown_to_relay(&self, state: &mut State, ino: Ino) -> FsResult<Found> {
-        state.count_lookup(ino);
+        state.count_lookup(ino, Duration::ZERO);
         let mut attr = self.attr_in(state, ino, None)?;
         attr.links = if attr.directory { 2 } else { 1 };
         Ok(Found { attr: Some(attr), ttl: Duration::ZERO })

@@ -130,7 +130,7 @@ impl Fs {
         match before.ino {
             // The first version, which somebody has looked at before it was told of.
             _ if meta.created == meta.modified => Kind::Created,
-            Some(old) if self.state.lock().paths().current(&name) == Some(old) => Kind::Set,
+            Some(old) if self.state.lock().belongs_to(&name, old) => Kind::Set,
             Some(_) => Kind::Replaced,
             None if before.there.unwrap_or(true) => Kind::Set,
             None => Kind::Created,

@@ -15,8 +15,11 @@ use crate::store::{Meta, Revision};
 impl Fs {
     /// Attributes of an inode; through a handle, of what that handle reads or writes.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let attr = self.attr_in(&state, ino, fh)?;
+        if let Some(inode) = state.inode_mut(ino) {
+            inode.cached.tell(false);
+        }
         // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
         // makes its attributes last.
         // So does what a handle shows of another version, which is not for those who read the inode by its pages.
@@ -156,6 +159,9 @@ struct Shown {
 
 impl Shown {
     fn of_draft(draft: &Draft) -> Self {
+        if let Some(meta) = draft.published.as_ref().filter(|_| draft.opening) {
+            return Self::of(meta);
+        }
         let (size, modified) = (draft.bytes.len() as u64, draft.bytes.modified());
         let created = draft.published.as_ref().map_or(modified, |meta| meta.created);
         Self { size, modified, created, version: None }

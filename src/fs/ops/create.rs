@@ -91,7 +91,7 @@ impl Fs {
             ino
         };
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        state.count_lookup(ino);
+        state.count_lookup(ino, Duration::ZERO);
         let attr = self.attr_in(&state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))
     }

@@ -220,7 +220,7 @@ impl Fs {
                 let entered = self.enter(&mut state, directory, position, &item, &mut invalidations);
                 let Some((ino, lasting)) = entered else { continue };
                 (item.ino, ttl) = (ino, lasting);
-                state.count_lookup(ino);
+                state.count_lookup(ino, ttl);
             }
             let full = match self.attr_in(&state, item.ino, None) {
                 Ok(attr) => take(&item, &attr, ttl),
@@ -264,16 +264,21 @@ impl Fs {
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
         let path = &if clashes { self.settings.names.encode(key) } else { shown };
         let changed = state.listings().changed_since(path, directory.since);
+        let most = |state: &State| if state.is_away(path) { Duration::ZERO } else { lasting };
         match self.peek_meta(key).filter(|_| changed) {
             Some(Answer { value: None, .. }) => None,
             Some(Answer { value: Some(meta), ttl, .. }) => {
-                Some((state.instantiate(path, key, &meta), ttl.min(lasting)))
+                let (ino, dropped) = state.instantiate(path, key, &meta);
+                invalidations.extend(dropped);
+                Some((ino, ttl.min(most(state))))
             }
             // Changed or gone: the name is listed, and looked up by who wants more of it.
             None if changed => Some((state.add_inode(path, key, Body::Key(meta.clone())), Duration::ZERO)),
             None => {
                 invalidations.extend(state.install_version(path, meta, Origin::Read));
-                Some((state.instantiate(path, key, meta), lasting))
+                let (ino, dropped) = state.instantiate(path, key, meta);
+                invalidations.extend(dropped);
+                Some((ino, most(state)))
             }
         }
     }

@@ -144,16 +144,17 @@ impl Fs {
 
     /// The answer, if it can be given from memory (or from what the store just `told`).
     pub(crate) fn lookup_known(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         name: &str,
         told: Option<(Key, Told)>,
     ) -> Option<Found> {
         let mut state = self.state.lock();
+        let again = state.look_up(caller.thread, name);
         if let Some(ino) = state.redirected(caller.thread, name) {
             return self.found(&mut state, ino, Duration::ZERO);
         }
-        let mut most = FOREVER;
+        let mut most = if again || state.is_away(name) { Duration::ZERO } else { FOREVER };
         if let Some(deferred) = state.paths().deferred_rename(name) {
             // Its successor is being written: gone for who renamed it, still there for everybody else.
             most = Duration::ZERO;
@@ -173,6 +174,7 @@ impl Fs {
                 // Once it is published the name leads elsewhere, and nobody needs to be told.
                 Body::Local(_) | Body::Draft(_) | Body::Directory => Duration::ZERO,
             };
+            let ino = if again { self.private(&mut state, ino) } else { ino };
             return self.found(&mut state, ino, ttl.min(most));
         }
         let (key, told) = match told {
@@ -189,9 +191,18 @@ impl Fs {
         let Some(meta) = told.value else {
             return Some(Found { attr: None, ttl: self.absence(told.ttl.min(most)) });
         };
-        let ino = state.add_inode(name, &key, Body::Key(meta));
-        state.lead_to(name, ino);
-        self.found(&mut state, ino, told.ttl.min(most))
+        let (ino, invalidations) = state.instantiate(name, &key, &meta);
+        let ino = if again { self.private(&mut state, ino) } else { ino };
+        let found = self.found(&mut state, ino, told.ttl.min(most));
+        drop(state);
+        self.invalidate_later(invalidations);
+        found
+    }
+
+    /// What is found by who was sent to look again, where others find `ino`.
+    fn private(&self, state: &mut State, ino: Ino) -> Ino {
+        let newest = state.inode(ino).ok().and_then(|inode| self.cache.peek(&inode.key)?.value);
+        state.private(ino, newest)
     }
 
     /// For how long `key` is at this version, by what the store just `told` or what is remembered.
@@ -234,7 +245,7 @@ impl Fs {
     }
 
     fn found(&self, state: &mut State, ino: Ino, ttl: Duration) -> Option<Found> {
-        state.count_lookup(ino);
+        state.count_lookup(ino, ttl);
         let attr = self.attr_in(state, ino, None).ok()?;
         Some(Found { attr: Some(attr), ttl })
     }

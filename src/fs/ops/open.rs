@@ -1,11 +1,15 @@
 //! Opening and reading.
 //!
-//! A reader opens the inode of the key's current version. A writer is sent to an inode of its own: its open is
-//! answered `ESTALE`, upon which the kernel looks the name up again, once, and finds the writer's draft. An open
-//! that comes back to another inode (it has no name to look up: a bind-mounted file, `/proc/self/fd/N`; or the key
-//! changed again) is served on the spot, past the page cache: a second `ESTALE` would reach the program.
+//! A reader opens the inode of the key's current version. A writer works on that inode if nobody else has it open
+//! ([`home`](crate::fs::state::home)); else on one of its own: its open is answered `ESTALE`, upon which the kernel looks the
+//! name up again, once, and finds that. An open that comes back to another inode (it has no name to look up: a bind-mounted
+//! file, `/proc/self/fd/N`; or the key changed again) is served on the spot, past the page cache: a second `ESTALE` would
+//! reach the program.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use crate::fs::core::Fs;
 use crate::fs::rules::document::Validate;
@@ -24,6 +28,12 @@ struct Fetched(Key, Option<Entry>);
 /// What an open comes to, given the tables alone.
 enum Plan {
     Done(Opened),
+    /// A writer works on the inode itself, once the kernel has no dentry of the name any more that lasts.
+    Begin(PathInvalidation, DraftId, Opened),
+    /// A writer is to look for an inode of its own, once the kernel has no dentry of the name any more.
+    Redirect(PathInvalidation, FsError),
+    /// Somebody else has open what cannot be shared.
+    Wait,
     /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
     CarryOut,
     /// The kernel may still have pages of an older version.
@@ -34,6 +44,18 @@ enum Plan {
     Await(String),
 }
 
+/// An open as far as it has come.
+struct Attempt {
+    fetched: Option<Fetched>,
+    /// Until then it may wait for others to close the file.
+    patience: Instant,
+    /// It is counted among those that wait.
+    waits: bool,
+}
+
+/// For so long an open that cannot be answered "look again" waits for others to close the file.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 impl Fs {
     /// As [`Fs::open`], for all but the relay.
     pub(crate) async fn open_inode(
@@ -42,19 +64,56 @@ impl Fs {
         ino: Ino,
         access: Access,
     ) -> FsResult<Opened> {
-        if access.write || access.truncate {
+        if access.writes() {
             self.writable()?;
         }
-        let mut fetched = None;
+        let mut attempt = Attempt { fetched: None, patience: Instant::now() + PATIENCE, waits: false };
+        let opened = self.try_open(caller, ino, access, &mut attempt).await;
+        if attempt.waits {
+            self.state.lock().inode_mut(ino).into_iter().for_each(|inode| inode.waiting -= 1);
+        }
+        opened
+    }
+
+    async fn try_open(
+        self: &Arc<Self>,
+        caller: Caller,
+        ino: Ino,
+        access: Access,
+        attempt: &mut Attempt,
+    ) -> FsResult<Opened> {
         loop {
-            match self.plan_open(caller, ino, access, fetched.take())? {
+            let closed = self.unlocked.notified();
+            match self.plan_open(caller, ino, access, attempt)? {
                 Plan::Done(opened) => return Ok(opened),
+                Plan::Begin(dentry, draft, opened) => {
+                    self.invalidate_and_wait(vec![dentry]).await;
+                    if let Some(draft) = self.state.lock().draft_mut(draft) {
+                        draft.opening = false;
+                    }
+                    return Ok(opened);
+                }
+                Plan::Redirect(dentry, again) => {
+                    self.invalidate_and_wait(vec![dentry]).await;
+                    return Err(again);
+                }
+                Plan::Wait => {
+                    self.wait_for(ino, access, attempt);
+                    _ = timeout_at(attempt.patience, closed).await;
+                }
                 Plan::CarryOut => _ = self.carry_out_at(ino).await?,
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
                 Plan::Settle => self.invalidate_now(ino).await,
-                Plan::Fetch => fetched = Some(self.fetch(ino, access).await?),
+                Plan::Fetch => attempt.fetched = Some(self.fetch(ino, access).await?),
                 Plan::Await(path) => _ = self.await_move(ino, &path).await?,
             }
+        }
+    }
+
+    /// Counts an open for reading among those that wait for the inode: a writer lets them go first.
+    fn wait_for(&self, ino: Ino, access: Access, attempt: &mut Attempt) {
+        if !access.writes() && !std::mem::replace(&mut attempt.waits, true) {
+            self.state.lock().inode_mut(ino).into_iter().for_each(|inode| inode.waiting += 1);
         }
     }
 
@@ -79,60 +138,102 @@ impl Fs {
         Ok(Fetched(key, entry))
     }
 
-    fn plan_open(
-        &self,
-        caller: Caller,
-        ino: Ino,
-        access: Access,
-        fetched: Option<Fetched>,
-    ) -> FsResult<Plan> {
+    fn plan_open(&self, caller: Caller, ino: Ino, access: Access, attempt: &mut Attempt) -> FsResult<Plan> {
         let mut state = self.state.lock();
         let inode = state.inode(ino)?;
-        let (write, retried) = (access.write || access.truncate, state.is_retry(caller.thread, &inode.name));
-        let meta = match &inode.body {
-            Body::Key(meta) => Some(meta),
-            &Body::Local(draft) => return self.join_local(&mut state, caller, ino, draft, access),
-            // Its own writer's, or by way of `/proc/self/fd/N`.
-            &Body::Draft(draft) if retried => {
+        match inode.body {
+            Body::Local(draft) => return self.join_local(&mut state, caller, ino, draft, access),
+            Body::Draft(draft) if state.is_sent_to(caller.thread, ino) => {
                 return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
             }
             Body::Directory => return Err(FsError::IsDirectory),
-            Body::Draft(_) => None,
-        };
+            Body::Key(_) | Body::Draft(_) => {}
+        }
         self.check_outage(access, false)?;
         if !inode.cached.is_fresh() {
             return Ok(Plan::Settle);
         }
-        let current_revision =
-            meta.filter(|_| !write && state.is_current(ino, inode)).map(|meta| meta.revision);
-        if current_revision.is_none() && !write && !retried {
+        let retried = inode.private.is_some() || state.is_retry(caller.thread, &inode.name);
+        let shown = match &inode.body {
+            Body::Key(meta) if inode.private.is_some() || state.is_current(ino, inode) => Some(meta),
+            _ => None,
+        };
+        if shown.is_none() && !access.writes() && !retried {
             return Err(state.redirect(caller.thread, ino, None));
         }
         // It may have been renamed since.
-        let fetched = fetched.filter(|Fetched(key, _)| *key == inode.key).map(|Fetched(_, entry)| entry);
+        let fetched = attempt.fetched.take().filter(|Fetched(key, _)| *key == inode.key);
         let asked = fetched.is_some();
-        let known = fetched.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
+        let own = inode.private.as_ref().and_then(|private| private.text.clone()).zip(shown);
+        let own = own.map(|(text, meta)| Some(Entry { meta: meta.clone(), text }));
+        let known = own.or_else(|| fetched.map(|Fetched(_, entry)| entry));
+        let known = known.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
         let Some(entry) = known else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
-        match (current_revision, meta) {
-            (Some(revision), _) if entry.meta.revision > revision => Ok(Plan::Fetch),
-            // A listing told of a newer version than the value that is remembered.
-            (Some(revision), Some(meta)) if entry.meta.revision < revision && !asked => {
-                self.cache.mark_stale(&inode.key, meta.revision);
-                Ok(Plan::Fetch)
-            }
-            (Some(revision), _) => {
-                // Should it be the last known one while the store is down, the kernel must not keep it.
-                let direct = entry.meta.revision < revision;
-                state.end_redirect(caller.thread);
-                Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, direct)))
-            }
-            (None, _) if retried => {
-                state.end_redirect(caller.thread);
-                Ok(Plan::Done(self.open_direct(&mut state, caller, ino, entry, access)))
-            }
-            (None, _) => Err(send_to_draft(&mut state, caller, ino, entry, access)),
+        let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
+        let Some(shown) = shown else {
+            return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
+        };
+        let newest = entry.meta.revision;
+        if newest > shown && !is_private {
+            return Ok(Plan::Fetch);
         }
+        // A listing told of a newer version than the value that is remembered.
+        if newest < shown && !asked {
+            self.cache.mark_stale(&state.inode(ino)?.key, shown);
+            return Ok(Plan::Fetch);
+        }
+        if !access.writes() {
+            // Should it be the last known one while the store is down, the kernel must not keep it.
+            state.end_retry(caller.thread, ino);
+            return Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, newest != shown)));
+        }
+        if newest == shown && state.is_free(ino, access.truncate) {
+            return Ok(self.write_on(&mut state, caller, ino, entry, access));
+        }
+        self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt))
+    }
+
+    /// Opens an inode that the caller cannot have as it is: the name leads elsewhere, or others have it open.
+    fn open_elsewhere(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        entry: Entry,
+        access: Access,
+        (retried, attempt): (bool, &Attempt),
+    ) -> FsResult<Plan> {
+        if !retried {
+            return send_to_draft(state, caller, ino, entry, access);
+        }
+        if let Some(draft) = state.draft_of_process(caller.thread, ino) {
+            // By way of `/proc/self/fd/N`.
+            return Ok(Plan::Done(self.join(state, caller, ino, draft, access)));
+        }
+        let in_use = state.inode(ino)?.handles > 0;
+        if in_use && Instant::now() < attempt.patience {
+            return Ok(Plan::Wait);
+        }
+        state.end_retry(caller.thread, ino);
+        Ok(Plan::Done(self.open_direct(state, caller, ino, entry, access)))
+    }
+
+    /// Opens the inode that the name has for a writer, who has it alone.
+    fn write_on(&self, state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> Plan {
+        let draft = state.add_draft(draft_of(entry, access));
+        let dentry = state.write_on(ino, draft);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        state.end_retry(caller.thread, ino);
+        let opened = Opened { fh, direct: false, no_flush: false };
+        let Some(dentry) = dentry else { return Plan::Done(opened) };
+        if let Some(draft) = state.draft_mut(draft) {
+            draft.opening = true;
+        }
+        Plan::Begin(dentry, draft, opened)
     }
 
     fn join_local(
@@ -143,7 +244,7 @@ impl Fs {
         draft: DraftId,
         access: Access,
     ) -> FsResult<Plan> {
-        if (access.write || access.truncate) && state.deferred_at(ino)?.is_some() {
+        if access.writes() && state.deferred_at(ino)?.is_some() {
             return Ok(Plan::CarryOut);
         }
         let new = state.draft(draft).filter(|draft| draft.purpose == Publish::OnClose);
@@ -160,7 +261,7 @@ impl Fs {
 
     /// Says at once that a file cannot be written: most shells do not look at what close(2) says.
     fn check_outage(&self, access: Access, new: bool) -> FsResult<()> {
-        if !access.write && !access.truncate {
+        if !access.writes() {
             return Ok(());
         }
         match self.cache.outage() {
@@ -186,7 +287,7 @@ impl Fs {
         entry: Entry,
         access: Access,
     ) -> Opened {
-        if !access.write && !access.truncate {
+        if !access.writes() {
             return read_snapshot(state, caller, ino, entry, true);
         }
         let draft = state.add_draft(draft_of(entry, access));
@@ -200,18 +301,18 @@ impl Fs {
 
     /// Opens a file that is shared by all who have it open.
     fn join(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Opened {
-        let write = access.write || access.truncate;
+        let write = access.writes();
         let never_published = |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none();
         if !write && state.draft(draft).is_some_and(never_published) {
             // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
             let fh = state.add_handle(handle(caller, ino, content, false, false));
-            state.end_redirect(caller.thread);
+            state.end_retry(caller.thread, ino);
             return Opened { fh, direct: true, no_flush: true };
         }
         // The redirect ends only after the handle holds the inode.
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write, access.append));
-        state.end_redirect(caller.thread);
+        state.end_retry(caller.thread, ino);
         if access.truncate {
             self.truncated(state, draft);
         }
@@ -244,21 +345,33 @@ fn key_gone(state: &mut State, caller: Caller, ino: Ino, retried: bool) -> FsRes
     if !retried {
         return Err(state.redirect(caller.thread, ino, None));
     }
-    state.end_redirect(caller.thread);
+    state.end_retry(caller.thread, ino);
     Err(FsError::NotFound)
 }
 
-/// Makes a draft inode for a writer of a key that exists, and sends the writer there.
-fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
-    let Ok(inode) = state.inode(ino) else { return FsError::NotFound };
-    let (name, key) = (inode.name.clone(), inode.key.clone());
-    let number = inode.number.or(Some(ino));
-    let draft = state.add_draft(draft_of(entry, access));
-    let target = state.add_inode(&name, &key, Body::Draft(draft));
-    if let Some(inode) = state.inode_mut(target) {
-        inode.number = number;
+/// Sends a writer of a key to an inode of its own. One who cannot be recognised there finds an inode that nobody else does.
+fn send_to_draft(
+    state: &mut State,
+    caller: Caller,
+    ino: Ino,
+    entry: Entry,
+    access: Access,
+) -> FsResult<Plan> {
+    let inode = state.inode(ino)?;
+    let (name, key, number) = (inode.name.clone(), inode.key.clone(), inode.number.or(Some(ino)));
+    let target = (caller.thread != 0).then(|| {
+        let draft = state.add_draft(draft_of(entry, access));
+        let target = state.add_inode(&name, &key, Body::Draft(draft));
+        if let Some(inode) = state.inode_mut(target) {
+            inode.number = number;
+        }
+        target
+    });
+    let again = state.redirect(caller.thread, ino, target);
+    match state.drop_dentries(&name) {
+        Some(dentry) => Ok(Plan::Redirect(dentry, again)),
+        None => Err(again),
     }
-    state.redirect(caller.thread, ino, Some(target))
 }
 
 fn read_snapshot(state: &mut State, caller: Caller, ino: Ino, entry: Entry, direct: bool) -> Opened {
@@ -323,6 +436,8 @@ mod tests {
             let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
             fs.cache.set_key_value(&Key::from("k"), Text::from(&b"1"[..]), Expect::Anything).await.unwrap();
             let look = async || fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+            let read = Access { write: false, ..access };
+            fs.clone().open(Caller { thread: 2, ..caller }, look().await, read).await.unwrap();
             assert_eq!(fs.clone().open(caller, look().await, access).await, Err(FsError::Superseded));
             // The kernel waits for the lock of a directory, or for the names on the way.
             tokio::time::advance(Duration::from_secs(before)).await;

@@ -10,7 +10,7 @@ use crate::fs::state::nodes::Content;
 use crate::fs::state::release::Released;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
-use crate::store::{Key, Meta, RETRY_AFTER};
+use crate::store::{Key, RETRY_AFTER};
 
 impl Fs {
     /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
@@ -56,11 +56,8 @@ impl Fs {
 
     fn let_go(&self, fh: Fh) -> Released {
         let check = |draft: &Draft| draft.check(&self.cache.limits(), self.settings.validate);
-        let is_newest = |key: &Key, meta: &Meta| {
-            let known = self.cache.peek(key).and_then(|answer| answer.value);
-            known.is_some_and(|entry| entry.meta == *meta)
-        };
-        self.state.lock().release(fh, check, is_newest)
+        let newest = |key: &Key| Some(self.cache.peek(key)?.value?.meta);
+        self.state.lock().release(fh, check, newest)
     }
 
     /// Keeps content that could not be published (rule 9).

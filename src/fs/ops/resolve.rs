@@ -169,7 +169,7 @@ impl Fs {
         let there = state.keeps(path) || known.is_some_and(|keys| self.has_keys(path, &keys.value));
         let ttl = if there { ttl } else { Duration::ZERO };
         let ino = state.directory_inode(path);
-        state.count_lookup(ino);
+        state.count_lookup(ino, ttl);
         Found { attr: self.attr_in(state, ino, None).ok(), ttl }
     }
 

@@ -38,19 +38,12 @@ impl State {
     ) -> Vec<Invalidation> {
         match invalidation {
             PathInvalidation::Inode(ino) => vec![Invalidation::Inode(ino, self.dentry_of(ino))],
-            PathInvalidation::Entry(path) => {
-                let directories =
-                    [self.directory_ino(parent(&path)), self.paths.unlinked_directory(parent(&path))];
-                // Which of its two names a file has now, or had when the kernel heard of it, is not known.
-                let value = has_directories.then(|| value_name(base(&path)));
-                let names: Vec<String> = value.into_iter().chain([base(&path).to_owned()]).collect();
-                // Who is in a directory that is there, or comes back, stays in it.
-                let drop = match self.directory_ino(&path) {
-                    Some(_) => Invalidation::Expired,
-                    None => Invalidation::Entry,
-                };
-                let within = |ino: Ino| names.iter().map(move |name| drop(ino, name.clone()));
-                directories.into_iter().flatten().flat_map(within).collect()
+            // Who is in a directory that is there, or comes back, stays in it.
+            PathInvalidation::Entry(path) if self.directory_ino(&path).is_none() => {
+                self.dentries(&path, has_directories, Invalidation::Entry)
+            }
+            PathInvalidation::Entry(path) | PathInvalidation::Expired(path) => {
+                self.dentries(&path, has_directories, Invalidation::Expired)
             }
             PathInvalidation::Listing(path) => self
                 .directory_ino(&path)
@@ -59,6 +52,21 @@ impl State {
                 .collect(),
             PathInvalidation::Everything => vec![Invalidation::Everything],
         }
+    }
+
+    /// A notice of each name that leads to `path`, or led there when the kernel heard of it.
+    fn dentries(
+        &self,
+        path: &str,
+        has_directories: bool,
+        notice: impl Fn(Ino, String) -> Invalidation,
+    ) -> Vec<Invalidation> {
+        let directories = [self.directory_ino(parent(path)), self.paths.unlinked_directory(parent(path))];
+        // Which of its two names a file has now, or had, is not known.
+        let value = has_directories.then(|| value_name(base(path)));
+        let names: Vec<String> = value.into_iter().chain([base(path).to_owned()]).collect();
+        let within = |ino: Ino| names.iter().map(|name| notice(ino, name.clone())).collect::<Vec<_>>();
+        directories.into_iter().flatten().flat_map(within).collect()
     }
 
     /// The name by which the kernel comes to an inode.

@@ -38,6 +38,8 @@ pub(crate) struct Draft {
     pub(crate) published: Option<Meta>,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
+    /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
+    pub(crate) opening: bool,
     /// The key was deleted while the draft was open: it goes nowhere.
     pub(crate) orphan: bool,
     /// The last publish failed and its caller was told so: only an explicit close or fsync tries again.
@@ -59,6 +61,7 @@ impl Draft {
             empty: false,
             published: None,
             handles: 0,
+            opening: false,
             orphan: false,
             refused: None,
             was_key: false,

@@ -1,4 +1,4 @@
-//! What the kernel may have cached of an inode: its pages and its attributes.
+//! What the kernel may have cached of an inode: the dentry that leads to it, its pages and its attributes.
 //!
 //! An inode is updated in place only while the kernel takes our word for its size, and only one invalidation of it is in
 //! flight at a time: with each the kernel counts a new version of the attributes, and ignores the answers to questions that
@@ -18,10 +18,25 @@ enum Cached {
     InvalidatingStale,
 }
 
+/// The dentry by which the kernel comes to an inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Dentry {
+    /// It is looked up at each use.
+    #[default]
+    Revalidated,
+    /// As before, since it was expired. A revalidation that was in flight then may have given it a life again.
+    Expired,
+    /// It is used without a question.
+    Lasting,
+}
+
 /// The ledger of one inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KernelCache {
     cached: Cached,
+    dentry: Dentry,
+    /// An answer told the size since the attributes were last invalidated: an open does not ask for it, and an append goes by it.
+    sized: bool,
     /// An UNLINK, RENAME or SETATTR of it may be in flight, after which the kernel distrusts our size, or takes an older one
     /// for the newest.
     pinned: bool,
@@ -43,8 +58,43 @@ impl KernelCache {
         self.pinned = true;
     }
 
+    /// What happened to it before is over for the kernel, too: it holds the lock of the inode for a write.
+    pub(crate) const fn unpin(&mut self) {
+        self.pinned = false;
+    }
+
+    /// An answer tells the attributes, and that the name leads here, for longer than this once if it is `lasting`.
+    pub(crate) const fn tell(&mut self, lasting: bool) {
+        self.sized = self.is_fresh();
+        if lasting {
+            self.dentry = Dentry::Lasting;
+        }
+    }
+
+    /// Whether the kernel has the size of the present version.
+    pub(crate) const fn is_sized(self) -> bool {
+        self.sized
+    }
+
+    /// The dentry is to be expired; whether there is one that lasts.
+    pub(crate) const fn expire_dentry(&mut self) -> bool {
+        let lasts = matches!(self.dentry, Dentry::Lasting);
+        if lasts {
+            self.dentry = Dentry::Expired;
+        }
+        lasts
+    }
+
+    /// The dentry is to be dropped; whether there may be one that lasts.
+    pub(crate) const fn drop_dentry(&mut self) -> bool {
+        let may_last = !matches!(self.dentry, Dentry::Revalidated);
+        self.dentry = Dentry::Revalidated;
+        may_last
+    }
+
     /// What the kernel has of it is of an older version from now on.
     pub(crate) const fn mark_stale(&mut self) {
+        self.sized = false;
         self.cached = match self.cached {
             Cached::Fresh | Cached::Stale => Cached::Stale,
             Cached::Invalidating | Cached::InvalidatingStale => Cached::InvalidatingStale,

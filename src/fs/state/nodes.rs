@@ -14,7 +14,7 @@ pub(crate) enum Body {
     Key(Meta),
     /// A file that is not a key (yet): a scratch file or a new file. All who open it share its draft.
     Local(DraftId),
-    /// A writer's own inode for a key that exists, so that readers never see its bytes or size.
+    /// What a writer of a key that exists works on. No name leads to it, so that readers never see its bytes or size.
     Draft(DraftId),
     /// A directory.
     Directory,
@@ -43,6 +43,18 @@ pub(crate) struct Inode {
     pub(crate) number: Option<Ino>,
     /// The name was removed.
     pub(crate) unlinked: bool,
+    /// Found by one lookup alone.
+    pub(crate) private: Option<Private>,
+    /// Opens for reading that wait until it is closed by who writes it.
+    pub(crate) waiting: u32,
+}
+
+/// What a caller finds who was sent to look again, and cannot be sent once more: an inode that nobody else has, which shows
+/// one version whatever becomes of the name.
+#[derive(Debug)]
+pub(crate) struct Private {
+    /// The text of its version, if that was at hand.
+    pub(crate) text: Option<Text>,
 }
 
 impl Inode {

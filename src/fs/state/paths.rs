@@ -30,6 +30,8 @@ struct Rest {
     /// Of the file, also of those that have lost the name.
     drafts: Vec<DraftId>,
     attributes: Option<Overrides>,
+    /// The inode that the file has had, while somebody has that open: the name comes back to it.
+    home: Option<Ino>,
     /// The key was renamed to a backup name.
     deferred_rename: Option<DeferredRename>,
     /// Why the last text written to the file was not published, until one is.
@@ -44,6 +46,7 @@ impl Rest {
             && self.unlinked_directory.is_none()
             && self.drafts.is_empty()
             && self.attributes.is_none()
+            && self.home.is_none()
             && self.deferred_rename.is_none()
             && self.failure.is_none()
             && self.replaced.is_none()
@@ -86,6 +89,12 @@ impl Paths {
     #[cfg(test)]
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, FileNumber)> {
         self.records.iter().filter_map(|(path, record)| Some((path.as_str(), record.file?)))
+    }
+
+    /// The inodes that names come back to.
+    #[cfg(test)]
+    pub(super) fn homes(&self) -> impl Iterator<Item = (&str, Ino)> {
+        self.records.iter().filter_map(|(path, record)| Some((path.as_str(), record.rest.as_ref()?.home?)))
     }
 
     /// What is counted, counted anew.
@@ -277,6 +286,25 @@ impl Paths {
     pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {
         if attributes.is_some() || self.attributes(path).is_some() {
             self.edit(path, |rest| rest.attributes = attributes);
+        }
+    }
+
+    /// The inode that the name comes back to.
+    pub(crate) fn home(&self, path: &str) -> Option<Ino> {
+        self.rest(path)?.home
+    }
+
+    /// The name comes back to `ino`, unless there is another one to which it does.
+    pub(super) fn set_home(&mut self, path: &str, ino: Ino) {
+        if self.home(path).is_none() {
+            self.edit(path, |rest| rest.home = Some(ino));
+        }
+    }
+
+    /// The name does not come back to `ino`.
+    pub(super) fn leave_home(&mut self, path: &str, ino: Ino) {
+        if self.home(path) == Some(ino) {
+            self.edit(path, |rest| rest.home = None);
         }
     }
 

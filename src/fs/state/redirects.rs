@@ -8,6 +8,12 @@ use tokio::time::Instant;
 use crate::fs::rules::names::is_inside;
 use crate::fs::types::Ino;
 
+impl Unknown {
+    fn is_young(&self) -> bool {
+        self.since.elapsed() < UNKNOWN_LIFE
+    }
+}
+
 /// An open that was answered "look again": what the next lookup by the same thread finds.
 #[derive(Debug)]
 struct Redirect {
@@ -15,6 +21,8 @@ struct Redirect {
     name: String,
     /// The draft inode made for a writer.
     to: Option<Ino>,
+    /// It has looked the name up since.
+    looked: bool,
     since: Instant,
 }
 
@@ -25,50 +33,101 @@ const GIVEN_UP: Duration = Duration::from_hours(1);
 /// When there are so many, those are looked for.
 const MANY: usize = 256;
 
-/// By thread. None for thread 0 ([`Redirects::is_retry`]).
+/// For so long a caller of thread 0 may be one who was sent to look again.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(1);
+
+/// An open by a caller outside of the daemon's PID namespace, all of whom are thread 0, that was answered "look again".
+#[derive(Debug)]
+struct Unknown {
+    since: Instant,
+    /// Somebody of them has looked the name up since.
+    looked: bool,
+}
+
+/// By thread, and by name for those of thread 0.
 #[derive(Debug, Default)]
-pub(crate) struct Redirects(HashMap<u32, Redirect>);
+pub(crate) struct Redirects {
+    threads: HashMap<u32, Redirect>,
+    unknown: HashMap<String, Unknown>,
+}
 
 impl Redirects {
     /// Remembers what the next lookup of `name` by `thread` shall find. Returns the inodes that nobody is sent to any more.
     pub(super) fn add(&mut self, thread: u32, name: String, to: Option<Ino>) -> Vec<Ino> {
+        if thread == 0 {
+            self.unknown.retain(|_, unknown| unknown.since.elapsed() < UNKNOWN_LIFE);
+            self.unknown.insert(name, Unknown { since: Instant::now(), looked: false });
+            return to.into_iter().collect();
+        }
         let mut given_up: Vec<Ino> = self.take(thread).into_iter().collect();
-        if self.0.len() >= MANY {
-            let old = self.0.extract_if(|_, redirect| redirect.since.elapsed() > GIVEN_UP);
+        if self.threads.len() >= MANY {
+            let old = self.threads.extract_if(|_, redirect| redirect.since.elapsed() > GIVEN_UP);
             given_up.extend(old.filter_map(|(_, redirect)| redirect.to));
         }
-        self.0.insert(thread, Redirect { name, to, since: Instant::now() });
+        self.threads.insert(thread, Redirect { name, to, looked: false, since: Instant::now() });
         given_up
     }
 
     /// Whether `thread` was told to look `name` up again and now is back, however late: the kernel may wait for the names on
-    /// the way, and for the lock of a directory. The threads outside of the daemon's PID namespace are all 0 and cannot be
-    /// told apart: none is told so, all are served on the spot.
+    /// the way, and for the lock of a directory. One of thread 0 is taken for back if none of them has looked the name up since:
+    /// what he opens may have no name, and a second "look again" would reach the program.
     pub(super) fn is_retry(&self, thread: u32, name: &str) -> bool {
-        thread == 0 || self.0.get(&thread).is_some_and(|redirect| redirect.name == name)
+        match thread {
+            0 => self.unknown.get(name).is_some_and(|unknown| !unknown.looked && unknown.is_young()),
+            _ => self.threads.get(&thread).is_some_and(|redirect| redirect.name == name),
+        }
+    }
+
+    /// `thread` looks `name` up. Whether it may have been told to look again, and will be back to open what it finds.
+    pub(super) fn look_up(&mut self, thread: u32, name: &str) -> bool {
+        if let Some(redirect) = self.threads.get_mut(&thread).filter(|redirect| redirect.name == name) {
+            redirect.looked = true;
+            return redirect.to.is_none() && redirect.since.elapsed() < REDIRECT_LIFE;
+        }
+        let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.is_young());
+        unknown.is_some_and(|unknown| {
+            unknown.looked = true;
+            true
+        })
+    }
+
+    /// Whether `thread`, which was told to look again, has looked no name up since: it came by way of `/proc/self/fd/N`, or of a
+    /// bind-mounted file.
+    pub(super) fn has_no_name(&self, thread: u32) -> bool {
+        self.threads.get(&thread).is_some_and(|redirect| !redirect.looked)
+    }
+
+    /// Whether `thread` was sent to look for this inode, however long ago.
+    pub(super) fn is_target(&self, thread: u32, ino: Ino) -> bool {
+        self.threads.get(&thread).is_some_and(|redirect| redirect.to == Some(ino))
     }
 
     /// The inode that `thread` was sent to look for. Who comes late may have given that open up, and now look at the file for
     /// something else.
     pub(super) fn target(&self, thread: u32, name: &str) -> Option<Ino> {
-        let redirect = self.0.get(&thread).filter(|redirect| redirect.name == name)?;
+        let redirect = self.threads.get(&thread).filter(|redirect| redirect.name == name)?;
         redirect.to.filter(|_| redirect.since.elapsed() < REDIRECT_LIFE)
     }
 
     /// What is in the directory at `from` is looked for in `to`: the kernel finds it there.
     pub(super) fn move_directory(&mut self, from: &str, to: &str) {
-        for redirect in self.0.values_mut().filter(|redirect| is_inside(&redirect.name, from)) {
+        for redirect in self.threads.values_mut().filter(|redirect| is_inside(&redirect.name, from)) {
             redirect.name = format!("{to}{}", &redirect.name[from.len()..]);
         }
     }
 
     /// Forgets the redirect of `thread`. Returns the inode that it led to.
     pub(super) fn take(&mut self, thread: u32) -> Option<Ino> {
-        self.0.remove(&thread)?.to
+        self.threads.remove(&thread)?.to
+    }
+
+    /// One of thread 0 who was sent to look `name` up again is back.
+    pub(super) fn end_unknown(&mut self, name: &str) {
+        self.unknown.remove(name);
     }
 
     /// Whether somebody is sent to `ino`.
     pub(super) fn lead_to(&self, ino: Ino) -> bool {
-        self.0.values().any(|redirect| redirect.to == Some(ino))
+        self.threads.values().any(|redirect| redirect.to == Some(ino))
     }
 }

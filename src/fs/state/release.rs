@@ -7,7 +7,7 @@ use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Handle};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
-use crate::fs::types::{DraftId, Fh};
+use crate::fs::types::{DraftId, Fh, Ino};
 use crate::store::{Key, Meta};
 
 /// What the end of a handle leaves to do.
@@ -21,21 +21,23 @@ pub(crate) struct Released {
 }
 
 impl State {
-    /// The kernel is done with a handle. `check` tells whether a draft is a value, `is_newest` whether this is the version
-    /// of a key that is remembered as its last.
+    /// The kernel is done with a handle. `check` tells whether a draft is a value, `newest` which version of a key is
+    /// remembered as its last.
     pub(crate) fn release(
         &mut self,
         fh: Fh,
         check: impl Fn(&Draft) -> FsResult<()>,
-        is_newest: impl Fn(&Key, &Meta) -> bool,
+        newest: impl Fn(&Key) -> Option<Meta>,
     ) -> Released {
         let mut released = Released::default();
         let Some((handle, last)) = self.remove_handle(fh) else { return released };
+        let newest = self.inode(handle.ino).ok().and_then(|inode| newest(&inode.key));
         if let Content::Draft(id) = handle.content
             && last
         {
             released.unpublished = self.unpublished(&handle, id, check);
-            released.invalidations = self.end_draft(&handle, id, released.unpublished.is_some(), is_newest);
+            released.invalidations =
+                self.end_draft(&handle, id, released.unpublished.is_some(), newest.as_ref());
             if let Some((name, _, why)) = &released.unpublished
                 && self.inode(handle.ino).is_ok_and(|inode| !inode.unlinked)
             {
@@ -48,6 +50,9 @@ impl State {
         }
         if let Content::Snapshot(..) = handle.content {
             released.invalidations = self.follow_again(handle.ino);
+        }
+        if let Some(name) = self.inode(handle.ino).ok().map(|inode| inode.name.clone()) {
+            released.invalidations.extend(self.come_home(&name, newest));
         }
         self.collect(handle.ino);
         released
@@ -77,7 +82,7 @@ impl State {
         handle: &Handle,
         id: DraftId,
         unpublished: bool,
-        is_newest: impl Fn(&Key, &Meta) -> bool,
+        newest: Option<&Meta>,
     ) -> Vec<PathInvalidation> {
         let (ino, now) = (handle.ino, self.now());
         let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) else {
@@ -86,7 +91,7 @@ impl State {
         if draft.orphan || draft.purpose != Publish::OnClose {
             return Vec::new();
         }
-        let (name, key) = (inode.name.clone(), inode.key.clone());
+        let name = inode.name.clone();
         let is_successor = self.paths.deferred_rename(&name).is_some();
         // Nothing but a text that was refused: there was no such file before.
         let refused = !draft.empty && (handle.failed.is_some() || !draft.bytes.is_empty());
@@ -106,16 +111,31 @@ impl State {
             // of the draft.
             Body::Key(_) => return self.stale(ino),
             Body::Directory => {}
-            Body::Draft(_) => {
-                let published = draft.published.clone().filter(|_| !unpublished && !is_successor);
-                if let Some(meta) = published.filter(|meta| is_newest(&key, meta))
-                    && self.paths.current(&name).is_none()
-                {
-                    self.remove_draft(id, Some(&meta));
-                    self.become_key(ino, &name, &key, meta);
-                }
-            }
+            Body::Draft(_) => self.end_written(ino, id, unpublished || is_successor, newest),
         }
         Vec::new()
+    }
+
+    /// Nobody writes to the inode any more. It shows what it published, if that is the `newest` version and nothing else was
+    /// written; else its pages are of no version, and the kernel drops them before anybody finds it.
+    fn end_written(&mut self, ino: Ino, id: DraftId, unpublished: bool, newest: Option<&Meta>) {
+        let (Some(draft), Some(inode)) = (self.drafts.get(&id), self.inodes.get(&ino)) else { return };
+        let (name, key, was_written) = (inode.name.clone(), inode.key.clone(), !draft.bytes.is_empty());
+        let Some(meta) = draft.published.clone() else { return };
+        let is_home = self.paths.home(&name) == Some(ino);
+        let is_clean = !unpublished && !draft.bytes.is_changed() && newest == Some(&meta);
+        if is_clean && (is_home || self.paths.home(&name).is_none() && self.paths.current(&name).is_none()) {
+            self.remove_draft(id, Some(&meta));
+            self.become_key(ino, &name, &key, meta);
+            if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| was_written) {
+                inode.cached.unpin();
+            }
+        } else if is_home {
+            self.remove_draft(id, None);
+            if let Some(inode) = self.inodes.get_mut(&ino) {
+                inode.body = Body::Key(meta);
+                inode.cached.mark_stale();
+            }
+        }
     }
 }

@@ -10,6 +10,9 @@ use crate::store::{Expect, Key, Meta, Revision};
 impl State {
     /// Moves number, inode and attributes of a file to another name.
     pub(crate) fn move_name(&mut self, ino: Ino, from: &str, to: &str, key: &Key) {
+        if let Some(home) = self.paths.home(from) {
+            self.paths.leave_home(from, home);
+        }
         self.rename_file(from, to);
         self.paths.rename_file(ino, from, to);
         for id in self.paths.drafts(from) {
@@ -43,19 +46,8 @@ impl State {
         self.replace(to);
         self.note_change(from);
         self.note_change(to);
-        for id in self.paths.drafts(from) {
-            let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.orphan) else { continue };
-            // A draft that was stale before stays so.
-            if draft.expect == Expect::At(before) {
-                draft.expect = Expect::At(meta.revision);
-            }
-            if let Some(inode) = self.inodes.get_mut(&draft.ino) {
-                to.clone_into(&mut inode.name);
-                inode.key = key.clone();
-            }
-            self.paths.remove_draft(from, id);
-            self.paths.add_draft(to, id);
-        }
+        self.rename_drafts(from, to, key, (before, meta));
+        self.rename_home(from, to, key);
         self.touch(from);
         self.touch(to);
         self.paths.version_became(from, before, meta.revision);
@@ -92,6 +84,26 @@ impl State {
             invalidations.push(PathInvalidation::Entry(to.to_owned()));
         }
         invalidations
+    }
+
+    /// Writers of the key at `from`, which was at `before` and is `meta` now, go on at `to`.
+    fn rename_drafts(&mut self, from: &str, to: &str, key: &Key, (before, meta): (Revision, &Meta)) {
+        for id in self.paths.drafts(from) {
+            let Some(draft) = self.drafts.get_mut(&id).filter(|draft| !draft.orphan) else { continue };
+            // A draft that was stale before stays so.
+            if draft.expect == Expect::At(before) {
+                draft.expect = Expect::At(meta.revision);
+            }
+            if let Some(published) = draft.published.as_mut().filter(|known| known.revision == before) {
+                *published = meta.clone();
+            }
+            if let Some(inode) = self.inodes.get_mut(&draft.ino) {
+                to.clone_into(&mut inode.name);
+                inode.key = key.clone();
+            }
+            self.paths.remove_draft(from, id);
+            self.paths.add_draft(to, id);
+        }
     }
 
     /// The directory at `from`, with those in it, is at `to` now.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
@@ -19,6 +19,7 @@ use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
 use crate::store::Key;
+use crate::sys;
 
 /// Everything the filesystem knows that is not in the store.
 pub(crate) struct State {
@@ -96,6 +97,8 @@ impl State {
             cached: KernelCache::default(),
             number: None,
             unlinked: false,
+            private: None,
+            waiting: 0,
         };
         self.inodes.insert(ino, inode);
         if let Some(draft) = draft {
@@ -169,7 +172,17 @@ impl State {
         FsError::Superseded
     }
 
-    /// Whether `thread` was told to look `name` up again and now is back, or cannot be told.
+    /// Whether `thread` was sent to look for this inode.
+    pub(crate) fn is_sent_to(&self, thread: u32, ino: Ino) -> bool {
+        self.redirects.is_target(thread, ino)
+    }
+
+    /// `thread` looks `name` up. Whether an open may follow that cannot be answered "look again" once more.
+    pub(crate) fn look_up(&mut self, thread: u32, name: &str) -> bool {
+        self.redirects.look_up(thread, name)
+    }
+
+    /// Whether `thread` was told to look `name` up again and now is back.
     pub(crate) fn is_retry(&self, thread: u32, name: &str) -> bool {
         self.redirects.is_retry(thread, name)
     }
@@ -177,6 +190,16 @@ impl State {
     /// The inode that an open by `thread` was sent to look for.
     pub(crate) fn redirected(&self, thread: u32, name: &str) -> Option<Ino> {
         self.redirects.target(thread, name)
+    }
+
+    /// An open of `ino` by `thread` is answered: it is not sent anywhere any more.
+    pub(crate) fn end_retry(&mut self, thread: u32, ino: Ino) {
+        if thread == 0
+            && let Some(inode) = self.inodes.get(&ino)
+        {
+            self.redirects.end_unknown(&inode.name);
+        }
+        self.end_redirect(thread);
     }
 
     /// Forgets the redirect of `thread`; the draft inode made for it goes if nothing took it up.
@@ -212,10 +235,11 @@ impl State {
         self.inodes.get_mut(&ino)
     }
 
-    /// The kernel is told of the inode by an answer, and refers to it until it forgets it.
-    pub(crate) fn count_lookup(&mut self, ino: Ino) {
+    /// The kernel is told of the inode by an answer that is good for `ttl`, and refers to it until it forgets it.
+    pub(crate) fn count_lookup(&mut self, ino: Ino, ttl: Duration) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.lookups += 1;
+            inode.cached.tell(!ttl.is_zero());
         }
     }
 
@@ -285,6 +309,7 @@ impl State {
         if let Some(inode) = self.inodes.remove(&ino) {
             self.let_go_of_file(inode.file);
             self.no_longer_replaced(&inode.name, Some(ino));
+            self.paths.leave_home(&inode.name, ino);
             match inode.body {
                 Body::Directory if named => self.forget_directory(&inode.name),
                 Body::Directory if self.paths.unlinked_directory(&inode.name) == Some(ino) => {
@@ -322,6 +347,18 @@ impl State {
             last = draft.handles == 0;
         }
         Some((handle, last))
+    }
+
+    /// The draft that is written on the inode, if `thread` certainly is of the process that opened it, and comes by way of
+    /// `/proc/self/fd/N`.
+    pub(crate) fn draft_of_process(&self, thread: u32, ino: Ino) -> Option<DraftId> {
+        if !self.redirects.has_no_name(thread) {
+            return None;
+        }
+        let Body::Draft(id) = self.inodes.get(&ino)?.body else { return None };
+        let of_it = |handle: &&Handle| matches!(handle.content, Content::Draft(other) if other == id);
+        let mut handles = self.handles.values().filter(of_it);
+        handles.any(|handle| sys::same_process(thread, handle.opener)).then_some(id)
     }
 
     /// Whether somebody writes a draft for `name`.

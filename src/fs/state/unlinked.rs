@@ -4,6 +4,13 @@ use crate::fs::state::tables::State;
 
 /// Takes the name out of the directory. Drafts that are open for it go nowhere any more.
 pub(crate) fn unlinked(state: &mut State, name: &str) {
+    orphan_drafts(state, name);
+    lose_name(state, name);
+    state.touch(name);
+}
+
+/// Drafts of the file at `name` go nowhere any more.
+pub(super) fn orphan_drafts(state: &mut State, name: &str) {
     for id in state.paths.drafts(name) {
         let Some(draft) = state.drafts.get_mut(&id) else { continue };
         draft.orphan = true;
@@ -11,8 +18,6 @@ pub(crate) fn unlinked(state: &mut State, name: &str) {
             inode.unlinked = true;
         }
     }
-    lose_name(state, name);
-    state.touch(name);
 }
 
 /// A key deleted by somebody else. A draft that is open for it stays: its publish finds out.
@@ -34,6 +39,7 @@ fn lose_name(state: &mut State, name: &str) {
         }
         state.remove_name(name);
     }
+    state.forget_home(name);
     state.end_file(name);
     state.note_change(name);
     state.paths.set_attributes(name, None);

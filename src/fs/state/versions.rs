@@ -6,7 +6,7 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Inode};
 use crate::fs::state::tables::State;
-use crate::fs::state::unlinked::unlinked;
+use crate::fs::state::unlinked::{orphan_drafts, unlinked};
 use crate::fs::types::{DraftId, Fh, Ino};
 use crate::store::{Entry, Expect, Key, Meta, Text};
 
@@ -24,10 +24,10 @@ pub(crate) enum Origin {
 impl State {
     /// Takes in that `name` has the version `meta`.
     ///
-    /// Where nobody reads the inode it goes on as the new version, and the kernel drops its pages; where somebody
-    /// does, or where this is its [last](KernelCache::pin) version, it stays as it is, and the name leads to a new inode.
+    /// Where nobody reads the inode it goes on as the new version, and the kernel drops its pages; where somebody does, or
+    /// where this is its [last](KernelCache::pin) version, it stays as it is, and the name leads to a new inode. While drafts
+    /// are written no notice is needed: the name lasts for no lookup.
     pub(crate) fn install_version(&mut self, name: &str, meta: &Meta, by: Origin) -> Vec<PathInvalidation> {
-        let entry = || vec![PathInvalidation::Entry(name.to_owned())];
         let known = self.named(name).map(|(_, inode)| &inode.body);
         if by != Origin::Read || matches!(known, Some(Body::Key(known)) if known.revision < meta.revision) {
             self.note_change(name);
@@ -38,44 +38,57 @@ impl State {
             }
             return Vec::new();
         };
+        let is_drafted = self.is_drafted(name);
         let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
         match &mut inode.body {
             Body::Key(known) if known.revision >= meta.revision => {
                 // Who was told of this version waits for the kernel to know of no older one.
                 if inode.cached.is_fresh() { Vec::new() } else { vec![PathInvalidation::Inode(ino)] }
             }
-            Body::Key(known) if inode.readers == 0 && !inode.cached.is_pinned() => {
+            Body::Key(known) if inode.readers == 0 && !inode.cached.is_pinned() && !is_drafted => {
                 *known = meta.clone();
                 inode.cached.mark_stale();
                 vec![PathInvalidation::Inode(ino)]
             }
-            Body::Key(_) => {
-                let successor = (inode.cached.is_pinned() && inode.lookups > 0).then(|| inode.key.clone());
-                self.remove_name(name);
-                if let Some(key) = successor {
-                    self.note_replaced(name, ino);
-                    // Those that follow their key find it here.
-                    let ino = self.add_inode(name, &key, Body::Key(meta.clone()));
-                    self.lead_to(name, ino);
-                }
-                // Those who hold it let it follow its key at the end of that.
-                let mut invalidations = self.follow_again(ino);
-                invalidations.extend(entry());
-                invalidations
-            }
+            Body::Key(_) => self.supersede(name, ino, meta, is_drafted),
             // Somebody else set the key of a file that is only local so far. Unless it is being written, it is
             // the key now.
             Body::Local(draft) => {
                 let idle = |draft: &Draft| draft.handles == 0 && draft.bytes.is_empty();
+                // No dentry of it lasts.
                 if self.drafts.get(draft).is_some_and(idle) {
                     self.paths.take_current(name);
                     self.collect(ino);
-                    return entry();
                 }
                 Vec::new()
             }
             Body::Draft(_) | Body::Directory => Vec::new(),
         }
+    }
+
+    /// The inode of the name keeps its version, and the name leads elsewhere: until those who have it open have closed it, or
+    /// for good if it is pinned.
+    fn supersede(&mut self, name: &str, ino: Ino, meta: &Meta, is_drafted: bool) -> Vec<PathInvalidation> {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return Vec::new() };
+        let (pinned, known) = (inode.cached.is_pinned(), inode.lookups > 0);
+        let (key, may_last) = (inode.key.clone(), inode.cached.drop_dentry());
+        let mut invalidations = Vec::new();
+        if pinned && !is_drafted {
+            self.remove_name(name);
+            if known {
+                self.note_replaced(name, ino);
+                // Those that follow their key find it here.
+                let successor = self.add_inode(name, &key, Body::Key(meta.clone()));
+                self.lead_to(name, successor);
+            }
+            invalidations = self.follow_again(ino);
+        } else {
+            self.go_away(name, ino);
+        }
+        if may_last {
+            invalidations.push(PathInvalidation::Entry(name.to_owned()));
+        }
+        invalidations
     }
 
     /// The inode of `name` never goes on as a newer version from now on.
@@ -118,25 +131,22 @@ impl State {
         self.paths.set_failure(name, None);
         let (time_set, still_written, written) =
             (draft.bytes.is_time_set(), draft.handles > 0, draft.bytes.modified());
-        let created = self.inodes.get(&ino).is_some_and(|inode| matches!(inode.body, Body::Local(_)));
-        if self.paths.attributes(name).is_some() {
-            self.paths.edit_attributes(name, |set| {
-                // Of a new file the kernel may have seen and kept the time of the last write.
-                set.modified = (time_set || created).then_some(written);
-                set.by_write = !time_set;
-                set.version = Some(meta.revision);
-                if created && !time_set {
-                    set.changed = set.changed.max(Some(written));
-                }
-            });
-        }
+        self.paths.edit_attributes(name, |set| {
+            // Who wrote it has seen the time of the last write, and so may the kernel have.
+            set.modified = Some(written);
+            set.by_write = !time_set;
+            set.version = Some(meta.revision);
+            if !time_set {
+                set.changed = set.changed.max(Some(written));
+            }
+        });
         let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| matches!(inode.body, Body::Local(_)))
         else {
             return;
         };
         if still_written {
             inode.body = Body::Draft(id);
-            self.paths.take_current(name);
+            self.go_away(name, ino);
         } else if draft.bytes.is_changed() && !draft.bytes.is_empty() {
             // Rewritten meanwhile, and closed: it becomes the key as any temporary file that is left alone.
             draft.purpose = Publish::OnRename;
@@ -156,16 +166,19 @@ impl State {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.body = Body::Key(meta);
             inode.unlinked = false;
+            inode.private = None;
             inode.number = None;
             name.clone_into(&mut inode.name);
             inode.key = key.clone();
         }
+        self.paths.leave_home(name, ino);
     }
 
     /// The store has no such key any more. Who has it open keeps it.
     pub(crate) fn gone(&mut self, name: &str) {
         if self.named(name).is_some_and(|(_, inode)| matches!(inode.body, Body::Key(_))) {
             self.drop_version(name);
+            self.forget_home(name);
             self.end_file(name);
         }
     }
@@ -179,14 +192,18 @@ impl State {
         }
     }
 
-    /// What has the name is replaced; those who hold it keep it.
+    /// What has the name is replaced by another file. Who writes it goes on with one that has no name; who reads it keeps it;
+    /// one that is bind-mounted alone follows the name.
     pub(crate) fn replace(&mut self, name: &str) {
-        if let Some((_, inode)) = self.named(name) {
-            if matches!(inode.body, Body::Local(_)) {
-                unlinked(self, name);
-            } else {
-                self.remove_name(name);
+        if let Some((ino, inode)) = self.named(name) {
+            match inode.body {
+                Body::Local(_) => unlinked(self, name),
+                _ => self.go_away(name, ino),
             }
+        }
+        orphan_drafts(self, name);
+        if let Some(ino) = self.paths.home(name) {
+            self.paths.leave_home(name, ino);
         }
         self.end_file(name);
     }
@@ -212,8 +229,9 @@ impl State {
 
     /// The inode of a key under which the kernel knows the name, and which may be watched.
     pub(crate) fn watched(&self, name: &str) -> Option<Ino> {
-        let is_watched = |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_));
-        let replaced = self.paths.replaced(name);
+        let is_watched =
+            |inode: &Inode| inode.lookups > 0 && matches!(inode.body, Body::Key(_) | Body::Draft(_));
+        let replaced = self.paths.replaced(name).or_else(|| self.paths.home(name));
         let ino = replaced.filter(|ino| self.inodes.get(ino).is_some_and(is_watched));
         ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
     }
@@ -258,14 +276,22 @@ impl State {
         }
     }
 
-    /// The inode of a key that a listing shows.
-    pub(crate) fn instantiate(&mut self, name: &str, key: &Key, meta: &Meta) -> Ino {
+    /// The inode that has the name, or comes to have it as that of this version of a key, and what the kernel is to drop then.
+    pub(crate) fn instantiate(&mut self, name: &str, key: &Key, meta: &Meta) -> (Ino, Vec<PathInvalidation>) {
         if let Some(ino) = self.paths.current(name) {
-            return ino;
+            return (ino, Vec::new());
         }
+        let invalidations = self.come_home(name, Some(meta.clone()));
+        if let Some(ino) = self.paths.current(name) {
+            return (ino, invalidations);
+        }
+        let number = self.paths.home(name);
         let ino = self.add_inode(name, key, Body::Key(meta.clone()));
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.number = number;
+        }
         self.lead_to(name, ino);
-        ino
+        (ino, invalidations)
     }
 
     /// Removes a draft that nobody writes any more. Who reads it goes on with its last text, which is the version

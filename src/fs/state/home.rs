@@ -1,0 +1,149 @@
+//! The inode that a name comes back to.
+//!
+//! A writer works on the inode that the name has, if nobody else has that open: so those who watch it, have bound it or look
+//! by a descriptor see what becomes of the file. Meanwhile lookups find a snapshot of the published version, for which the
+//! kernel remembers no dentry. Who reads the inode keeps its version, and the name leads elsewhere until he has closed it.
+
+use crate::fs::state::drafts::Draft;
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::{Body, Inode, Private};
+use crate::fs::state::tables::State;
+use crate::fs::types::{DraftId, Ino};
+use crate::store::{Entry, Key, Meta};
+
+impl State {
+    /// Whether the name is not at home, or will not stay there: a lookup of it is good for no time.
+    pub(crate) fn is_away(&self, name: &str) -> bool {
+        let lives = |draft: &Draft| draft.handles > 0 || self.redirects.lead_to(draft.ino);
+        let drafts = self.paths.drafts(name);
+        let mut drafts = drafts.iter().filter_map(|id| self.draft(*id)).filter(|draft| !draft.orphan);
+        self.paths.home(name).is_some() || drafts.any(lives)
+    }
+
+    /// What a caller finds who was sent to look again, where others find `ino`. The text is that of `newest`, if that is the
+    /// version.
+    pub(crate) fn private(&mut self, ino: Ino, newest: Option<Entry>) -> Ino {
+        let Some(Inode { name, key, body: Body::Key(meta), .. }) = self.inodes.get(&ino) else { return ino };
+        let (name, key, meta) = (name.clone(), key.clone(), meta.clone());
+        let text = newest.filter(|entry| entry.meta.revision == meta.revision).map(|entry| entry.text);
+        let private = self.add_inode(&name, &key, Body::Key(meta));
+        if let Some(inode) = self.inodes.get_mut(&private) {
+            inode.private = Some(Private { text });
+        }
+        private
+    }
+
+    /// Whether the name leads to the inode, or comes back to it.
+    pub(crate) fn belongs_to(&self, name: &str, ino: Ino) -> bool {
+        self.paths.current(name) == Some(ino) || self.paths.home(name) == Some(ino)
+    }
+
+    /// Whether a writer may work on the inode itself: nobody else has it open, or may have it open next as the snapshot that a
+    /// lookup found, and the kernel has no pages, and unless it is to `truncate` it no size, of another version.
+    pub(crate) fn is_free(&self, ino: Ino, truncate: bool) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| {
+            matches!(inode.body, Body::Key(_))
+                && inode.handles == 0
+                && inode.waiting == 0
+                && !inode.unlinked
+                && (inode.private.is_some() || self.paths.home(&inode.name).is_none())
+                && inode.cached.is_fresh()
+                && (truncate || inode.cached.is_sized())
+                && self.paths.deferred_rename(&inode.name).is_none()
+        })
+    }
+
+    /// The draft is written on the inode; if that has the name, it has it again at the end of that. What the kernel is to drop
+    /// before the draft changes: while it lives, the name lasts for no lookup.
+    pub(crate) fn write_on(&mut self, ino: Ino, draft: DraftId) -> Option<PathInvalidation> {
+        let inode = self.inodes.get_mut(&ino)?;
+        inode.body = Body::Draft(draft);
+        let name = inode.name.clone();
+        self.own_draft(draft, ino);
+        self.go_away(&name, ino);
+        if self.paths.home(&name) != Some(ino) {
+            return self.drop_dentries(&name);
+        }
+        let lasts = self.inodes.get_mut(&ino)?.cached.expire_dentry();
+        lasts.then_some(PathInvalidation::Expired(name))
+    }
+
+    /// The name leads elsewhere for as long as somebody has the inode open.
+    pub(super) fn go_away(&mut self, name: &str, ino: Ino) {
+        if self.paths.current(name) == Some(ino) {
+            self.paths.set_home(name, ino);
+            self.remove_name(name);
+        }
+    }
+
+    /// The file at `from` is at `to`, with the inode that its name comes back to.
+    pub(super) fn rename_home(&mut self, from: &str, to: &str, key: &Key) {
+        let Some(ino) = self.paths.home(from) else { return };
+        self.paths.leave_home(from, ino);
+        self.paths.set_home(to, ino);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            to.clone_into(&mut inode.name);
+            inode.key = key.clone();
+        }
+    }
+
+    /// The name does not come back: what it leads to from now on is another file, or nothing.
+    pub(super) fn forget_home(&mut self, name: &str) {
+        if let Some(ino) = self.paths.home(name) {
+            self.paths.leave_home(name, ino);
+            if let Some(inode) = self.inodes.get_mut(&ino) {
+                inode.unlinked = true;
+            }
+        }
+    }
+
+    /// A draft is to be written elsewhere than on the inode of the name: what the kernel is to drop before.
+    pub(crate) fn drop_dentries(&mut self, name: &str) -> Option<PathInvalidation> {
+        let inodes = [self.paths.current(name), self.paths.home(name)];
+        let mut may_last = false;
+        for ino in inodes.into_iter().flatten() {
+            may_last |= self.inodes.get_mut(&ino).is_some_and(|inode| inode.cached.drop_dentry());
+        }
+        may_last.then(|| PathInvalidation::Entry(name.to_owned()))
+    }
+
+    /// The name comes back to its inode if nobody has that open any more, as the `newest` version that is known. The kernel is
+    /// to drop what it has of others.
+    pub(crate) fn come_home(&mut self, name: &str, newest: Option<Meta>) -> Vec<PathInvalidation> {
+        let Some(ino) = self.paths.home(name) else { return Vec::new() };
+        let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
+        let Body::Key(own) = &inode.body else { return Vec::new() };
+        if inode.handles > 0 || self.is_drafted(name) || self.paths.deferred_rename(name).is_some() {
+            return Vec::new();
+        }
+        let (own, key, pinned) = (own.revision, inode.key.clone(), inode.cached.is_pinned());
+        let snapshot = self.named(name).map(|(ino, inode)| (ino, inode.body.clone()));
+        let meta = match &snapshot {
+            Some((_, Body::Key(meta))) => Some(meta.clone()),
+            Some(_) => return Vec::new(),
+            None => newest,
+        };
+        let Some(meta) = meta else { return Vec::new() };
+        self.paths.leave_home(name, ino);
+        if pinned && own != meta.revision {
+            return self.follow_again(ino);
+        }
+        let mut invalidations = Vec::new();
+        if let Some((snapshot, _)) = snapshot
+            && self.inodes.get_mut(&snapshot).is_some_and(|inode| inode.cached.drop_dentry())
+        {
+            invalidations.push(PathInvalidation::Entry(name.to_owned()));
+        }
+        let is_other = own != meta.revision;
+        self.become_key(ino, name, &key, meta);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            if is_other {
+                inode.cached.mark_stale();
+            }
+            if !inode.cached.is_fresh() {
+                invalidations.push(PathInvalidation::Inode(ino));
+            }
+        }
+        invalidations
+    }
+}
