@@ -26,6 +26,7 @@ mod messages;
 mod model;
 mod notify;
 mod oracle;
+mod readers;
 mod readonly;
 mod semantics;
 mod starts;

@@ -24,7 +24,7 @@ use kvfs::store::{Expect, Key, SqliteStore, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Path of the binary under test.
+/// Path of the binary that the tests are built with; `KVFS_BIN` is another one to mount by.
 pub const KVFS: &str = env!("CARGO_BIN_EXE_kvfs");
 
 /// Upper bound for whatever is waited for: far beyond what a loaded machine takes, because nothing here measures time.
@@ -105,7 +105,7 @@ impl Mount {
 
     /// The binary with its directories moved below `home`.
     pub fn command(home: &TempDir) -> Command {
-        let mut command = Command::new(KVFS);
+        let mut command = Command::new(std::env::var_os("KVFS_BIN").unwrap_or_else(|| KVFS.into()));
         // Those of the tests are none of its settings.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVFS_")) {
             command.env_remove(name);
