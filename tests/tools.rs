@@ -6,6 +6,7 @@ mod editors;
 mod files;
 mod locks;
 mod names;
+mod one_file;
 mod scripting;
 mod search;
 mod shell;

@@ -410,6 +410,8 @@ impl<'a> Bench<'a> {
             "lscat" => self.list_and_cat(),
             "create" => self.over_new_names(|name, value| put(&self.dir, name, O_CREAT | O_TRUNC, value)),
             "overwrite" => self.over_new_names(|name, value| put(&self.dir, name, O_TRUNC, value)),
+            // White space may follow a document.
+            "append" => self.over_new_names(|name, _| put(&self.dir, name, O_APPEND, b"\n")),
             "replace" => self.replace(),
             "unlink" => self.over_new_names(|name, _| {
                 // SAFETY: `name` is a NUL-terminated string that outlives the call.
@@ -871,8 +873,8 @@ fn report(section: &str, records: &str) -> String {
     let listing = section == "list";
     let unit = if listing { "ms | µs per key" } else { "µs" };
     let spread = if listing { String::new() } else { format!(" p50 | x {reference} | p99 |") };
-    let _ = writeln!(out, "| operation | target | {unit} | x {reference} |{spread} goal | messages |");
-    let _ = writeln!(out, "|---|---|{}", "---|".repeat(if listing { 5 } else { 7 }));
+    let _ = writeln!(out, "| operation | target | {unit} | x {reference} | x bindfs |{spread} goal | messages |");
+    let _ = writeln!(out, "|---|---|{}", "---|".repeat(if listing { 6 } else { 8 }));
     for (operation, target) in table.sorted(reference) {
         let (op, to) = (operation.as_str(), target.as_str());
         let get = |metric| table.median(op, to, metric);
@@ -885,13 +887,14 @@ fn report(section: &str, records: &str) -> String {
             _ => String::new(),
         };
         let ns = get("ns");
+        let ratios = format!("{} | {}", cell(ratio, "x"), cell(table.ratio(op, to, "bindfs", "ns"), "x"));
         let times = if listing {
             let per_key = ns.zip(get("keys")).map(|(ns, keys)| ns / keys / 1e3);
-            format!("{} | {} | {}", cell(ns.map(|v| v / 1e6), ""), cell(per_key, ""), cell(ratio, "x"))
+            format!("{} | {} | {ratios}", cell(ns.map(|v| v / 1e6), ""), cell(per_key, ""))
         } else {
             let [p50, p99] = ["p50", "p99"].map(|metric| cell(get(metric).map(|v| v / 1e3), ""));
             let typical = cell(table.ratio(op, to, reference, "p50"), "x");
-            format!("{} | {} | {p50} | {typical} | {p99}", cell(ns.map(|v| v / 1e3), ""), cell(ratio, "x"))
+            format!("{} | {ratios} | {p50} | {typical} | {p99}", cell(ns.map(|v| v / 1e3), ""))
         };
         let _ = writeln!(out, "| {op} | {to} | {times} | {goal} | {} |", table.messages(op, to));
     }
