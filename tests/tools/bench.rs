@@ -297,7 +297,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 /// Says what is missing; with `KVFS_REQUIRE_FUSE=1` that is a failure.
-fn ready(tools: &[&str]) -> bool {
+pub(super) fn ready(tools: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = |tool: &str| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
     let missing: Vec<&str> = tools.iter().copied().filter(|tool| !there(tool)).collect();

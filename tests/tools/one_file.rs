@@ -1,14 +1,16 @@
 //! Programs that compare a descriptor with the name, hold a file while others write it, or watch it: as on a local disk.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
 use tempfile::TempDir;
 
-use super::{Bench, On, PATIENCE, Ran, wait_for};
+use super::bench::ready;
+use super::{Bench, Calls, On, PATIENCE, Ran, wait_for};
 use crate::common::Mount;
 
 /// Runs that a race has to show itself in.
@@ -17,13 +19,14 @@ const RUNS: usize = 100;
 fn run(at: &Path, program: &str, script: &str) -> Ran {
     let out =
         Command::new(program).arg("-c").arg(script).current_dir(at).stdin(Stdio::null()).output().unwrap();
-    Ran::of(&out, super::Calls::NONE)
+    Ran::of(&out, Calls::NONE)
 }
 
 /// A directory on another filesystem, and one on a mount that takes any text.
 fn side_by_side(tools: &[&str], each: impl Fn(&Path) -> String) {
-    let Some(at) = On::Local.any(tools) else { return };
-    drop(at);
+    if !ready(tools) {
+        return;
+    }
     let (local, mount) = (TempDir::new_in("/dev/shm").unwrap(), Mount::memory(&["--validate", "none"]));
     assert_eq!(each(&mount.dir), each(local.path()));
 }
@@ -36,14 +39,10 @@ struct Running {
 
 impl Running {
     fn start(at: &Path, command: &[&str]) -> Self {
-        let mut child = Command::new(command[0]);
-        child
-            .args(&command[1..])
-            .current_dir(at)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = child.spawn().unwrap();
+        let mut program = Command::new(command[0]);
+        program.args(&command[1..]).current_dir(at);
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = program.spawn().unwrap();
         let (out, printed) =
             (BufReader::new(child.stdout.take().unwrap()), Arc::new(Mutex::new(String::new())));
         let told = Arc::clone(&printed);
@@ -71,15 +70,16 @@ impl Drop for Running {
 #[ignore = "a writer has an inode of its own yet"]
 fn cp_of_a_directory_skips_no_file_that_is_written_meanwhile() {
     let Some(at) = On::Local.any(&["cp", "python3"]) else { return };
-    let write = |mode: &str| {
+    let write = |mode: &str, first: usize| {
         format!(
-            "n = 0\nwhile True:\n    n += 1\n    with open(f'k{{n % 10}}', '{mode}') as f: f.write(str(n)); f.truncate()\n"
+            "n = 0\nwhile True:\n    n += 1\n    with open(f'k{{n % 5 * 2 + {first}}}', '{mode}') as f: f.write(str(n)); f.truncate()\n"
         )
     };
     for name in 0..10 {
         at.put(&format!("k{name}"), "0");
     }
-    let _writers = ["w", "r+"].map(|mode| Running::start(&at.mount.dir, &["python3", "-c", &write(mode)]));
+    let _writers = [write("w", 0), write("r+", 1)]
+        .map(|script| Running::start(&at.mount.dir, &["python3", "-c", &script]));
     for _ in 0..RUNS {
         at.sh("cp -r . $BESIDE/copy").code.filter(|code| *code == 0).expect("cp copies all");
         fs::remove_dir_all(at.beside.join("copy")).unwrap();
@@ -96,7 +96,7 @@ fn counted(at: &Bench, lock: &str) -> String {
     let start = |_| at.command("python3").arg("-c").arg(&script).stderr(Stdio::piped()).spawn().unwrap();
     let started: Vec<Child> = (0..8).map(start).collect();
     for child in started {
-        Ran::of(&child.wait_with_output().unwrap(), super::Calls::NONE).succeeds(super::Calls::NONE);
+        Ran::of(&child.wait_with_output().unwrap(), Calls::NONE).succeeds(Calls::NONE);
     }
     at.text("counter")
 }
@@ -121,7 +121,7 @@ fn emacs_knows_its_own_save_from_another_programs() {
             (call-process \"sh\" nil nil nil \"-c\" \"echo 22 > k; touch -d 2020-01-01 k\")
             (princ (format \" another's %s\" (verify-visited-file-modtime (current-buffer)))))";
         let script = format!("emacs -Q --batch --eval '{}'", script.replace('\'', "'\\''"));
-        let told = run(at, "sh", &script).succeeds(super::Calls::NONE);
+        let told = run(at, "sh", &script).succeeds(Calls::NONE);
         assert_eq!(told, "own t another's nil");
         told
     });
@@ -140,7 +140,7 @@ fn vim_knows_its_own_save_from_another_programs() {
             heard.display()
         );
         fs::write(&script, lines).unwrap();
-        run(at, "sh", &format!("vim -u NONE -N -es -S {} k", script.display())).succeeds(super::Calls::NONE);
+        run(at, "sh", &format!("vim -u NONE -N -es -S {} k", script.display())).succeeds(Calls::NONE);
         let heard = fs::read_to_string(heard).unwrap();
         assert_eq!(heard, "saved\nchanged\n");
         heard
@@ -154,16 +154,11 @@ fn tail_prints_what_is_appended_once() {
     side_by_side(&["tail"], |at| {
         fs::write(at.join("log"), "one\n").unwrap();
         let tail = Running::start(at, &["tail", "-F", "-s", "0.05", "---disable-inotify", "log"]);
-        for text in ["one", "two", "three", "four"] {
-            wait_for(PATIENCE, || tail.printed().ends_with(&format!("{text}\n")));
-            let next = match text {
-                "one" => "two",
-                "two" => "three",
-                _ => "four",
-            };
-            if text != "four" {
-                run(at, "sh", &format!("echo {next} >> log")).succeeds(super::Calls::NONE);
-            }
+        let prints = |text: &str| wait_for(PATIENCE, || tail.printed().ends_with(text));
+        prints("one\n");
+        for text in ["two\n", "three\n", "four\n"] {
+            File::options().append(true).open(at.join("log")).unwrap().write_all(text.as_bytes()).unwrap();
+            prints(text);
         }
         tail.printed()
     });
@@ -176,16 +171,15 @@ fn a_watch_of_a_file_hears_what_it_hears_on_a_local_disk() {
         ["echo 22 > k", "echo >> k", "python3 -c \"f = open('k', 'r+'); f.write('3'); f.close()\""];
     for save in SAVES {
         side_by_side(&["inotifywait", "python3"], |at| {
-            let k: PathBuf = at.join("k");
-            fs::write(&k, "1\n").unwrap();
+            fs::write(at.join("k"), "1\n").unwrap();
             let watch = Running::start(at, &["inotifywait", "-m", "--format", "%e", "k"]);
             // It says on standard error that it watches; the first event shows it, too.
             wait_for(PATIENCE, || {
-                run(at, "sh", "cat k").succeeds(super::Calls::NONE);
+                run(at, "sh", "cat k").succeeds(Calls::NONE);
                 watch.printed().contains("CLOSE_NOWRITE")
             });
             let before = watch.printed().len();
-            run(at, "sh", save).succeeds(super::Calls::NONE);
+            run(at, "sh", save).succeeds(Calls::NONE);
             wait_for(PATIENCE, || watch.printed()[before..].contains("CLOSE_WRITE"));
             let heard = watch.printed()[before..].to_owned();
             // Reads of the wait above may be told late.
