@@ -79,12 +79,12 @@ fn member_of_a_crowd() {
 
 /// A test for each way to a store, beside these sets of writers.
 macro_rules! crowds {
-    ($($store:ident $behind:ident { $($case:ident: $way:ident, $sets:ident;)+ })+) => {
+    ($($store:ident $behind:ident { $($(#[$mark:meta])? $case:ident: $way:ident, $sets:ident;)+ })+) => {
         $(mod $store {
             use super::*;
 
             $(#[test]
-            #[ignore = "a writer has an inode of its own yet"]
+            $(#[$mark])?
             fn $case() {
                 nothing_wrong_is_read(Behind::$behind, Way::$way, &$sets);
             })+
@@ -94,31 +94,53 @@ macro_rules! crowds {
 
 crowds! {
     on_memory Memory {
+        #[ignore = "rarely a size is not that of the text yet"]
         by_name: Name, WRITERS;
+        #[ignore = "what is bound shows the size of another text yet"]
         by_a_bind_mount: Bind, WRITERS;
+        #[ignore = "rarely a size is not that of the text yet"]
         from_below_its_pid_namespace: Below, WRITERS;
+        #[ignore = "a caller of an unknown process has no inode of its own yet"]
         from_above_its_pid_namespace: Above, WRITERS;
+        #[ignore = "rarely a size is not that of the text yet"]
         beside_renames: Name, BESIDE_RENAMES;
+        #[ignore = "what is bound shows the size of another text yet"]
         by_a_bind_mount_beside_renames: Bind, BESIDE_RENAMES;
+        #[ignore = "a caller of an unknown process has no inode of its own yet"]
         from_above_its_pid_namespace_beside_renames: Above, BESIDE_RENAMES;
+        #[ignore = "two writers of a new key share it yet"]
         beside_removals: Name, BESIDE_REMOVALS;
+        #[ignore = "a caller of an unknown process has no inode of its own yet"]
         from_above_its_pid_namespace_beside_removals: Above, BESIDE_REMOVALS;
     }
     on_sqlite Sqlite {
+        #[ignore = "rarely a size is not that of the text yet"]
         by_name: Name, WRITERS;
+        #[ignore = "what is bound shows the size of another text yet"]
         by_a_bind_mount: Bind, WRITERS;
+        #[ignore = "a caller of an unknown process has no inode of its own yet"]
         from_above_its_pid_namespace: Above, WRITERS;
+        #[ignore = "rarely a size is not that of the text yet"]
         beside_renames: Name, BESIDE_RENAMES;
+        #[ignore = "two writers of a new key share it yet"]
         beside_removals: Name, BESIDE_REMOVALS;
+        #[ignore = "rarely a size is not that of the text yet"]
         beside_changes_elsewhere: Name, BESIDE_CHANGES_ELSEWHERE;
+        #[ignore = "what is bound shows the size of another text yet"]
         by_a_bind_mount_beside_changes_elsewhere: Bind, BESIDE_CHANGES_ELSEWHERE;
     }
     on_etcd Etcd {
+        #[ignore = "rarely a size is not that of the text yet"]
         by_name: Name, WRITERS;
+        #[ignore = "what is bound shows the size of another text yet"]
         by_a_bind_mount: Bind, WRITERS;
+        #[ignore = "a caller of an unknown process has no inode of its own yet"]
         from_above_its_pid_namespace: Above, WRITERS;
+        #[ignore = "rarely a size is not that of the text yet"]
         beside_renames: Name, BESIDE_RENAMES;
+        #[ignore = "two writers of a new key share it yet"]
         beside_removals: Name, BESIDE_REMOVALS;
+        #[ignore = "rarely a size is not that of the text yet"]
         beside_changes_elsewhere: Name, BESIDE_CHANGES_ELSEWHERE;
     }
 }

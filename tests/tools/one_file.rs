@@ -67,7 +67,7 @@ impl Drop for Running {
 }
 
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
+#[ignore = "a snapshot has a number of its own yet"]
 fn cp_of_a_directory_skips_no_file_that_is_written_meanwhile() {
     let Some(at) = On::Local.any(&["cp", "python3"]) else { return };
     let write = |mode: &str, first: usize| {
@@ -102,7 +102,7 @@ fn counted(at: &Bench, lock: &str) -> String {
 }
 
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
+#[ignore = "to unlock does not publish yet"]
 fn a_counter_that_is_unlocked_before_it_is_closed_loses_nothing() {
     let Some(at) = On::Local.any(&["python3"]) else { return };
     for lock in ["flock", "lockf"] {
@@ -111,7 +111,6 @@ fn a_counter_that_is_unlocked_before_it_is_closed_loses_nothing() {
 }
 
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
 fn emacs_knows_its_own_save_from_another_programs() {
     side_by_side(&["emacs"], |at| {
         fs::write(at.join("k"), "1\n").unwrap();
@@ -149,7 +148,7 @@ fn vim_knows_its_own_save_from_another_programs() {
 
 /// By polling, which goes by the number and the size of the file.
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
+#[ignore = "a writer beside a reader that stays has the number of its file yet"]
 fn tail_prints_what_is_appended_once() {
     side_by_side(&["tail"], |at| {
         fs::write(at.join("log"), "one\n").unwrap();
@@ -165,7 +164,6 @@ fn tail_prints_what_is_appended_once() {
 }
 
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
 fn a_watch_of_a_file_hears_what_it_hears_on_a_local_disk() {
     const SAVES: [&str; 3] =
         ["echo 22 > k", "echo >> k", "python3 -c \"f = open('k', 'r+'); f.write('3'); f.close()\""];
