@@ -96,6 +96,18 @@ pub struct Meta {
     pub modified: SystemTime,
 }
 
+impl Meta {
+    /// That of a key that is not there.
+    pub(crate) fn nothing(time: SystemTime) -> Self {
+        Self { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
+    }
+
+    /// Whether it is that of a key that is not there.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.id.is_empty()
+    }
+}
+
 /// One key as read from a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -159,7 +159,7 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use crate::fs::types::{Access, Caller, Changes, ROOT};
+    use crate::fs::types::{Access, Caller, ROOT};
     use crate::store::{Change, Expect, Key, MemoryStore, Text};
 
     use super::*;
@@ -236,10 +236,9 @@ mod tests {
     async fn what_a_caller_is_told_is_true_although_the_notifier_is_stuck() {
         let kernel = Slow { knows: true, ..Slow::default() };
         let (fs, _, ino) = mounted(&kernel).await;
-        // Who reads the inode keeps it: its name leads to another one.
-        fs.clone().open(CALLER, ino, READ).await.unwrap();
-        let size = Changes { size: Some(1), ..Changes::default() };
-        fs.clone().setattr(ino, None, size).await.unwrap();
+        // The dentry is to be expired before a draft shows in the inode.
+        let write = Access { write: true, ..READ };
+        fs.clone().open(CALLER, ino, write).await.unwrap();
         assert_eq!((kernel.waiting.lock().len(), kernel.names_dropped.load(Ordering::SeqCst)), (1, 1));
     }
 

@@ -26,5 +26,6 @@ mod renames;
 mod room;
 mod shadows;
 pub(crate) mod tables;
+pub(crate) mod turns;
 pub(crate) mod unlinked;
 pub(crate) mod versions;

@@ -2,13 +2,12 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::fs::rules::names::is_inside;
 use crate::fs::types::{Caller, Fh, Ino};
-use crate::store::{Key, Meta, Revision};
+use crate::store::{Key, Meta};
 
 /// The relay's handle on every file.
 pub(crate) const HANDLE: Fh = Fh(u64::MAX);
@@ -145,9 +144,4 @@ impl Relay {
         queue.waiting.push_back(event);
         self.wake.notify_one();
     }
-}
-
-/// Of a key that is gone.
-pub(crate) fn nobody(time: SystemTime) -> Meta {
-    Meta { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cache::{KeyChange, KeyChanges, Keys};
 use crate::fs::core::Fs;
-use crate::fs::inotify::queue::{Before, Kind, Relay, RelayEvent, nobody};
+use crate::fs::inotify::queue::{Before, Kind, Relay, RelayEvent};
 use crate::fs::rules::names::ancestors;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::tables::State;
@@ -87,7 +87,7 @@ impl Fs {
         for (change, before) in changes {
             let (kind, key, meta) = match change {
                 Change::Set(key, meta) => (self.kind_of_set(&key, &meta, &before), key, meta),
-                Change::Deleted(key, _) => (Kind::Deleted, key, nobody(self.settings.clock.now())),
+                Change::Deleted(key, _) => (Kind::Deleted, key, Meta::nothing(self.settings.clock.now())),
                 Change::Everything | Change::Paused | Change::Resumed => continue,
             };
             let name = self.settings.names.encode(&key);
@@ -120,7 +120,7 @@ impl Fs {
             kind,
             name: path.to_owned(),
             key: Key::from(""),
-            meta: nobody(self.settings.clock.now()),
+            meta: Meta::nothing(self.settings.clock.now()),
             old: None,
         });
     }

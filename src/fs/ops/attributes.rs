@@ -45,7 +45,8 @@ impl Fs {
         if asked {
             self.overridden(&self.state.lock(), ino, fh, &changes)?;
         }
-        if let Some(inode) = self.state.lock().inode_mut(ino) {
+        // What comes by way of an open file is over before that is closed, and nothing changes under it.
+        if let Some(inode) = self.state.lock().inode_mut(ino).filter(|_| fh.is_none()) {
             inode.cached.pin();
         }
         if let Some(size) = changes.size {

@@ -260,7 +260,11 @@ impl Fs {
             let ttl = if changed { Duration::ZERO } else { lasting };
             return (!gone).then(|| (state.directory_inode(&shown), ttl));
         }
-        let Some((key, meta)) = directory.key(position) else { return Some((item.ino, Duration::ZERO)) };
+        let Some((key, meta)) = directory.key(position) else {
+            let unpublished = state.is_unpublished_to(item.ino, 0);
+            let ino = if unpublished { state.empty_stand_in(item.ino) } else { item.ino };
+            return Some((ino, Duration::ZERO));
+        };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
         let path = &if clashes { self.settings.names.encode(key) } else { shown };
         let changed = state.listings().changed_since(path, directory.since);

@@ -150,7 +150,7 @@ impl Fs {
         told: Option<(Key, Told)>,
     ) -> Option<Found> {
         let mut state = self.state.lock();
-        let again = state.look_up(caller.thread, name);
+        let again = self.looks_again(&mut state, caller, name);
         if let Some(ino) = state.redirected(caller.thread, name) {
             return self.found(&mut state, ino, Duration::ZERO);
         }
@@ -174,6 +174,10 @@ impl Fs {
                 // Once it is published the name leads elsewhere, and nobody needs to be told.
                 Body::Local(_) | Body::Draft(_) | Body::Directory => Duration::ZERO,
             };
+            if state.is_unpublished_to(ino, caller.thread) {
+                let empty = state.empty_stand_in(ino);
+                return self.found(&mut state, empty, Duration::ZERO);
+            }
             let ino = if again { self.private(&mut state, ino) } else { ino };
             return self.found(&mut state, ino, ttl.min(most));
         }
@@ -197,6 +201,16 @@ impl Fs {
         drop(state);
         self.invalidate_later(invalidations);
         found
+    }
+
+    /// Whether an open may follow that cannot be answered "look again" once more.
+    fn looks_again(&self, state: &mut State, caller: Caller, name: &str) -> bool {
+        let again = state.look_up(caller.thread, name);
+        if again {
+            // Who waits because he was taken for this one is sent to look again, too.
+            self.unlocked.notify_waiters();
+        }
+        again
     }
 
     /// What is found by who was sent to look again, where others find `ino`.

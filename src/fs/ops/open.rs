@@ -18,6 +18,7 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Handle};
 use crate::fs::state::tables::State;
+use crate::fs::state::turns::Turn;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
 use crate::store::{Entry, Expect, Key, Text};
@@ -32,8 +33,8 @@ enum Plan {
     Begin(PathInvalidation, DraftId, Opened),
     /// A writer is to look for an inode of its own, once the kernel has no dentry of the name any more.
     Redirect(PathInvalidation, FsError),
-    /// Somebody else has open what cannot be shared.
-    Wait,
+    /// Somebody else has open what cannot be shared: wait for him until then.
+    Wait(Instant),
     /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
     CarryOut,
     /// The kernel may still have pages of an older version.
@@ -47,14 +48,27 @@ enum Plan {
 /// An open as far as it has come.
 struct Attempt {
     fetched: Option<Fetched>,
-    /// Until then it may wait for others to close the file.
-    patience: Instant,
-    /// It is counted among those that wait.
-    waits: bool,
+    since: Instant,
+    /// It waits for others to close the file.
+    turn: Option<Turn>,
+}
+
+impl Attempt {
+    /// Until when it waits, if that is not over.
+    fn patience(&self, time: Duration) -> Option<Instant> {
+        Some(self.since + time).filter(|until| *until > Instant::now())
+    }
 }
 
 /// For so long an open that cannot be answered "look again" waits for others to close the file.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// For so long a writer waits for readers to close the inode that the name has, before he is sent to one of his own: those who
+/// watch the file would hear nothing of that.
+const HOLD: Duration = Duration::from_millis(2);
+
+/// He does not if nobody has opened it for so long: who has it open keeps it.
+const HELD: Duration = Duration::from_millis(5);
 
 impl Fs {
     /// As [`Fs::open`], for all but the relay.
@@ -67,10 +81,13 @@ impl Fs {
         if access.writes() {
             self.writable()?;
         }
-        let mut attempt = Attempt { fetched: None, patience: Instant::now() + PATIENCE, waits: false };
+        let mut attempt = Attempt { fetched: None, since: Instant::now(), turn: None };
         let opened = self.try_open(caller, ino, access, &mut attempt).await;
-        if attempt.waits {
-            self.state.lock().inode_mut(ino).into_iter().for_each(|inode| inode.waiting -= 1);
+        if let Some(turn) = attempt.turn
+            && let Some(inode) = self.state.lock().inode_mut(ino)
+        {
+            inode.turns.leave(turn);
+            self.unlocked.notify_waiters();
         }
         opened
     }
@@ -97,9 +114,11 @@ impl Fs {
                     self.invalidate_and_wait(vec![dentry]).await;
                     return Err(again);
                 }
-                Plan::Wait => {
-                    self.wait_for(ino, access, attempt);
-                    _ = timeout_at(attempt.patience, closed).await;
+                Plan::Wait(until) => {
+                    if let Some(inode) = self.state.lock().inode_mut(ino) {
+                        attempt.turn.get_or_insert_with(|| inode.turns.take(access.writes()));
+                    }
+                    _ = timeout_at(until, closed).await;
                 }
                 Plan::CarryOut => _ = self.carry_out_at(ino).await?,
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
@@ -107,13 +126,6 @@ impl Fs {
                 Plan::Fetch => attempt.fetched = Some(self.fetch(ino, access).await?),
                 Plan::Await(path) => _ = self.await_move(ino, &path).await?,
             }
-        }
-    }
-
-    /// Counts an open for reading among those that wait for the inode: a writer lets them go first.
-    fn wait_for(&self, ino: Ino, access: Access, attempt: &mut Attempt) {
-        if !access.writes() && !std::mem::replace(&mut attempt.waits, true) {
-            self.state.lock().inode_mut(ino).into_iter().for_each(|inode| inode.waiting += 1);
         }
     }
 
@@ -183,13 +195,25 @@ impl Fs {
             self.cache.mark_stale(&state.inode(ino)?.key, shown);
             return Ok(Plan::Fetch);
         }
+        let is_next = is_private || state.is_next(ino, attempt.turn, access.writes());
+        if !access.writes() && !is_next {
+            return match (retried, attempt.patience(PATIENCE)) {
+                (false, _) => Err(state.redirect(caller.thread, ino, None)),
+                (true, Some(until)) => Ok(Plan::Wait(until)),
+                (true, None) => Ok(Plan::Done(self.open_direct(&mut state, caller, ino, entry, access))),
+            };
+        }
         if !access.writes() {
             // Should it be the last known one while the store is down, the kernel must not keep it.
             state.end_retry(caller.thread, ino);
             return Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, newest != shown)));
         }
-        if newest == shown && state.is_free(ino, access.truncate) {
+        if newest == shown && is_next && state.is_free(ino, access.append) {
             return Ok(self.write_on(&mut state, caller, ino, entry, access));
+        }
+        if let Some(until) = attempt.patience(HOLD).filter(|_| !retried && state.may_be_free_soon(ino, HELD))
+        {
+            return Ok(Plan::Wait(until));
         }
         self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt))
     }
@@ -211,9 +235,21 @@ impl Fs {
             // By way of `/proc/self/fd/N`.
             return Ok(Plan::Done(self.join(state, caller, ino, draft, access)));
         }
-        let in_use = state.inode(ino)?.handles > 0;
-        if in_use && Instant::now() < attempt.patience {
-            return Ok(Plan::Wait);
+        let is_next = state.is_next(ino, attempt.turn, access.writes());
+        if !access.writes() && is_next && state.is_read_as(ino, entry.meta.revision) {
+            state.end_retry(caller.thread, ino);
+            return Ok(Plan::Done(read_snapshot(state, caller, ino, entry, false)));
+        }
+        let is_in_use = !is_next || state.inode(ino)?.handles > 0;
+        if let Some(until) = attempt.patience(PATIENCE).filter(|_| is_in_use) {
+            return Ok(Plan::Wait(until));
+        }
+        if state.follow(ino, &entry.meta) {
+            return Ok(Plan::Settle);
+        }
+        if access.writes() && state.is_free(ino, access.append) && state.is_read_as(ino, entry.meta.revision)
+        {
+            return Ok(self.write_on(state, caller, ino, entry, access));
         }
         state.end_retry(caller.thread, ino);
         Ok(Plan::Done(self.open_direct(state, caller, ino, entry, access)))
@@ -382,6 +418,10 @@ fn read_snapshot(state: &mut State, caller: Caller, ino: Ino, entry: Entry, dire
 
 /// A draft that starts with the current value, or with nothing.
 pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
+    if entry.meta.is_nothing() {
+        let expect = if access.truncate { Expect::Anything } else { Expect::Absent };
+        return Draft::new(Vec::new(), Publish::OnClose, expect, entry.meta.modified);
+    }
     let (text, expect) = if access.truncate {
         (Vec::new(), Expect::Anything)
     } else {

@@ -42,11 +42,13 @@ impl Fs {
         let invalidations = {
             let mut state = self.state.lock();
             state.paths_mut().set_failure(&name, None);
+            state.truncated(ino, &meta);
             state.install_version(&name, &meta, Origin::Read)
         };
         drop(operation);
         drop(staying);
-        self.invalidate_and_wait(invalidations).await;
+        // The kernel holds the lock of the inode, for which who holds the directory's may wait.
+        self.invalidate_later(invalidations);
         Ok(())
     }
 }

@@ -40,8 +40,10 @@ pub(crate) struct Draft {
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
     pub(crate) opening: bool,
-    /// The key was deleted while the draft was open: it goes nowhere.
+    /// The key was deleted or replaced while the draft was open: it goes nowhere.
     pub(crate) orphan: bool,
+    /// It was replaced: there is another file of the name.
+    pub(crate) replaced: bool,
     /// The last publish failed and its caller was told so: only an explicit close or fsync tries again.
     pub(crate) refused: Option<FsError>,
     /// The bytes were a key's value once (a backup made by rename).
@@ -63,6 +65,7 @@ impl Draft {
             handles: 0,
             opening: false,
             orphan: false,
+            replaced: false,
             refused: None,
             was_key: false,
             ino: ROOT,

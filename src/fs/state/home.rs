@@ -4,12 +4,15 @@
 //! by a descriptor see what becomes of the file. Meanwhile lookups find a snapshot of the published version, for which the
 //! kernel remembers no dentry. Who reads the inode keeps its version, and the name leads elsewhere until he has closed it.
 
-use crate::fs::state::drafts::Draft;
+use std::time::Duration;
+
+use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Inode, Private};
 use crate::fs::state::tables::State;
+use crate::fs::state::turns::Turn;
 use crate::fs::types::{DraftId, Ino};
-use crate::store::{Entry, Key, Meta};
+use crate::store::{Entry, Key, Meta, Revision, Text};
 
 impl State {
     /// Whether the name is not at home, or will not stay there: a lookup of it is good for no time.
@@ -33,23 +36,94 @@ impl State {
         private
     }
 
+    /// Whether the inode is that of a new file which others write and have published nothing of, for all that is known of
+    /// `thread`.
+    pub(crate) fn is_unpublished_to(&self, ino: Ino, thread: u32) -> bool {
+        let Some(Inode { body: Body::Local(id), .. }) = self.inodes.get(&ino) else { return false };
+        let is_new = |draft: &Draft| {
+            draft.purpose == Publish::OnClose
+                && draft.published.is_none()
+                && draft.handles > 0
+                && !draft.orphan
+        };
+        self.draft(*id).is_some_and(is_new) && !self.is_written_by(*id, thread)
+    }
+
+    /// What others see of a new file of which nothing is published: an empty file. Who writes to that has a draft of his own.
+    pub(crate) fn empty_stand_in(&mut self, ino: Ino) -> Ino {
+        let Some(Inode { name, key, .. }) = self.inodes.get(&ino) else { return ino };
+        let (name, key) = (name.clone(), key.clone());
+        let empty = self.add_inode(&name, &key, Body::Key(Meta::nothing(self.now())));
+        if let Some(inode) = self.inodes.get_mut(&empty) {
+            inode.private = Some(Private { text: Some(Text::from([])) });
+        }
+        empty
+    }
+
+    /// Whether the inode shows this version, and nobody writes to it.
+    pub(crate) fn is_read_as(&self, ino: Ino, version: Revision) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| {
+            let shows = matches!(&inode.body, Body::Key(meta) if meta.revision == version);
+            shows && inode.readers == inode.handles && !inode.unlinked
+        })
+    }
+
+    /// truncate(2) by name made the inode this version, and the kernel truncates what it has of it; but not under who reads it.
+    pub(crate) fn truncated(&mut self, ino: Ino, meta: &Meta) {
+        let inode = self.inodes.get_mut(&ino).filter(|inode| inode.handles == 0 && inode.cached.is_fresh());
+        if let Some(Inode { name, body: Body::Key(known), .. }) = inode {
+            *known = meta.clone();
+            let name = name.clone();
+            self.note_change(&name);
+        }
+    }
+
+    /// An inode that its name does not lead to, and that nobody has open, goes on as this version: who opens it comes by way
+    /// of a bind mount. Whether the kernel is to drop what it has of others first.
+    pub(crate) fn follow(&mut self, ino: Ino, meta: &Meta) -> bool {
+        let follows = |inode: &&mut Inode| {
+            let is_other = matches!(&inode.body, Body::Key(known) if known.revision != meta.revision);
+            is_other
+                && inode.handles == 0
+                && inode.private.is_none()
+                && !inode.unlinked
+                && !inode.cached.is_pinned()
+        };
+        let Some(inode) = self.inodes.get_mut(&ino).filter(follows) else { return false };
+        inode.body = Body::Key(meta.clone());
+        inode.cached.mark_stale();
+        true
+    }
+
     /// Whether the name leads to the inode, or comes back to it.
     pub(crate) fn belongs_to(&self, name: &str, ino: Ino) -> bool {
         self.paths.current(name) == Some(ino) || self.paths.home(name) == Some(ino)
     }
 
     /// Whether a writer may work on the inode itself: nobody else has it open, or may have it open next as the snapshot that a
-    /// lookup found, and the kernel has no pages, and unless it is to `truncate` it no size, of another version.
-    pub(crate) fn is_free(&self, ino: Ino, truncate: bool) -> bool {
+    /// lookup found, and the kernel has no pages of another version, nor the size, by which it goes in an `append`.
+    pub(crate) fn is_free(&self, ino: Ino, append: bool) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| {
             matches!(inode.body, Body::Key(_))
                 && inode.handles == 0
-                && inode.waiting == 0
                 && !inode.unlinked
-                && (inode.private.is_some() || self.paths.home(&inode.name).is_none())
+                && (inode.private.is_some() || self.paths.home(&inode.name).is_none_or(|home| home == ino))
                 && inode.cached.is_fresh()
-                && (truncate || inode.cached.is_sized())
+                && (!append || inode.cached.is_sized())
                 && self.paths.deferred_rename(&inode.name).is_none()
+        })
+    }
+
+    /// Whether it is the turn of this open of the inode.
+    pub(crate) fn is_next(&self, ino: Ino, turn: Option<Turn>, writes: bool) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| inode.turns.is_next(turn, writes))
+    }
+
+    /// Whether readers alone have the inode open that the name has, and one of them came within this time: they may be gone soon.
+    pub(crate) fn may_be_free_soon(&self, ino: Ino, time: Duration) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| {
+            let is_read = matches!(inode.body, Body::Key(_)) && inode.handles > 0;
+            is_read && inode.turns.is_read_within(time) && self.is_current(ino, inode)
         })
     }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::ledger::KernelCache;
+use crate::fs::state::turns::Turns;
 use crate::fs::types::{DraftId, FileNumber, Ino};
 use crate::store::{Key, Meta, Revision, Text};
 
@@ -45,8 +46,8 @@ pub(crate) struct Inode {
     pub(crate) unlinked: bool,
     /// Found by one lookup alone.
     pub(crate) private: Option<Private>,
-    /// Opens for reading that wait until it is closed by who writes it.
-    pub(crate) waiting: u32,
+    /// Opens that wait for it.
+    pub(crate) turns: Turns,
 }
 
 /// What a caller finds who was sent to look again, and cannot be sent once more: an inode that nobody else has, which shows

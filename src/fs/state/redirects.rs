@@ -121,9 +121,11 @@ impl Redirects {
         self.threads.remove(&thread)?.to
     }
 
-    /// One of thread 0 who was sent to look `name` up again is back.
+    /// An open of `name` by thread 0 is answered: the next one is not taken for back.
     pub(super) fn end_unknown(&mut self, name: &str) {
-        self.unknown.remove(name);
+        if let Some(unknown) = self.unknown.get_mut(name) {
+            unknown.looked = true;
+        }
     }
 
     /// Whether somebody is sent to `ino`.

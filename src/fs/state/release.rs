@@ -88,6 +88,9 @@ impl State {
         let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) else {
             return Vec::new();
         };
+        if draft.replaced {
+            return self.end_replaced(ino, id);
+        }
         if draft.orphan || draft.purpose != Publish::OnClose {
             return Vec::new();
         }
@@ -116,25 +119,42 @@ impl State {
         Vec::new()
     }
 
-    /// Nobody writes to the inode any more. It shows what it published, if that is the `newest` version and nothing else was
-    /// written; else its pages are of no version, and the kernel drops them before anybody finds it.
+    /// Nobody writes any more to what was replaced by another file. An inode that is bind-mounted follows the name again.
+    fn end_replaced(&mut self, ino: Ino, id: DraftId) -> Vec<PathInvalidation> {
+        let meta = self.drafts.get(&id).and_then(|draft| draft.published.clone());
+        let is_local = self.inodes.get(&ino).is_none_or(|inode| matches!(inode.body, Body::Local(_)));
+        let Some(meta) = meta.filter(|_| !is_local) else { return Vec::new() };
+        self.remove_draft(id, None);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.body = Body::Key(meta);
+            inode.unlinked = false;
+            inode.cached.unpin();
+        }
+        self.stale(ino)
+    }
+
+    /// Nobody writes to the inode any more. It shows what it published, if nothing else was written; else its pages are of no
+    /// version, and the kernel drops them before anybody finds it. It has the name if that comes back to it, or leads nowhere,
+    /// and if this is the `newest` version.
     fn end_written(&mut self, ino: Ino, id: DraftId, unpublished: bool, newest: Option<&Meta>) {
         let (Some(draft), Some(inode)) = (self.drafts.get(&id), self.inodes.get(&ino)) else { return };
         let (name, key, was_written) = (inode.name.clone(), inode.key.clone(), !draft.bytes.is_empty());
-        let Some(meta) = draft.published.clone() else { return };
-        let is_home = self.paths.home(&name) == Some(ino);
-        let is_clean = !unpublished && !draft.bytes.is_changed() && newest == Some(&meta);
-        if is_clean && (is_home || self.paths.home(&name).is_none() && self.paths.current(&name).is_none()) {
-            self.remove_draft(id, Some(&meta));
+        let is_whole = !unpublished && !draft.bytes.is_changed() && draft.published.is_some();
+        let Some(meta) = draft.published.clone().or_else(|| newest.cloned()) else { return };
+        let leads_nowhere = self.paths.home(&name).is_none() && self.paths.current(&name).is_none();
+        let has_name = leads_nowhere || self.paths.home(&name) == Some(ino);
+        self.remove_draft(id, is_whole.then_some(&meta));
+        if is_whole && has_name && newest == Some(&meta) {
             self.become_key(ino, &name, &key, meta);
-            if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| was_written) {
-                inode.cached.unpin();
-            }
-        } else if is_home {
-            self.remove_draft(id, None);
-            if let Some(inode) = self.inodes.get_mut(&ino) {
-                inode.body = Body::Key(meta);
+        } else if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.body = Body::Key(meta);
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            if !is_whole {
                 inode.cached.mark_stale();
+            }
+            if was_written {
+                inode.cached.unpin();
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::fs::state::nodes::{Body, Content, Handle, Inode};
 use crate::fs::state::paths::Paths;
 use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
+use crate::fs::state::turns::Turns;
 use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
 use crate::store::Key;
 use crate::sys;
@@ -98,7 +99,7 @@ impl State {
             number: None,
             unlinked: false,
             private: None,
-            waiting: 0,
+            turns: Turns::default(),
         };
         self.inodes.insert(ino, inode);
         if let Some(draft) = draft {
@@ -129,6 +130,9 @@ impl State {
         if let Some(inode) = self.inodes.get_mut(&handle.ino) {
             inode.handles += 1;
             inode.readers += u32::from(handle.is_reader());
+            if handle.is_reader() {
+                inode.turns.note_read();
+            }
         }
         if let Content::Draft(draft) = handle.content
             && handle.writable
@@ -352,13 +356,14 @@ impl State {
     /// The draft that is written on the inode, if `thread` certainly is of the process that opened it, and comes by way of
     /// `/proc/self/fd/N`.
     pub(crate) fn draft_of_process(&self, thread: u32, ino: Ino) -> Option<DraftId> {
-        if !self.redirects.has_no_name(thread) {
-            return None;
-        }
         let Body::Draft(id) = self.inodes.get(&ino)?.body else { return None };
+        (self.redirects.has_no_name(thread) && self.is_written_by(id, thread)).then_some(id)
+    }
+
+    /// Whether `thread` certainly is of a process that opened the draft.
+    pub(crate) fn is_written_by(&self, id: DraftId, thread: u32) -> bool {
         let of_it = |handle: &&Handle| matches!(handle.content, Content::Draft(other) if other == id);
-        let mut handles = self.handles.values().filter(of_it);
-        handles.any(|handle| sys::same_process(thread, handle.opener)).then_some(id)
+        self.handles.values().filter(of_it).any(|handle| sys::same_process(thread, handle.opener))
     }
 
     /// Whether somebody writes a draft for `name`.

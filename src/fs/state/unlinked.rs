@@ -4,16 +4,16 @@ use crate::fs::state::tables::State;
 
 /// Takes the name out of the directory. Drafts that are open for it go nowhere any more.
 pub(crate) fn unlinked(state: &mut State, name: &str) {
-    orphan_drafts(state, name);
+    orphan_drafts(state, name, false);
     lose_name(state, name);
     state.touch(name);
 }
 
 /// Drafts of the file at `name` go nowhere any more.
-pub(super) fn orphan_drafts(state: &mut State, name: &str) {
+pub(super) fn orphan_drafts(state: &mut State, name: &str, replaced: bool) {
     for id in state.paths.drafts(name) {
         let Some(draft) = state.drafts.get_mut(&id) else { continue };
-        draft.orphan = true;
+        (draft.orphan, draft.replaced) = (true, replaced);
         if let Some(inode) = state.inodes.get_mut(&draft.ino) {
             inode.unlinked = true;
         }

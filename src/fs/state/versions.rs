@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Inode};
 use crate::fs::state::tables::State;
@@ -51,14 +51,20 @@ impl State {
                 vec![PathInvalidation::Inode(ino)]
             }
             Body::Key(_) => self.supersede(name, ino, meta, is_drafted),
-            // Somebody else set the key of a file that is only local so far. Unless it is being written, it is
-            // the key now.
-            Body::Local(draft) => {
-                let idle = |draft: &Draft| draft.handles == 0 && draft.bytes.is_empty();
-                // No dentry of it lasts.
-                if self.drafts.get(draft).is_some_and(idle) {
-                    self.paths.take_current(name);
-                    self.collect(ino);
+            // Somebody else set the key of a file that is only local so far. It is the key now: who writes to the file goes on
+            // with his draft of it. No dentry of a local file lasts.
+            &mut Body::Local(id) => {
+                match self.drafts.get(&id) {
+                    Some(draft) if draft.purpose != Publish::OnClose || draft.orphan => {}
+                    Some(draft) if draft.handles > 0 => {
+                        inode.body = Body::Draft(id);
+                        self.go_away(name, ino);
+                    }
+                    Some(draft) if draft.bytes.is_empty() => {
+                        self.paths.take_current(name);
+                        self.collect(ino);
+                    }
+                    Some(_) | None => {}
                 }
                 Vec::new()
             }
@@ -201,9 +207,11 @@ impl State {
                 _ => self.go_away(name, ino),
             }
         }
-        orphan_drafts(self, name);
+        orphan_drafts(self, name, true);
         if let Some(ino) = self.paths.home(name) {
             self.paths.leave_home(name, ino);
+            // What pinned it was this.
+            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.cached.unpin());
         }
         self.end_file(name);
     }
