@@ -171,7 +171,6 @@ fn most(mount: &Mount, cost: &Cost) -> BTreeMap<String, u64> {
 }
 
 #[test]
-#[ignore = "a writer has an inode of its own yet"]
 fn no_operation_takes_more_messages_than_it_needs() {
     if !can_mount() {
         return;

@@ -55,7 +55,8 @@ impl Answer {
         match result {
             Ok((Found { attr, ttl }, opened)) => {
                 let flags = open_flags(opened.direct, opened.no_flush).bits();
-                let mut out = entry_out(attr.as_ref(), ttl, ttl);
+                let attr = attr.as_ref();
+                let mut out = entry_out(attr, lasting(attr, ttl), ttl);
                 // A fuse_open_out.
                 put_u64(&mut out, [opened.fh.0]);
                 put_u32(&mut out, [flags, 0]);
