@@ -14,6 +14,7 @@ mod http;
 pub mod json;
 mod location;
 mod memory;
+mod meta;
 mod prefect;
 mod prefect_cloud;
 mod renewed;
@@ -24,7 +25,7 @@ mod synthetic_revisions;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ pub use full::RETRY_AFTER;
 pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
+pub use meta::{Meta, Revision};
 pub use prefect::{Login as PrefectLogin, PrefectStore, Settings as PrefectSettings};
 pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
 pub use sqlite::SqliteStore;
@@ -76,37 +78,6 @@ impl fmt::Display for Key {
 
 /// The bytes of a value, shared between the cache and the readers that hold a snapshot.
 pub type Text = Arc<[u8]>;
-
-/// A store-wide version number. A later change of the same key has a larger one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Revision(pub u64);
-
-/// The metadata of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meta {
-    /// Stays the same across overwrites and renames.
-    pub id: Arc<str>,
-    /// Version of the value.
-    pub revision: Revision,
-    /// Length of the value in bytes.
-    pub size: u64,
-    /// When the key was first set.
-    pub created: SystemTime,
-    /// When the value was last set; later for each version of a key.
-    pub modified: SystemTime,
-}
-
-impl Meta {
-    /// That of a key that is not there.
-    pub(crate) fn nothing(time: SystemTime) -> Self {
-        Self { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
-    }
-
-    /// Whether it is that of a key that is not there.
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.id.is_empty()
-    }
-}
 
 /// One key as read from a store.
 #[derive(Clone, Debug, PartialEq, Eq)]

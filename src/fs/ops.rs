@@ -4,6 +4,7 @@ mod attributes;
 pub(crate) mod backup;
 mod create;
 mod directories;
+pub(crate) mod granted;
 mod io;
 pub(super) mod listing;
 mod locking;

@@ -86,7 +86,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -104,7 +104,7 @@ impl Filesystem for Adapter {
     ) {
         let (accessed, modified) = (atime.map(time), mtime.map(time));
         let changes = Changes { size, mode, uid, gid, accessed, modified };
-        let attr = self.fs.clone().setattr(Ino(ino.0), fh.map(|fh| Fh(fh.0)), changes);
+        let attr = self.fs.clone().setattr(caller(request), Ino(ino.0), fh.map(|fh| Fh(fh.0)), changes);
         self.answers.give(Op::SetAttr, ino, attr, |result| answer_attr(reply, result));
     }
 

@@ -195,7 +195,7 @@ impl InProcess {
 
     fn resize(&self, ino: Ino, fh: Option<Fh>, size: u64) -> Outcome<()> {
         let changes = Changes { size: Some(size), ..Changes::default() };
-        self.wait(self.fs.clone().setattr(ino, fh, changes)).map(drop)
+        self.wait(self.fs.clone().setattr(caller(), ino, fh, changes)).map(drop)
     }
 
     fn attributes(&self, ino: Ino) -> Outcome<Stat> {
@@ -257,7 +257,13 @@ impl Door for InProcess {
     }
 
     fn truncate(&self, name: &str, size: u64) -> Outcome<()> {
-        self.resize(self.expect(name)?.ino, None, size)
+        let truncated = self.resize(self.expect(name)?.ino, None, size);
+        // The kernel looks the name up again, once.
+        if truncated == Err(libc::ESTALE) {
+            self.resize(self.expect(name)?.ino, None, size)
+        } else {
+            truncated
+        }
     }
 
     fn fsync(&self, fd: Fd) -> Outcome<()> {
@@ -284,7 +290,7 @@ impl Door for InProcess {
 
     fn chmod(&self, name: &str, mode: u32) -> Outcome<()> {
         let changes = Changes { mode: Some(mode), ..Changes::default() };
-        self.wait(self.fs.clone().setattr(self.expect(name)?.ino, None, changes)).map(drop)
+        self.wait(self.fs.clone().setattr(caller(), self.expect(name)?.ino, None, changes)).map(drop)
     }
 
     fn unlink(&self, name: &str) -> Outcome<()> {

@@ -47,7 +47,7 @@ impl Written {
     async fn truncate(&self) -> Call {
         let ino = self.files.lookup("k").await.attr.unwrap().ino;
         let size = Changes { size: Some(5), ..Changes::default() };
-        let truncated = self.files.fs.clone().setattr(ino, None, size);
+        let truncated = self.files.fs.clone().setattr(CALLER, ino, None, size);
         Box::pin(async move { truncated.await.map(drop) })
     }
 

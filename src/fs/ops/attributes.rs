@@ -9,7 +9,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Draft;
 use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
-use crate::fs::types::{Attr, Changes, DraftId, Fh, Found, Ino, ROOT};
+use crate::fs::types::{Attr, Caller, Changes, DraftId, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
 
 impl Fs {
@@ -38,7 +38,13 @@ impl Fs {
     }
 
     /// Changes attributes; the answer shows what they are now.
-    pub async fn setattr(self: Arc<Self>, ino: Ino, fh: Option<Fh>, changes: Changes) -> FsResult<Found> {
+    pub async fn setattr(
+        self: Arc<Self>,
+        caller: Caller,
+        ino: Ino,
+        fh: Option<Fh>,
+        changes: Changes,
+    ) -> FsResult<Found> {
         self.writable()?;
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
         let asked = asked || has_times(&changes);
@@ -57,7 +63,7 @@ impl Fs {
                     let (id, _) = state.draft_of(fh)?;
                     state.resize(id, size, &self.cache.limits())?;
                 }
-                None => self.truncate(ino, size).await?,
+                None => self.truncate(caller, ino, size).await?,
             }
         }
         if asked {
@@ -294,7 +300,7 @@ mod tests {
         let look = async || fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap();
         let ino = look().await.ino;
         let set = Changes { modified: Some(old), ..Changes::default() };
-        assert_eq!(fs.clone().setattr(ino, None, set).await.unwrap().attr.unwrap().modified, old);
+        assert_eq!(fs.clone().setattr(CALLER, ino, None, set).await.unwrap().attr.unwrap().modified, old);
         if forgotten {
             fs.forget(ino, 1);
             assert_eq!(look().await.modified, old);
@@ -324,7 +330,7 @@ mod tests {
                 (ino, fs.clone().open(CALLER, ino, access).await.unwrap())
             };
             let set = Changes { modified: Some(modified), ..Changes::default() };
-            fs.clone().setattr(ino, Some(opened.fh), set).await.unwrap();
+            fs.clone().setattr(CALLER, ino, Some(opened.fh), set).await.unwrap();
             fs.clone().flush(CALLER, opened.fh, 0).await.unwrap();
             fs.clone().release(opened.fh).await;
             assert_eq!(look().await.modified, modified, "write: {write}");

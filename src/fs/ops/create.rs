@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use crate::fs::core::Fs;
-use crate::fs::ops::open::{draft_of, handle};
+use crate::fs::ops::granted::{draft_of, handle};
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};

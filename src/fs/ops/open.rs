@@ -12,27 +12,30 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::fs::core::Fs;
-use crate::fs::rules::document::Validate;
+use crate::fs::ops::granted::{draft_of, read_snapshot};
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::{Body, Content, Handle};
+use crate::fs::state::nodes::{Body, Inode};
 use crate::fs::state::tables::State;
 use crate::fs::state::turns::Turn;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
-use crate::store::{Entry, Expect, Key, Text};
+use crate::fs::types::{Access, Caller, DraftId, Ino, Opened};
+use crate::store::{Entry, Key, Meta};
 
-/// What the store has of a key; `None` is a confirmed absence.
-struct Fetched(Key, Option<Entry>);
+/// What the store has; `None` is a confirmed absence.
+type Known = Option<Entry>;
+
+/// What the store has of a key.
+struct Fetched(Key, Known);
 
 /// What an open comes to, given the tables alone.
 enum Plan {
     Done(Opened),
     /// A writer works on the inode itself, once the kernel has no dentry of the name any more that lasts.
     Begin(PathInvalidation, DraftId, Opened),
-    /// A writer is to look for an inode of its own, once the kernel has no dentry of the name any more.
-    Redirect(PathInvalidation, FsError),
+    /// As before, past the page cache.
+    Drop(PathInvalidation, Opened),
     /// Somebody else has open what cannot be shared: wait for him until then.
     Wait(Instant),
     /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
@@ -43,6 +46,15 @@ enum Plan {
     Fetch,
     /// The directory that it is in, at this path, is being renamed: the key may have its new name.
     Await(String),
+}
+
+impl From<(Opened, Option<(PathInvalidation, DraftId)>)> for Plan {
+    fn from((opened, begins): (Opened, Option<(PathInvalidation, DraftId)>)) -> Self {
+        match begins {
+            Some((dentry, draft)) => Self::Begin(dentry, draft, opened),
+            None => Self::Done(opened),
+        }
+    }
 }
 
 /// An open as far as it has come.
@@ -110,9 +122,9 @@ impl Fs {
                     }
                     return Ok(opened);
                 }
-                Plan::Redirect(dentry, again) => {
+                Plan::Drop(dentry, opened) => {
                     self.invalidate_and_wait(vec![dentry]).await;
-                    return Err(again);
+                    return Ok(opened);
                 }
                 Plan::Wait(until) => {
                     if let Some(inode) = self.state.lock().inode_mut(ino) {
@@ -173,13 +185,7 @@ impl Fs {
         if shown.is_none() && !access.writes() && !retried {
             return Err(state.redirect(caller.thread, ino, None));
         }
-        // It may have been renamed since.
-        let fetched = attempt.fetched.take().filter(|Fetched(key, _)| *key == inode.key);
-        let asked = fetched.is_some();
-        let own = inode.private.as_ref().and_then(|private| private.text.clone()).zip(shown);
-        let own = own.map(|(text, meta)| Some(Entry { meta: meta.clone(), text }));
-        let known = own.or_else(|| fetched.map(|Fetched(_, entry)| entry));
-        let known = known.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
+        let (known, asked) = self.value_to_open(inode, shown, attempt);
         let Some(entry) = known else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
         let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
@@ -196,26 +202,43 @@ impl Fs {
             return Ok(Plan::Fetch);
         }
         let is_next = is_private || state.is_next(ino, attempt.turn, access.writes());
-        if !access.writes() && !is_next {
-            return match (retried, attempt.patience(PATIENCE)) {
-                (false, _) => Err(state.redirect(caller.thread, ino, None)),
-                (true, Some(until)) => Ok(Plan::Wait(until)),
-                (true, None) => Ok(Plan::Done(self.open_direct(&mut state, caller, ino, entry, access))),
+        if !access.writes() {
+            let until = attempt.patience(PATIENCE);
+            return match (is_next, retried, until) {
+                (false, false, _) => Err(state.redirect(caller.thread, ino, None)),
+                (false, true, Some(until)) => Ok(Plan::Wait(until)),
+                (false, true, None) | (true, ..) => {
+                    // Should it be the last known one while the store is down, the kernel must not keep it.
+                    state.end_retry(caller.thread, ino);
+                    Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, !is_next || newest != shown)))
+                }
             };
         }
-        if !access.writes() {
-            // Should it be the last known one while the store is down, the kernel must not keep it.
-            state.end_retry(caller.thread, ino);
-            return Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, newest != shown)));
-        }
         if newest == shown && is_next && state.is_free(ino, access.append) {
-            return Ok(self.write_on(&mut state, caller, ino, entry, access));
+            return Ok(self.write_on(&mut state, caller, ino, entry, access).into());
         }
         if let Some(until) = attempt.patience(HOLD).filter(|_| !retried && state.may_be_free_soon(ino, HELD))
         {
             return Ok(Plan::Wait(until));
         }
         self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt))
+    }
+
+    /// The value that an open of the inode goes by, if it is at hand: that of a private inode of this version, or the newest
+    /// one; and whether the store was asked.
+    fn value_to_open(
+        &self,
+        inode: &Inode,
+        shown: Option<&Meta>,
+        attempt: &mut Attempt,
+    ) -> (Option<Known>, bool) {
+        // It may have been renamed since.
+        let fetched = attempt.fetched.take().filter(|Fetched(key, _)| *key == inode.key);
+        let asked = fetched.is_some();
+        let own = inode.private.as_ref().and_then(|private| private.text.clone()).zip(shown);
+        let own = own.map(|(text, meta)| Some(Entry { meta: meta.clone(), text }));
+        let known = own.or_else(|| fetched.map(|Fetched(_, entry)| entry));
+        (known.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value)), asked)
     }
 
     /// Opens an inode that the caller cannot have as it is: the name leads elsewhere, or others have it open.
@@ -229,7 +252,7 @@ impl Fs {
         (retried, attempt): (bool, &Attempt),
     ) -> FsResult<Plan> {
         if !retried {
-            return send_to_draft(state, caller, ino, entry, access);
+            return Err(send_to_draft(state, caller, ino, entry, access));
         }
         if let Some(draft) = state.draft_of_process(caller.thread, ino) {
             // By way of `/proc/self/fd/N`.
@@ -249,27 +272,13 @@ impl Fs {
         }
         if access.writes() && state.is_free(ino, access.append) && state.is_read_as(ino, entry.meta.revision)
         {
-            return Ok(self.write_on(state, caller, ino, entry, access));
+            return Ok(self.write_on(state, caller, ino, entry, access).into());
         }
         state.end_retry(caller.thread, ino);
-        Ok(Plan::Done(self.open_direct(state, caller, ino, entry, access)))
-    }
-
-    /// Opens the inode that the name has for a writer, who has it alone.
-    fn write_on(&self, state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> Plan {
-        let draft = state.add_draft(draft_of(entry, access));
-        let dentry = state.write_on(ino, draft);
-        if access.truncate {
-            self.truncated(state, draft);
-        }
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        state.end_retry(caller.thread, ino);
-        let opened = Opened { fh, direct: false, no_flush: false };
-        let Some(dentry) = dentry else { return Plan::Done(opened) };
-        if let Some(draft) = state.draft_mut(draft) {
-            draft.opening = true;
-        }
-        Plan::Begin(dentry, draft, opened)
+        let name = state.inode(ino)?.name.clone();
+        let dentry = if access.writes() { state.drop_dentries(&name) } else { None };
+        let opened = self.open_direct(state, caller, ino, entry, access);
+        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Drop(dentry, opened)))
     }
 
     fn join_local(
@@ -313,62 +322,6 @@ impl Fs {
             None => Ok(()),
         }
     }
-
-    /// Serves an open that has no name to look up.
-    fn open_direct(
-        &self,
-        state: &mut State,
-        caller: Caller,
-        ino: Ino,
-        entry: Entry,
-        access: Access,
-    ) -> Opened {
-        if !access.writes() {
-            return read_snapshot(state, caller, ino, entry, true);
-        }
-        let draft = state.add_draft(draft_of(entry, access));
-        state.own_draft(draft, ino);
-        if access.truncate {
-            self.truncated(state, draft);
-        }
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        Opened { fh, direct: true, no_flush: false }
-    }
-
-    /// Opens a file that is shared by all who have it open.
-    fn join(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Opened {
-        let write = access.writes();
-        let never_published = |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none();
-        if !write && state.draft(draft).is_some_and(never_published) {
-            // A new key, which is being written or may be: nothing of it is there for others yet.
-            let content = Content::Snapshot(Text::from([]), None);
-            let fh = state.add_handle(handle(caller, ino, content, false, false));
-            state.end_retry(caller.thread, ino);
-            return Opened { fh, direct: true, no_flush: true };
-        }
-        // The redirect ends only after the handle holds the inode.
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write, access.append));
-        state.end_retry(caller.thread, ino);
-        if access.truncate {
-            self.truncated(state, draft);
-        }
-        Opened { fh, direct: false, no_flush: !write }
-    }
-
-    /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
-    fn truncated(&self, state: &mut State, draft: DraftId) {
-        let now = state.now();
-        if let Some(draft) = state.draft_mut(draft) {
-            // A shared new file that is empty already stays clean.
-            let fresh = draft.published.is_none() && draft.bytes.is_empty() && !draft.bytes.is_changed();
-            if !fresh || self.settings.validate == Validate::None {
-                draft.clear(now);
-            }
-            if !matches!(draft.expect, Expect::Absent) {
-                draft.expect = Expect::Anything;
-            }
-        }
-    }
 }
 
 /// What an open of an inode comes to whose key is gone.
@@ -386,14 +339,8 @@ fn key_gone(state: &mut State, caller: Caller, ino: Ino, retried: bool) -> FsRes
 }
 
 /// Sends a writer of a key to an inode of its own. One who cannot be recognised there finds an inode that nobody else does.
-fn send_to_draft(
-    state: &mut State,
-    caller: Caller,
-    ino: Ino,
-    entry: Entry,
-    access: Access,
-) -> FsResult<Plan> {
-    let inode = state.inode(ino)?;
+fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
+    let Ok(inode) = state.inode(ino) else { return FsError::NotFound };
     let (name, key, number) = (inode.name.clone(), inode.key.clone(), inode.number.or(Some(ino)));
     let target = (caller.thread != 0).then(|| {
         let draft = state.add_draft(draft_of(entry, access));
@@ -403,43 +350,12 @@ fn send_to_draft(
         }
         target
     });
-    let again = state.redirect(caller.thread, ino, target);
-    match state.drop_dentries(&name) {
-        Some(dentry) => Ok(Plan::Redirect(dentry, again)),
-        None => Err(again),
-    }
-}
-
-fn read_snapshot(state: &mut State, caller: Caller, ino: Ino, entry: Entry, direct: bool) -> Opened {
-    let content = Content::Snapshot(entry.text, Some(entry.meta));
-    let fh = state.add_handle(handle(caller, ino, content, false, false));
-    Opened { fh, direct, no_flush: true }
-}
-
-/// A draft that starts with the current value, or with nothing.
-pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
-    if entry.meta.is_nothing() {
-        let expect = if access.truncate { Expect::Anything } else { Expect::Absent };
-        return Draft::new(Vec::new(), Publish::OnClose, expect, entry.meta.modified);
-    }
-    let (text, expect) = if access.truncate {
-        (Vec::new(), Expect::Anything)
-    } else {
-        (entry.text.to_vec(), Expect::At(entry.meta.revision))
-    };
-    let mut draft = Draft::new(text, Publish::OnClose, expect, entry.meta.modified);
-    draft.published = Some(entry.meta);
-    draft
-}
-
-pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
-    let (file, opener) = (FileNumber(0), caller.thread);
-    Handle { ino, file, content, writable, append, opener, failed: None, refused: Vec::new() }
+    state.redirect(caller.thread, ino, target)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::store::Store;
+    use crate::store::{Expect, Store, Text};
 
     use std::time::Duration;
 
@@ -489,5 +405,120 @@ mod tests {
             fs.clone().release(opened.fh).await;
             assert_eq!(fs.cache.peek(&Key::from("k")).unwrap().value.unwrap().text[..], *b"2");
         }
+    }
+
+    const WRITE: Access = Access { write: true, append: false, truncate: true };
+    const READ: Access = Access { write: false, append: false, truncate: false };
+
+    fn thread(thread: u32) -> Caller {
+        Caller { thread, uid: 0, gid: 0 }
+    }
+
+    /// A mount with the key `k`, which is 1.
+    async fn with_k() -> Arc<Fs> {
+        let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+        fs.cache.set_key_value(&Key::from("k"), Text::from(&b"1"[..]), Expect::Anything).await.unwrap();
+        fs
+    }
+
+    async fn look(fs: &Arc<Fs>, caller: Caller) -> (Ino, u64) {
+        let attr = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap();
+        (attr.ino, attr.size)
+    }
+
+    async fn set(fs: &Arc<Fs>, caller: Caller, opened: Opened, text: &[u8]) {
+        fs.write(opened.fh, 0, text).unwrap();
+        fs.clone().flush(caller, opened.fh, 0).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_writer_works_on_the_inode_of_the_name_and_others_find_snapshots() {
+        let fs = with_k().await;
+        let (writer, other) = (thread(1), thread(2));
+        let (home, _) = look(&fs, writer).await;
+        let opened = fs.clone().open(writer, home, WRITE).await.unwrap();
+        let (before, size) = look(&fs, other).await;
+        assert!(before != home && size == 1);
+        set(&fs, writer, opened, b"22").await;
+        let (after, size) = look(&fs, other).await;
+        assert!(after != home && after != before && size == 2);
+        fs.clone().release(opened.fh).await;
+        assert_eq!(look(&fs, other).await, (home, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_name_comes_back_when_who_kept_it_away_has_closed_it() {
+        let fs = with_k().await;
+        let (writer, other) = (thread(1), thread(2));
+        let (home, _) = look(&fs, other).await;
+        let reader = fs.clone().open(other, home, READ).await.unwrap();
+        assert_eq!(fs.clone().open(writer, home, WRITE).await, Err(FsError::Superseded));
+        let (own, _) = look(&fs, writer).await;
+        assert_ne!(own, home);
+        let opened = fs.clone().open(writer, own, WRITE).await.unwrap();
+        set(&fs, writer, opened, b"22").await;
+        fs.clone().release(opened.fh).await;
+        assert_eq!(fs.read(reader.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"1");
+        assert_ne!(look(&fs, other).await.0, home);
+        fs.clone().release(reader.fh).await;
+        assert_eq!(look(&fs, other).await, (home, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_who_cannot_be_told_apart_have_an_inode_each() {
+        let fs = with_k().await;
+        let unknown = thread(0);
+        let (home, _) = look(&fs, thread(1)).await;
+        let reader = fs.clone().open(thread(1), home, READ).await.unwrap();
+        assert_eq!(fs.clone().open(unknown, home, WRITE).await, Err(FsError::Superseded));
+        let own = [look(&fs, unknown).await.0, look(&fs, unknown).await.0];
+        assert!(own[0] != own[1] && !own.contains(&home));
+        let [first, second] = own.map(|ino| fs.clone().open(unknown, ino, WRITE));
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        set(&fs, unknown, first, b"22").await;
+        set(&fs, unknown, second, b"333").await;
+        for fh in [first.fh, second.fh, reader.fh] {
+            fs.clone().release(fh).await;
+        }
+        assert_eq!(look(&fs, thread(1)).await, (home, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_name_to_look_up_waits_for_the_writer_and_then_reads_past_the_page_cache() {
+        for caller in [thread(0), thread(2)] {
+            let fs = with_k().await;
+            let (home, _) = look(&fs, thread(1)).await;
+            let opened = fs.clone().open(thread(1), home, WRITE).await.unwrap();
+            assert_eq!(fs.clone().open(caller, home, READ).await, Err(FsError::Superseded));
+            let direct = fs.clone().open(caller, home, READ).await.unwrap();
+            assert!(direct.direct);
+            assert_eq!(fs.read(direct.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"1");
+            fs.clone().release(direct.fh).await;
+            assert_eq!(fs.clone().open(caller, home, READ).await, Err(FsError::Superseded));
+            let waiting = tokio::spawn(fs.clone().open(caller, home, READ));
+            tokio::task::yield_now().await;
+            set(&fs, thread(1), opened, b"22").await;
+            fs.clone().release(opened.fh).await;
+            let cached = waiting.await.unwrap().unwrap();
+            assert!(!cached.direct);
+            assert_eq!(fs.read(cached.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_who_write_a_new_file_have_a_draft_each_and_others_see_none() {
+        let fs = Fs::in_memory(Duration::ZERO).0;
+        let (_, first) = fs.create(thread(0), (ROOT, "k"), 0o644, WRITE, false).unwrap();
+        fs.write(first.fh, 0, b"[1,").unwrap();
+        let (empty, size) = look(&fs, thread(0)).await;
+        assert_eq!(size, 0);
+        let second = fs.clone().open(thread(0), empty, WRITE).await.unwrap();
+        set(&fs, thread(0), second, b"22").await;
+        assert_eq!(look(&fs, thread(2)).await.1, 2);
+        fs.write(first.fh, 3, b"2]").unwrap();
+        fs.clone().flush(thread(0), first.fh, 0).await.unwrap();
+        fs.clone().release(first.fh).await;
+        fs.clone().release(second.fh).await;
+        assert_eq!(look(&fs, thread(2)).await.1, 5);
     }
 }

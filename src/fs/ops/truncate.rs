@@ -8,13 +8,17 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::Ino;
+use crate::fs::types::{Caller, Ino};
 use crate::store::{Expect, Limits, Text, counted_len};
 
 impl Fs {
     /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
-    pub(crate) async fn truncate(self: &Arc<Self>, ino: Ino, size: usize) -> FsResult<()> {
+    /// Where somebody has the inode open, it is of another one than his: the caller is sent to look for that.
+    pub(crate) async fn truncate(self: &Arc<Self>, caller: Caller, ino: Ino, size: usize) -> FsResult<()> {
         self.carry_out_at(ino).await?;
+        if let Some(again) = self.state.lock().look_again_to_truncate(caller.thread, ino) {
+            return Err(again);
+        }
         // The name of a writer's own inode is that of the key.
         let draft = match self.state.lock().inode(ino)?.body {
             Body::Directory => return Err(FsError::IsDirectory),
@@ -43,6 +47,7 @@ impl Fs {
             let mut state = self.state.lock();
             state.paths_mut().set_failure(&name, None);
             state.truncated(ino, &meta);
+            state.end_retry(caller.thread, ino);
             state.install_version(&name, &meta, Origin::Read)
         };
         drop(operation);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::fs::rules::error::FsError;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Inode, Private};
@@ -30,6 +31,8 @@ impl State {
         let (name, key, meta) = (name.clone(), key.clone(), meta.clone());
         let text = newest.filter(|entry| entry.meta.revision == meta.revision).map(|entry| entry.text);
         let private = self.add_inode(&name, &key, Body::Key(meta));
+        // The kernel drops the dentry itself when it is told of another inode.
+        self.drop_dentries(&name);
         if let Some(inode) = self.inodes.get_mut(&private) {
             inode.private = Some(Private { text });
         }
@@ -66,6 +69,18 @@ impl State {
             let shows = matches!(&inode.body, Body::Key(meta) if meta.revision == version);
             shows && inode.readers == inode.handles && !inode.unlinked
         })
+    }
+
+    /// truncate(2) of an inode that somebody has open: its size is not to change under him. The answer "look again" makes the
+    /// kernel look the name up, whatever dentry it has, and what it is told then lasts for no time. Who comes back has an
+    /// inode of his own, or no name.
+    pub(crate) fn look_again_to_truncate(&mut self, thread: u32, ino: Ino) -> Option<FsError> {
+        let inode = self.inodes.get(&ino)?;
+        let is_key = matches!(inode.body, Body::Key(_) | Body::Draft(_)) && inode.private.is_none();
+        if !is_key || inode.handles == 0 || self.is_retry(thread, &inode.name) {
+            return None;
+        }
+        Some(self.redirect(thread, ino, None))
     }
 
     /// truncate(2) by name made the inode this version, and the kernel truncates what it has of it; but not under who reads it.

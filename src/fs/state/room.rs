@@ -89,7 +89,7 @@ mod tests {
 
     async fn chmod(fs: &Arc<Fs>, ino: Ino, mode: u32) -> FsResult<()> {
         let changes = Changes { mode: Some(mode), ..Changes::default() };
-        fs.clone().setattr(ino, None, changes).await.map(drop)
+        fs.clone().setattr(CALLER, ino, None, changes).await.map(drop)
     }
 
     #[tokio::test]
@@ -139,7 +139,7 @@ mod tests {
         let full = Err(FsError::AttributesFull { limit: FEW });
         assert_eq!(chmod(&fs, inos[FEW], 0o600).await, full);
         let times = Changes { modified: Some(SystemTime::UNIX_EPOCH), ..Changes::default() };
-        assert_eq!(fs.clone().setattr(inos[FEW], None, times).await.map(drop), full);
+        assert_eq!(fs.clone().setattr(CALLER, inos[FEW], None, times).await.map(drop), full);
         assert_eq!(touch(&fs, "new", 0o600).await.map(drop), full);
         // What is said anew of a file takes no more room, and as it would be by itself it takes none.
         chmod(&fs, inos[0], 0o640).await.unwrap();

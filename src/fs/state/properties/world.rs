@@ -123,9 +123,10 @@ impl World {
         }
         let target = self.state.add_inode(name, &key, Body::Draft(draft));
         self.state.redirect(1, ino, Some(target));
-        let notice = self.state.drop_dentries(name);
-        self.drop(notice.into_iter().collect());
         if follows {
+            // The kernel looks the name up, whatever dentry it has.
+            self.dentries.remove(name);
+            self.state.drop_dentries(name);
             assert_eq!(self.state.redirected(1, name), Some(target));
             self.count(target, Duration::ZERO);
             self.open(target, Content::Draft(draft), true);

@@ -1,0 +1,139 @@
+//! Opens that are granted: their handles and drafts.
+
+use crate::fs::core::Fs;
+use crate::fs::rules::document::Validate;
+use crate::fs::state::drafts::{Draft, Publish};
+use crate::fs::state::invalidation::PathInvalidation;
+use crate::fs::state::nodes::{Content, Handle};
+use crate::fs::state::tables::State;
+use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
+use crate::store::{Entry, Expect, Text};
+
+impl Fs {
+    /// Opens the inode that the name has for a writer, who has it alone. What the kernel is to drop before that is answered, at
+    /// the beginning of this draft.
+    pub(crate) fn write_on(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        entry: Entry,
+        access: Access,
+    ) -> (Opened, Option<(PathInvalidation, DraftId)>) {
+        let draft = state.add_draft(draft_of(entry, access));
+        let dentry = state.write_on(ino, draft);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        state.end_retry(caller.thread, ino);
+        let opened = Opened { fh, direct: false, no_flush: false };
+        let Some(dentry) = dentry else { return (opened, None) };
+        if let Some(draft) = state.draft_mut(draft) {
+            draft.opening = true;
+        }
+        (opened, Some((dentry, draft)))
+    }
+
+    /// Serves an open that has no name to look up.
+    pub(crate) fn open_direct(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        entry: Entry,
+        access: Access,
+    ) -> Opened {
+        if !access.writes() {
+            return read_snapshot(state, caller, ino, entry, true);
+        }
+        let draft = state.add_draft(draft_of(entry, access));
+        state.own_draft(draft, ino);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        Opened { fh, direct: true, no_flush: false }
+    }
+
+    /// Opens a file that is shared by all who have it open.
+    pub(crate) fn join(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        draft: DraftId,
+        access: Access,
+    ) -> Opened {
+        let write = access.writes();
+        let never_published = |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none();
+        if !write && state.draft(draft).is_some_and(never_published) {
+            // A new key, which is being written or may be: nothing of it is there for others yet.
+            let content = Content::Snapshot(Text::from([]), None);
+            let fh = state.add_handle(handle(caller, ino, content, false, false));
+            state.end_retry(caller.thread, ino);
+            return Opened { fh, direct: true, no_flush: true };
+        }
+        if let Some(name) = state.inode(ino).ok().map(|inode| inode.name.clone())
+            && state.is_sent_to(caller.thread, ino)
+        {
+            // The kernel dropped the dentry itself when it was told of this inode.
+            state.drop_dentries(&name);
+        }
+        // The redirect ends only after the handle holds the inode.
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write, access.append));
+        state.end_retry(caller.thread, ino);
+        if access.truncate {
+            self.truncated(state, draft);
+        }
+        Opened { fh, direct: false, no_flush: !write }
+    }
+
+    /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
+    fn truncated(&self, state: &mut State, draft: DraftId) {
+        let now = state.now();
+        if let Some(draft) = state.draft_mut(draft) {
+            // A shared new file that is empty already stays clean.
+            let fresh = draft.published.is_none() && draft.bytes.is_empty() && !draft.bytes.is_changed();
+            if !fresh || self.settings.validate == Validate::None {
+                draft.clear(now);
+            }
+            if !matches!(draft.expect, Expect::Absent) {
+                draft.expect = Expect::Anything;
+            }
+        }
+    }
+}
+
+pub(crate) fn read_snapshot(
+    state: &mut State,
+    caller: Caller,
+    ino: Ino,
+    entry: Entry,
+    direct: bool,
+) -> Opened {
+    let content = Content::Snapshot(entry.text, Some(entry.meta));
+    let fh = state.add_handle(handle(caller, ino, content, false, false));
+    Opened { fh, direct, no_flush: true }
+}
+
+/// A draft that starts with the current value, or with nothing.
+pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
+    if entry.meta.is_nothing() {
+        let expect = if access.truncate { Expect::Anything } else { Expect::Absent };
+        return Draft::new(Vec::new(), Publish::OnClose, expect, entry.meta.modified);
+    }
+    let (text, expect) = if access.truncate {
+        (Vec::new(), Expect::Anything)
+    } else {
+        (entry.text.to_vec(), Expect::At(entry.meta.revision))
+    };
+    let mut draft = Draft::new(text, Publish::OnClose, expect, entry.meta.modified);
+    draft.published = Some(entry.meta);
+    draft
+}
+
+pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
+    let (file, opener) = (FileNumber(0), caller.thread);
+    Handle { ino, file, content, writable, append, opener, failed: None, refused: Vec::new() }
+}
