@@ -98,7 +98,7 @@ impl Fs {
     /// The current version of a key, for an inode that has been replaced and is held by nobody: a file that is
     /// bind-mounted alone goes on with the key.
     fn followed(&self, state: &State, ino: Ino, inode: &Inode) -> Option<Meta> {
-        if inode.handles > 0 || inode.unlinked || state.is_current(ino, inode) {
+        if inode.handles > 0 || inode.unlinked || inode.private.is_some() || state.is_current(ino, inode) {
             return None;
         }
         let current = state.named(&inode.name).and_then(|(_, current)| match &current.body {

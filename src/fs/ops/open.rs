@@ -32,10 +32,9 @@ struct Fetched(Key, Known);
 /// What an open comes to, given the tables alone.
 enum Plan {
     Done(Opened),
-    /// A writer works on the inode itself, once the kernel has no dentry of the name any more that lasts.
-    Begin(PathInvalidation, DraftId, Opened),
-    /// As before, past the page cache.
-    Drop(PathInvalidation, Opened),
+    /// A writer works on the inode itself, with this draft if it is the kernel's idea of the file, once the kernel has no dentry
+    /// of the name any more that lasts.
+    Begin(PathInvalidation, Option<DraftId>, Opened),
     /// Somebody else has open what cannot be shared: wait for him until then.
     Wait(Instant),
     /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
@@ -51,7 +50,7 @@ enum Plan {
 impl From<(Opened, Option<(PathInvalidation, DraftId)>)> for Plan {
     fn from((opened, begins): (Opened, Option<(PathInvalidation, DraftId)>)) -> Self {
         match begins {
-            Some((dentry, draft)) => Self::Begin(dentry, draft, opened),
+            Some((dentry, draft)) => Self::Begin(dentry, Some(draft), opened),
             None => Self::Done(opened),
         }
     }
@@ -117,13 +116,11 @@ impl Fs {
                 Plan::Done(opened) => return Ok(opened),
                 Plan::Begin(dentry, draft, opened) => {
                     self.invalidate_and_wait(vec![dentry]).await;
-                    if let Some(draft) = self.state.lock().draft_mut(draft) {
+                    let mut state = self.state.lock();
+                    if let Some(draft) = draft.and_then(|draft| state.draft_mut(draft)) {
                         draft.opening = false;
                     }
-                    return Ok(opened);
-                }
-                Plan::Drop(dentry, opened) => {
-                    self.invalidate_and_wait(vec![dentry]).await;
+                    drop(state);
                     return Ok(opened);
                 }
                 Plan::Wait(until) => {
@@ -278,7 +275,7 @@ impl Fs {
         let name = state.inode(ino)?.name.clone();
         let dentry = if access.writes() { state.drop_dentries(&name) } else { None };
         let opened = self.open_direct(state, caller, ino, entry, access);
-        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Drop(dentry, opened)))
+        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Begin(dentry, None, opened)))
     }
 
     fn join_local(

@@ -39,12 +39,10 @@ impl State {
         match invalidation {
             PathInvalidation::Inode(ino) => vec![Invalidation::Inode(ino, self.dentry_of(ino))],
             // Who is in a directory that is there, or comes back, stays in it.
-            PathInvalidation::Entry(path) if self.directory_ino(&path).is_none() => {
-                self.dentries(&path, has_directories, Invalidation::Entry)
-            }
-            PathInvalidation::Entry(path) | PathInvalidation::Expired(path) => {
+            PathInvalidation::Entry(path) if self.directory_ino(&path).is_some() => {
                 self.dentries(&path, has_directories, Invalidation::Expired)
             }
+            PathInvalidation::Entry(path) => self.dentries(&path, has_directories, Invalidation::Entry),
             PathInvalidation::Listing(path) => self
                 .directory_ino(&path)
                 .map(|ino| Invalidation::Inode(ino, self.dentry_of(ino)))

@@ -24,12 +24,15 @@ impl State {
         self.paths.home(name).is_some() || drafts.any(lives)
     }
 
-    /// What a caller finds who was sent to look again, where others find `ino`. The text is that of `newest`, if that is the
-    /// version.
+    /// What a caller finds who was sent to look again, where others find `ino`: the `newest` version that is known, which may be
+    /// one that is about to be shown to all.
     pub(crate) fn private(&mut self, ino: Ino, newest: Option<Entry>) -> Ino {
         let Some(Inode { name, key, body: Body::Key(meta), .. }) = self.inodes.get(&ino) else { return ino };
-        let (name, key, meta) = (name.clone(), key.clone(), meta.clone());
-        let text = newest.filter(|entry| entry.meta.revision == meta.revision).map(|entry| entry.text);
+        let (name, key) = (name.clone(), key.clone());
+        let (meta, text) = match newest.filter(|entry| entry.meta.revision >= meta.revision) {
+            Some(entry) => (entry.meta, Some(entry.text)),
+            None => (meta.clone(), None),
+        };
         let private = self.add_inode(&name, &key, Body::Key(meta));
         // The kernel drops the dentry itself when it is told of another inode.
         self.drop_dentries(&name);
@@ -143,18 +146,15 @@ impl State {
     }
 
     /// The draft is written on the inode; if that has the name, it has it again at the end of that. What the kernel is to drop
-    /// before the draft changes: while it lives, the name lasts for no lookup.
+    /// before the draft changes: while it lives, the name lasts for no lookup. A dentry that were only expired could get a new
+    /// life by a revalidation in flight.
     pub(crate) fn write_on(&mut self, ino: Ino, draft: DraftId) -> Option<PathInvalidation> {
         let inode = self.inodes.get_mut(&ino)?;
         inode.body = Body::Draft(draft);
         let name = inode.name.clone();
         self.own_draft(draft, ino);
         self.go_away(&name, ino);
-        if self.paths.home(&name) != Some(ino) {
-            return self.drop_dentries(&name);
-        }
-        let lasts = self.inodes.get_mut(&ino)?.cached.expire_dentry();
-        lasts.then_some(PathInvalidation::Expired(name))
+        self.drop_dentries(&name)
     }
 
     /// The name leads elsewhere for as long as somebody has the inode open.

@@ -11,8 +11,8 @@ pub enum Invalidation {
     Inode(Ino, Option<(Ino, String)>),
     /// A name in a directory, also one known to be absent.
     Entry(Ino, String),
-    /// A name in a directory: it is looked up again, and if it leads to the same inode it is what it was for those who have it
-    /// open, or are in there.
+    /// The name of a directory: it is looked up again, and if it leads to the same inode it is what it was for those who are
+    /// in there.
     Expired(Ino, String),
     /// All names. Only for a kernel that [can](Kernel::can_invalidate_all).
     Everything,
@@ -25,8 +25,6 @@ pub(crate) enum PathInvalidation {
     Inode(Ino),
     /// A file or directory.
     Entry(String),
-    /// A file or directory, which most likely is what it was.
-    Expired(String),
     /// What a directory lists.
     Listing(String),
     Everything,

@@ -18,23 +18,12 @@ enum Cached {
     InvalidatingStale,
 }
 
-/// The dentry by which the kernel comes to an inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Dentry {
-    /// It is looked up at each use.
-    #[default]
-    Revalidated,
-    /// As before, since it was expired. A revalidation that was in flight then may have given it a life again.
-    Expired,
-    /// It is used without a question.
-    Lasting,
-}
-
 /// The ledger of one inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KernelCache {
     cached: Cached,
-    dentry: Dentry,
+    /// The kernel may use the dentry that leads to it without a question.
+    lasts: bool,
     /// An answer told the size since the attributes were last invalidated: an open does not ask for it, and an append goes by it.
     sized: bool,
     /// An UNLINK, RENAME or SETATTR of it may be in flight, after which the kernel distrusts our size, or takes an older one
@@ -66,9 +55,7 @@ impl KernelCache {
     /// An answer tells the attributes, and that the name leads here, for longer than this once if it is `lasting`.
     pub(crate) const fn tell(&mut self, lasting: bool) {
         self.sized = self.is_fresh();
-        if lasting {
-            self.dentry = Dentry::Lasting;
-        }
+        self.lasts |= lasting;
     }
 
     /// Whether the kernel has the size of the present version.
@@ -76,20 +63,9 @@ impl KernelCache {
         self.sized
     }
 
-    /// The dentry is to be expired; whether there is one that lasts.
-    pub(crate) const fn expire_dentry(&mut self) -> bool {
-        let lasts = matches!(self.dentry, Dentry::Lasting);
-        if lasts {
-            self.dentry = Dentry::Expired;
-        }
-        lasts
-    }
-
     /// The dentry is to be dropped; whether there may be one that lasts.
     pub(crate) const fn drop_dentry(&mut self) -> bool {
-        let may_last = !matches!(self.dentry, Dentry::Revalidated);
-        self.dentry = Dentry::Revalidated;
-        may_last
+        std::mem::replace(&mut self.lasts, false)
     }
 
     /// What the kernel has of it is of an older version from now on.

@@ -1,7 +1,10 @@
 //! One record per path: all that is known of a name and is not in the store.
 
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::time::SystemTime;
+
+use lru::LruCache;
 
 use crate::fs::rules::error::FsError;
 use crate::fs::state::backups::DeferredRename;
@@ -64,7 +67,7 @@ impl Rest {
 }
 
 /// The records. One that says nothing is not kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Paths {
     records: HashMap<String, Record>,
     /// Those that have a directory, a deferred rename.
@@ -76,6 +79,25 @@ pub(crate) struct Paths {
     kept_directories: usize,
     /// Of how many files and directories attributes were asked for.
     attributed: usize,
+    /// Files that were written here last, whether or not the kernel still knows them: who wrote one has seen its time.
+    written: LruCache<String, ()>,
+}
+
+/// How many of those there are.
+const WRITTEN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            records: HashMap::new(),
+            directories: BTreeSet::new(),
+            deferred_renames: BTreeSet::new(),
+            keeps_replaced: false,
+            kept_directories: 0,
+            attributed: 0,
+            written: LruCache::new(WRITTEN),
+        }
+    }
 }
 
 impl Paths {
@@ -83,6 +105,12 @@ impl Paths {
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Of how many paths something is known.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
     }
 
     /// The files that have paths.
@@ -267,9 +295,19 @@ impl Paths {
     /// No inode of the file is known any more: nobody can tell that what was not asked for is forgotten.
     pub(super) fn forget_attributes(&mut self, path: &str) {
         let known = |rest: &Rest| rest.drafts.is_empty() && rest.attributes.is_some();
-        let is_free = self.current(path).is_none() && self.rest(path).is_some_and(known);
+        let is_free = self.current(path).is_none()
+            && self.rest(path).is_some_and(known)
+            && !self.written.contains(path);
         if is_free && !self.attributes(path).is_some_and(|set| set.are_asked_for()) {
             self.set_attributes(path, None);
+        }
+    }
+
+    /// The file was written. Of those that were long before only what was asked for is kept.
+    pub(super) fn note_written(&mut self, path: &str) {
+        let pushed = self.written.push(path.to_owned(), ());
+        if let Some((old, ())) = pushed.filter(|(old, ())| old != path) {
+            self.forget_attributes(&old);
         }
     }
 

@@ -146,6 +146,7 @@ impl State {
                 set.changed = set.changed.max(Some(written));
             }
         });
+        self.paths.note_written(name);
         let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| matches!(inode.body, Body::Local(_)))
         else {
             return;

@@ -63,7 +63,7 @@ impl World {
     pub(super) fn drop(&mut self, notices: Vec<PathInvalidation>) {
         for notice in notices {
             match notice {
-                PathInvalidation::Entry(name) | PathInvalidation::Expired(name) => {
+                PathInvalidation::Entry(name) => {
                     self.dentries.remove(&name);
                 }
                 PathInvalidation::Inode(ino) => {
