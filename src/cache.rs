@@ -118,6 +118,11 @@ impl Cache {
         self.store.close();
     }
 
+    /// Whether the store behind gives a new key the id that was chosen for it.
+    pub fn takes_ids(&self) -> bool {
+        self.store.takes_ids()
+    }
+
     /// Limits of the store behind.
     pub fn limits(&self) -> Limits {
         self.store.limits()

@@ -15,14 +15,15 @@ pub mod json;
 mod location;
 mod memory;
 mod meta;
+mod new_id;
 mod prefect;
 mod prefect_cloud;
+mod rename;
 mod renewed;
 mod settings;
 mod sqlite;
 mod synthetic_revisions;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +41,10 @@ pub use guarded::Guarded;
 pub use location::Location;
 pub use memory::MemoryStore;
 pub use meta::{Meta, Revision};
+pub use new_id::with_new_id;
 pub use prefect::{Login as PrefectLogin, PrefectStore, Settings as PrefectSettings};
 pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
+pub use rename::Rename;
 pub use sqlite::SqliteStore;
 
 pub use crate::sys::{Space, disk_space};
@@ -111,31 +114,6 @@ impl Expect {
             (Self::At(revision), Some(there)) if revision == there => Ok(()),
             (Self::At(_), _) => Err(Error::Changed),
         }
-    }
-}
-
-/// One of several renames that are carried out as one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rename {
-    /// The old key, which must exist.
-    pub from: Key,
-    /// The new key, which must not exist.
-    pub to: Key,
-    /// The version of `from` that is renamed.
-    pub at: Revision,
-}
-
-impl Rename {
-    /// Fails if a key is named twice. A target that is also a source exists.
-    fn check(renames: &[Self]) -> Result<()> {
-        let mut named = HashSet::new();
-        let all = renames.iter().map(|rename| &rename.from).chain(renames.iter().map(|rename| &rename.to));
-        if all.into_iter().all(|key| named.insert(key)) { Ok(()) } else { Err(Error::Exists) }
-    }
-
-    /// The error of a failed rename: a source that is gone has changed.
-    fn failed(error: Error) -> Error {
-        if error == Error::NotFound { Error::Changed } else { error }
     }
 }
 
@@ -265,6 +243,11 @@ pub trait Store: Send + Sync {
 
     /// The limits of keys and values.
     fn limits(&self) -> Limits;
+
+    /// Whether a new key has the id that was chosen for it ([`with_new_id`]).
+    fn takes_ids(&self) -> bool {
+        false
+    }
 
     /// Fails if the store cannot keep `text` under `key`, as far as that is known without a call to it.
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {

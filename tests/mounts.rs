@@ -21,6 +21,7 @@ mod common;
 mod crash;
 mod embedded;
 mod full;
+mod identity;
 mod locks;
 mod messages;
 mod model;

@@ -39,8 +39,8 @@ impl Fs {
     pub fn new(cache: Arc<Cache>, settings: Settings) -> Arc<Self> {
         let rejected = Rejected::new(settings.rejected.clone(), cache.name());
         Arc::new(Self {
+            state: Mutex::new(State::new(settings.clock.clone(), cache.takes_ids())),
             cache,
-            state: Mutex::new(State::new(settings.clock.clone())),
             kernel: Attached::default(),
             rejected,
             refusals: Mutex::default(),

@@ -2,5 +2,6 @@
 
 pub mod document;
 pub(super) mod error;
+pub(super) mod hash;
 pub mod names;
 pub mod scratch;

@@ -8,7 +8,7 @@ mod directories;
 pub(crate) mod directory;
 pub(crate) mod drafts;
 mod elsewhere;
-mod file_numbers;
+pub(crate) mod file_numbers;
 mod files;
 mod home;
 pub(super) mod invalidation;

@@ -38,8 +38,7 @@ pub struct Caller {
 pub struct Attr {
     /// Inode by which the kernel names the file.
     pub ino: Ino,
-    /// Inode number that programs see: a writer's own inode shows that of the key, because editors check that they
-    /// opened the file they looked at.
+    /// Inode number that programs see: of the file, whichever inode it has for the kernel.
     pub number: Ino,
     /// True for the directory.
     pub directory: bool,

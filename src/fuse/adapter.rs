@@ -333,7 +333,7 @@ impl Filesystem for Adapter {
             Ok(directory) => {
                 fs.read_directory(&directory, offset, |item| {
                     let kind = if item.directory { FileType::Directory } else { FileType::RegularFile };
-                    reply.add(INodeNo(item.ino.0), item.next, kind, &item.name)
+                    reply.add(INodeNo(item.number.0), item.next, kind, &item.name)
                 });
                 reply.ok();
             }

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_listing_has_as_many_entries_as_there_is_room_for() {
-        let item = |name: &str| Item { name: name.into(), ino: Ino(5), directory: false, next: 3 };
+        let item = |name: &str| Item { name: name.into(), number: Ino(1 << 62), directory: false, next: 3 };
         let mut entries = Entries { out: Vec::new(), room: 320 };
         assert!(!entries.add(&item("k"), &attr(), Duration::ZERO));
         assert!(entries.add(&item("a long name"), &attr(), Duration::ZERO));

@@ -82,6 +82,10 @@ impl Store for Counted {
         self.inner.limits()
     }
 
+    fn takes_ids(&self) -> bool {
+        self.inner.takes_ids()
+    }
+
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.inner.check(key, text)
     }

@@ -180,6 +180,10 @@ impl Store for Guarded {
         self.inner.limits()
     }
 
+    fn takes_ids(&self) -> bool {
+        self.inner.takes_ids()
+    }
+
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.inner.check(key, text)
     }

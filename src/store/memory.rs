@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{
     Change, Entry, Error, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision,
-    Store, Text, VALUE_LIMIT, feed,
+    Store, Text, VALUE_LIMIT, feed, new_id,
 };
 
 /// A store in this process.
@@ -61,7 +61,7 @@ impl Inner {
 
     fn set(&mut self, by: usize, key: &Key, text: Text) -> Meta {
         let old = self.entries.get(key).map(|entry| entry.meta.clone());
-        let meta = successor(old.as_ref(), self.next(), text.len());
+        let meta = successor(old.as_ref(), self.next(), text.len(), new_id::chosen());
         self.entries.insert(key.clone(), Entry { meta: meta.clone(), text });
         self.publish(by, &Change::Set(key.clone(), meta.clone()));
         meta
@@ -77,7 +77,7 @@ impl Inner {
     fn rename(&mut self, by: usize, from: &Key, to: &Key) -> Result<Meta> {
         let old = self.entries.get(from).cloned().ok_or(Error::NotFound)?;
         self.delete(by, from)?;
-        let meta = successor(Some(&old.meta), self.next(), old.text.len());
+        let meta = successor(Some(&old.meta), self.next(), old.text.len(), None);
         self.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
         self.publish(by, &Change::Set(to.clone(), meta.clone()));
         Ok(meta)
@@ -85,12 +85,17 @@ impl Inner {
 }
 
 /// Metadata of the next version of a key: the id and creation time stay, the modification time always increases,
-/// because the kernel and rsync detect a change of equal size by its time alone.
-pub(super) fn successor(old: Option<&Meta>, revision: Revision, size: usize) -> Meta {
+/// because the kernel and rsync detect a change of equal size by its time alone. A new key has the `chosen` id.
+pub(super) fn successor(
+    old: Option<&Meta>,
+    revision: Revision,
+    size: usize,
+    chosen: Option<Arc<str>>,
+) -> Meta {
     let now = SystemTime::now();
     let (id, created, earliest) = match old {
         Some(old) => (old.id.clone(), old.created, old.modified + std::time::Duration::from_micros(1)),
-        None => (Arc::from(uuid::Uuid::new_v4().to_string()), now, now),
+        None => (chosen.unwrap_or_else(|| uuid::Uuid::new_v4().to_string().into()), now, now),
     };
     Meta { id, revision, size: size as u64, created, modified: now.max(earliest) }
 }
@@ -99,6 +104,10 @@ pub(super) fn successor(old: Option<&Meta>, revision: Revision, size: usize) -> 
 impl Store for MemoryStore {
     fn name(&self) -> &'static str {
         "memory:"
+    }
+
+    fn takes_ids(&self) -> bool {
+        true
     }
 
     fn limits(&self) -> Limits {

@@ -31,7 +31,7 @@ use self::pool::Pool;
 use self::writer::Writer;
 use super::{
     Entry, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
-    Text, VALUE_LIMIT,
+    Text, VALUE_LIMIT, new_id,
 };
 
 /// Limit of reads in flight.
@@ -110,6 +110,10 @@ impl Store for SqliteStore {
         &self.name
     }
 
+    fn takes_ids(&self) -> bool {
+        true
+    }
+
     fn limits(&self) -> Limits {
         Limits::bytes(VALUE_LIMIT, 64 << 10)
     }
@@ -124,8 +128,8 @@ impl Store for SqliteStore {
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.limits().check(key, &text)?;
-        let key = key.clone();
-        self.writer.run(true, move |db| schema::set(db, &key, &text, expect)).await
+        let (key, chosen) = (key.clone(), new_id::chosen());
+        self.writer.run(true, move |db| schema::set(db, &key, &text, expect, chosen.as_ref())).await
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {

@@ -317,7 +317,7 @@ impl Door for InProcess {
         let directory = self.wait(self.fs.clone().open_directory(caller(), ROOT))?;
         let mut names = Vec::new();
         self.fs.read_directory(&directory, 0, |item| {
-            if item.ino != ROOT {
+            if item.number != ROOT {
                 names.push(item.name.clone());
             }
             false

@@ -115,7 +115,7 @@ impl Fs {
         let times = set.times(modified, version);
         Attr {
             ino,
-            number: inode.number.unwrap_or(ino),
+            number: state.number_of(ino, inode),
             directory: false,
             size,
             mode: set.mode.unwrap_or(0o666 & !self.settings.umask),

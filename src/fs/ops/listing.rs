@@ -9,6 +9,7 @@ use crate::cache::{Answer, FOREVER, Keys};
 use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Names, base, join, parent, value_name};
+use crate::fs::state::file_numbers::MADE;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
@@ -51,8 +52,8 @@ enum Kind {
 pub struct Item {
     /// File name.
     pub name: String,
-    /// Inode number; for what has no inode yet, a stand-in.
-    pub ino: Ino,
+    /// Inode number that programs see; for a directory that has none yet, a stand-in.
+    pub number: Ino,
     /// True for directories, `.` and `..` among them.
     pub directory: bool,
     /// Position of the next line.
@@ -60,7 +61,7 @@ pub struct Item {
 }
 
 /// Stand-ins for inode numbers count down from here.
-const STAND_IN: u64 = u64::MAX >> 1;
+const STAND_IN: u64 = MADE - 1;
 
 impl Fs {
     /// Takes a snapshot of the names in a directory.
@@ -191,8 +192,8 @@ impl Fs {
         let state = self.state.lock();
         for position in offset.. {
             match directory.item(&state, position, &self.settings.names) {
-                Line::Item(item) if take(&item) => return,
-                Line::Item(_) | Line::Skip => {}
+                Line::Item(item, _) if take(&item) => return,
+                Line::Item(..) | Line::Skip => {}
                 Line::End => return,
             }
         }
@@ -209,26 +210,28 @@ impl Fs {
         let mut invalidations = Vec::new();
         let mut state = self.state.lock();
         for position in offset.. {
-            let mut item = match directory.item(&state, position, &self.settings.names) {
-                Line::Item(item) => item,
+            let (item, known) = match directory.item(&state, position, &self.settings.names) {
+                Line::Item(item, known) => (item, known),
                 Line::Skip => continue,
                 Line::End => break,
             };
-            let mut ttl = Duration::ZERO;
             let counted = position >= 2;
+            let entered = if counted {
+                self.enter(&mut state, directory, position, (&item, known), &mut invalidations)
+            } else {
+                known.map(|ino| (ino, Duration::ZERO))
+            };
+            let Some((ino, ttl)) = entered else { continue };
             if counted {
-                let entered = self.enter(&mut state, directory, position, &item, &mut invalidations);
-                let Some((ino, lasting)) = entered else { continue };
-                (item.ino, ttl) = (ino, lasting);
                 state.count_lookup(ino, ttl);
             }
-            let full = match self.attr_in(&state, item.ino, None) {
+            let full = match self.attr_in(&state, ino, None) {
                 Ok(attr) => take(&item, &attr, ttl),
                 Err(_) => false,
             };
             if full {
                 if counted {
-                    state.forget(item.ino, 1);
+                    state.forget(ino, 1);
                 }
                 break;
             }
@@ -243,7 +246,7 @@ impl Fs {
         state: &mut State,
         directory: &OpenDirectory,
         position: u64,
-        item: &Item,
+        (item, known): (&Item, Option<Ino>),
         invalidations: &mut Vec<PathInvalidation>,
     ) -> Option<(Ino, Duration)> {
         let lasting = match self.gates.try_stay() {
@@ -261,8 +264,9 @@ impl Fs {
             return (!gone).then(|| (state.directory_inode(&shown), ttl));
         }
         let Some((key, meta)) = directory.key(position) else {
-            let unpublished = state.is_unpublished_to(item.ino, 0);
-            let ino = if unpublished { state.empty_stand_in(item.ino) } else { item.ino };
+            let ino = known?;
+            let unpublished = state.is_unpublished_to(ino, 0);
+            let ino = if unpublished { state.empty_stand_in(ino) } else { ino };
             return Some((ino, Duration::ZERO));
         };
         let clashes = matches!(directory.child(position), Some((Kind::Value, _)));
@@ -289,7 +293,8 @@ impl Fs {
 }
 
 enum Line {
-    Item(Item),
+    /// And the inode, where it must be this one.
+    Item(Item, Option<Ino>),
     Skip,
     End,
 }
@@ -315,35 +320,37 @@ impl OpenDirectory {
     }
 
     fn item(&self, state: &State, position: u64, names: &Names) -> Line {
-        let line = |name: &str, ino: Option<Ino>, kind: Kind| {
+        let line = |name: &str, number: Option<Ino>, kind: Kind, known: Option<Ino>| {
             let name = if kind == Kind::Value { value_name(name) } else { name.to_owned() };
-            let ino = ino.unwrap_or(Ino(STAND_IN - position));
-            Line::Item(Item { name, ino, directory: kind == Kind::Directory, next: position + 1 })
+            let number = number.unwrap_or(Ino(STAND_IN - position));
+            let item = Item { name, number, directory: kind == Kind::Directory, next: position + 1 };
+            Line::Item(item, known)
         };
         if position < 2 {
             let (name, ino) = if position == 0 { (".", self.ino) } else { ("..", self.within) };
-            return line(name, Some(ino), Kind::Directory);
+            return line(name, Some(ino), Kind::Directory, Some(ino));
         }
         if let Some((kind, index)) = self.child(position) {
-            let Some((key, _)) = self.keys.at(index) else { return Line::End };
+            let Some((key, meta)) = self.keys.at(index) else { return Line::End };
             let path = names.encode(key);
             if kind == Kind::Directory {
                 let depth = self.path.len() + usize::from(!self.path.is_empty());
                 let end = path[depth..].find('/').map_or(path.len(), |end| depth + end);
-                return line(&path[depth..end], state.directory_ino(&path[..end]), kind);
+                return line(&path[depth..end], state.directory_ino(&path[..end]), kind, None);
             }
             if self.hidden.contains(key) {
                 return Line::Skip;
             }
-            return line(base(&path), state.paths().current(&path), kind);
+            return line(base(&path), Some(state.number_at(&path, key, meta)), kind, None);
         }
         let index = position.saturating_sub(2 + self.len() as u64);
         match usize::try_from(index).ok().and_then(|index| self.locals.get(index)) {
             Some((path, _, Kind::Directory)) if state.keeps(path) => {
-                line(base(path), state.directory_ino(path), Kind::Directory)
+                line(base(path), state.directory_ino(path), Kind::Directory, None)
             }
             Some((path, ino, kind)) if state.paths().current(path) == Some(*ino) => {
-                line(base(path), Some(*ino), *kind)
+                let number = state.inode(*ino).ok().map(|inode| state.number_of(*ino, inode));
+                line(base(path), number, *kind, Some(*ino))
             }
             // Renamed or removed since the directory was opened.
             Some(_) => Line::Skip,

@@ -338,14 +338,10 @@ fn key_gone(state: &mut State, caller: Caller, ino: Ino, retried: bool) -> FsRes
 /// Sends a writer of a key to an inode of its own. One who cannot be recognised there finds an inode that nobody else does.
 fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, access: Access) -> FsError {
     let Ok(inode) = state.inode(ino) else { return FsError::NotFound };
-    let (name, key, number) = (inode.name.clone(), inode.key.clone(), inode.number.or(Some(ino)));
+    let (name, key) = (inode.name.clone(), inode.key.clone());
     let target = (caller.thread != 0).then(|| {
         let draft = state.add_draft(draft_of(entry, access));
-        let target = state.add_inode(&name, &key, Body::Draft(draft));
-        if let Some(inode) = state.inode_mut(target) {
-            inode.number = number;
-        }
-        target
+        state.add_inode(&name, &key, Body::Draft(draft))
     });
     state.redirect(caller.thread, ino, target)
 }

@@ -42,6 +42,8 @@ enum Next {
 /// A draft as it is to be published.
 struct Unpublished {
     key: Key,
+    /// If the key is new.
+    id: Option<Arc<str>>,
     text: Text,
     expect: Expect,
     generation: u64,
@@ -177,8 +179,8 @@ impl Fs {
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let Unpublished { key, text, expect, generation, is_new, before } = draft;
-        let meta = self.cache.set_key_value(&key, text, expect).await?;
+        let Unpublished { key, id: new_id, text, expect, generation, is_new, before } = draft;
+        let meta = store::with_new_id(new_id, self.cache.set_key_value(&key, text, expect)).await?;
         let mut state = self.state.lock();
         let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
         if is_new {
@@ -206,7 +208,8 @@ impl Fs {
         let gone = self.peek_meta(&key).is_some_and(|told| told.value.is_none());
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
-        Ok(Next::Set(Unpublished { key, text, expect: draft.expect, generation, is_new, before }))
+        let (id, expect) = (draft.new_id(), draft.expect);
+        Ok(Next::Set(Unpublished { key, id, text, expect, generation, is_new, before }))
     }
 
     /// Records that the draft was not published, so that its release does not publish what was reported as failed.

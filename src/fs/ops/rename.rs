@@ -174,7 +174,7 @@ impl Fs {
         (target, there): (&Key, Option<Entry>),
         expect: Expect,
     ) -> FsResult<()> {
-        let (text, generation) = {
+        let (id_of_new, text, generation) = {
             let state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
             if draft.bytes.is_empty() && self.settings.validate == Validate::Json {
@@ -187,7 +187,7 @@ impl Fs {
             }
             self.cache.limits().check(target, draft.bytes.text())?;
             self.settings.validate.check(draft.bytes.text())?;
-            (Text::from(draft.bytes.text()), draft.bytes.generation())
+            (draft.new_id(), Text::from(draft.bytes.text()), draft.bytes.generation())
         };
         let same = there.is_some_and(|entry| entry.text == text);
         // It may have another value by now.
@@ -195,7 +195,7 @@ impl Fs {
         let same = now.filter(|entry| entry.text == text);
         let meta = match same {
             Some(entry) => entry.meta,
-            None => self.cache.set_key_value(target, text, expect).await?,
+            None => store::with_new_id(id_of_new, self.cache.set_key_value(target, text, expect)).await?,
         };
         let mut state = self.state.lock();
         state.paths_mut().take_deferred_rename(to);

@@ -1,5 +1,6 @@
 //! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::fs::rules::document::Validate;
@@ -34,6 +35,8 @@ pub(crate) struct Draft {
     pub(crate) exclusive: bool,
     /// Made as an empty file, by who closed it so: that it is again where a text is refused.
     pub(crate) empty: bool,
+    /// The id that the key of a new file shall have.
+    pub(crate) id: Option<Arc<str>>,
     /// What the store knows since the last publish.
     pub(crate) published: Option<Meta>,
     /// How many handles write to this draft.
@@ -61,6 +64,7 @@ impl Draft {
             expect,
             exclusive: false,
             empty: false,
+            id: None,
             published: None,
             handles: 0,
             opening: false,
@@ -82,6 +86,11 @@ impl Draft {
     pub(crate) fn reset(&mut self, text: &[u8], modified: SystemTime) {
         self.bytes.reset(text, modified);
         self.refused = None;
+    }
+
+    /// The id for the key, if the draft is the first of it.
+    pub(crate) fn new_id(&self) -> Option<Arc<str>> {
+        self.id.clone().filter(|_| self.published.is_none())
     }
 
     /// What the store has is this draft, published at `generation`.

@@ -1,15 +1,17 @@
-//! Files by their numbers: which path leads to each, how long it is one, and who has locked it.
+//! Files by their numbers: which path leads to each, what programs see of it, how long it is one, and who has locked it.
 
 use std::collections::HashMap;
 
 use crate::fs::state::locks::Locks;
-use crate::fs::types::FileNumber;
+use crate::fs::types::{FileNumber, Ino};
 
 /// One file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct File {
     /// The path that leads to it; none once it is removed or replaced.
     path: Option<String>,
+    /// The inode number that programs see.
+    shown: Ino,
     /// Inodes and handles that are of it.
     references: u32,
 }
@@ -18,14 +20,24 @@ struct File {
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     by_number: HashMap<FileNumber, File>,
+    /// The last file that began with each inode number.
+    by_shown: HashMap<Ino, FileNumber>,
     /// flock(2) and fcntl(2).
     pub(super) locks: Locks,
 }
 
 impl Files {
+    /// A file begins, to which nothing refers yet.
+    pub(super) fn begin(&mut self, number: FileNumber, shown: Ino) {
+        self.by_number.insert(number, File { path: None, shown, references: 0 });
+        self.by_shown.insert(shown, number);
+    }
+
     /// Counts a reference.
     pub(super) fn refer_to(&mut self, number: FileNumber) {
-        self.by_number.entry(number).or_default().references += 1;
+        if let Some(file) = self.by_number.get_mut(&number) {
+            file.references += 1;
+        }
     }
 
     /// Takes a reference away. With the last one the file goes; the path that led to it.
@@ -35,7 +47,9 @@ impl Files {
         if file.references > 0 {
             return None;
         }
-        self.by_number.remove(&number)?.path
+        let file = self.by_number.remove(&number)?;
+        self.no_longer_shows(number, file.shown);
+        file.path
     }
 
     /// Whether no path leads to the file.
@@ -44,7 +58,32 @@ impl Files {
     }
 
     pub(super) fn set_path(&mut self, number: FileNumber, path: Option<&str>) {
-        self.by_number.entry(number).or_default().path = path.map(str::to_owned);
+        if let Some(file) = self.by_number.get_mut(&number) {
+            file.path = path.map(str::to_owned);
+        }
+    }
+
+    /// The inode number that programs see.
+    pub(super) fn shown(&self, number: FileNumber) -> Option<Ino> {
+        Some(self.by_number.get(&number)?.shown)
+    }
+
+    /// The file shows this number from now on; the one that it showed before.
+    pub(super) fn show(&mut self, number: FileNumber, shown: Ino) -> Option<Ino> {
+        let before = std::mem::replace(&mut self.by_number.get_mut(&number)?.shown, shown);
+        self.no_longer_shows(number, before);
+        Some(before)
+    }
+
+    /// A file that shows this number.
+    pub(super) fn that_shows(&self, shown: Ino) -> Option<FileNumber> {
+        self.by_shown.get(&shown).copied()
+    }
+
+    fn no_longer_shows(&mut self, number: FileNumber, shown: Ino) {
+        if self.by_shown.get(&shown) == Some(&number) {
+            self.by_shown.remove(&shown);
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Inode {
     pub(crate) readers: u32,
     /// What the kernel may have cached of it.
     pub(crate) cached: KernelCache,
-    /// The inode number to show, if not its own.
+    /// The number that the file showed when the name went on to a newer version than this one, which somebody reads.
     pub(crate) number: Option<Ino>,
     /// The name was removed.
     pub(crate) unlinked: bool,

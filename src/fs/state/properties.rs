@@ -154,8 +154,10 @@ proptest! {
         let mut world = World::new();
         for step in &steps {
             let before = DIRECTORIES.map(|directory| world.listed(directory));
+            let numbers = world.numbers();
             world.step(step);
             world.check();
+            world.check_numbers(&numbers);
             world.check_times(before);
         }
         world.end();

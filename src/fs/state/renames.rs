@@ -2,7 +2,7 @@
 
 use crate::fs::rules::names::is_inside;
 use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::Body;
+use crate::fs::state::nodes::{Body, Content};
 use crate::fs::state::tables::State;
 use crate::fs::types::Ino;
 use crate::store::{Expect, Key, Meta, Revision};
@@ -47,6 +47,7 @@ impl State {
         self.note_change(from);
         self.note_change(to);
         self.rename_drafts(from, to, key, (before, meta));
+        self.rename_readers(from, before, meta);
         self.rename_home(from, to, key);
         self.touch(from);
         self.touch(to);
@@ -103,6 +104,18 @@ impl State {
             }
             self.paths.remove_draft(from, id);
             self.paths.add_draft(to, id);
+        }
+    }
+
+    /// Who reads the key at `from` as it was at `before` reads this version, which has the same value.
+    fn rename_readers(&mut self, from: &str, before: Revision, meta: &Meta) {
+        let Some(file) = self.paths.file(from) else { return };
+        for handle in self.handles.values_mut().filter(|handle| handle.file == file) {
+            if let Content::Snapshot(_, Some(read)) = &mut handle.content
+                && read.revision == before
+            {
+                *read = meta.clone();
+            }
         }
     }
 

@@ -42,13 +42,15 @@ pub(crate) struct State {
     pub(super) directories: Directories,
     /// What may be in memory alone.
     pub(super) quota: Quota,
+    /// The store takes the ids of new keys from this mount.
+    pub(super) takes_ids: bool,
     last_id: u64,
     clock: Arc<dyn Clock>,
 }
 
 impl State {
     /// An empty directory.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, takes_ids: bool) -> Self {
         let now = clock.now();
         Self {
             inodes: HashMap::new(),
@@ -60,6 +62,7 @@ impl State {
             redirects: Redirects::default(),
             directories: Directories::new(now),
             quota: Quota::MOUNT,
+            takes_ids,
             last_id: ROOT.0,
             clock,
         }
@@ -84,7 +87,7 @@ impl State {
         };
         let file = match body {
             Body::Directory => FileNumber(ino.0),
-            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.refer_to_file_at(name),
+            Body::Key(_) | Body::Local(_) | Body::Draft(_) => self.refer_to_file_at(name, key, &body),
         };
         let (name, key) = (name.to_owned(), key.clone());
         let inode = Inode {

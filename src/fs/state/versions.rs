@@ -48,6 +48,7 @@ impl State {
             Body::Key(known) if inode.readers == 0 && !inode.cached.is_pinned() && !is_drafted => {
                 *known = meta.clone();
                 inode.cached.mark_stale();
+                self.leave_readers_behind(name, meta.revision);
                 vec![PathInvalidation::Inode(ino)]
             }
             Body::Key(_) => self.supersede(name, ino, meta, is_drafted),
@@ -91,6 +92,7 @@ impl State {
         } else {
             self.go_away(name, ino);
         }
+        self.leave_readers_behind(name, meta.revision);
         if may_last {
             invalidations.push(PathInvalidation::Entry(name.to_owned()));
         }
@@ -170,11 +172,11 @@ impl State {
     /// Makes `ino` the inode of `name` and of this version of its key. What had the name before is replaced.
     pub(crate) fn become_key(&mut self, ino: Ino, name: &str, key: &Key, meta: Meta) {
         self.lead_to(name, ino);
+        self.leave_readers_behind(name, meta.revision);
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.body = Body::Key(meta);
             inode.unlinked = false;
             inode.private = None;
-            inode.number = None;
             name.clone_into(&mut inode.name);
             inode.key = key.clone();
         }
@@ -294,12 +296,9 @@ impl State {
         if let Some(ino) = self.paths.current(name) {
             return (ino, invalidations);
         }
-        let number = self.paths.home(name);
         let ino = self.add_inode(name, key, Body::Key(meta.clone()));
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.number = number;
-        }
         self.lead_to(name, ino);
+        self.leave_readers_behind(name, meta.revision);
         (ino, invalidations)
     }
 

@@ -159,7 +159,14 @@ fn put(db: &Connection, key: &Key, meta: &Meta, value_id: i64, sum: u32) -> Resu
     Ok(())
 }
 
-pub(super) fn set(db: &Transaction<'_>, key: &Key, text: &Text, expect: Expect) -> Result<Meta> {
+/// A new key has the `chosen` id.
+pub(super) fn set(
+    db: &Transaction<'_>,
+    key: &Key,
+    text: &Text,
+    expect: Expect,
+    chosen: Option<&Arc<str>>,
+) -> Result<Meta> {
     let old = find(db, key)?;
     expect.check(old.as_ref().map(|(meta, _)| meta.revision))?;
     let value_id = match &old {
@@ -172,7 +179,8 @@ pub(super) fn set(db: &Transaction<'_>, key: &Key, text: &Text, expect: Expect) 
             db.prepare_cached("INSERT INTO value (bytes) VALUES (?1)")?.insert([&text[..]])?
         }
     };
-    let meta = successor(old.as_ref().map(|(meta, _)| meta), next_revision(db, key)?, text.len());
+    let meta =
+        successor(old.as_ref().map(|(meta, _)| meta), next_revision(db, key)?, text.len(), chosen.cloned());
     put(db, key, &meta, value_id, checksum(key, text))?;
     Ok(meta)
 }
@@ -204,7 +212,7 @@ pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, exp
     if let Some((_, value_id)) = replaced.filter(|_| from != to) {
         drop_value(db, value_id)?;
     }
-    let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize);
+    let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize, None);
     put(db, to, &meta, value_id, checksum(to, &text))?;
     Ok(meta)
 }

@@ -1,6 +1,7 @@
 //! Text as part of a file name: `%XX` for what a name cannot hold, and aliases of what is too long.
 
 use super::VALUE;
+use crate::fs::rules::hash::hash;
 
 /// How much of a long key its alias shows.
 pub(super) const ALIAS_PREFIX: usize = 200;
@@ -71,20 +72,13 @@ fn hex(text: &str) -> Option<u8> {
     Some(digit(high)? * 16 + digit(low)?)
 }
 
-/// A name for `text`, whose own would be `name`.
+/// A name for `text`, whose own would be `name`: the same for every version of kvfs on every machine.
 pub(super) fn alias(name: &str, text: &str) -> String {
     let mut end = ALIAS_PREFIX;
     while !name.is_char_boundary(end) {
         end -= 1;
     }
     format!("{}%~{:032x}", &name[..end], hash(text.as_bytes()))
-}
-
-/// FNV-1a with 128 bits: an alias must be the same for every version of kvfs on every machine.
-fn hash(bytes: &[u8]) -> u128 {
-    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
-        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
 }
 
 /// Whether only a listing tells what `name` stands for.

@@ -1,9 +1,9 @@
 //! What holds after each step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::super::nodes::{Body, Content, Handle};
+use super::super::nodes::{Body, Content, Handle, Inode};
 use super::super::unlinked::unlinked;
 use super::world::World;
 use super::{DIRECTORIES, NAMES};
@@ -20,6 +20,35 @@ impl World {
         (names, known.is_some(), known.map_or(self.state.names_modified(), |known| known.modified))
     }
 
+    /// The numbers that the readers see of their files.
+    pub(super) fn numbers(&self) -> HashMap<Fh, Ino> {
+        let readers = self.state.handles.iter().filter(|(_, handle)| handle.is_reader());
+        let number = |ino| self.state.number_of(ino, self.state.inode(ino).unwrap());
+        readers.map(|(fh, handle)| (*fh, number(handle.ino))).collect()
+    }
+
+    /// Files have their own numbers; who reads an older version keeps that of the file, which has another one by its name.
+    pub(super) fn check_numbers(&self, before: &HashMap<Fh, Ino>) {
+        let state = &self.state;
+        let mut shown = BTreeSet::new();
+        let mut named = state.paths.files().filter_map(|(_, file)| state.files.shown(file));
+        assert!(named.all(|number| shown.insert(number)), "two files show one number");
+        for (fh, number) in self.numbers() {
+            let handle = state.handle(fh).unwrap();
+            assert!(
+                before.get(&fh).is_none_or(|before| *before == number),
+                "{handle:?} shows another number"
+            );
+            let inode = state.inode(handle.ino).unwrap();
+            if let Content::Snapshot(_, Some(read)) = &handle.content
+                && let Some((ino, Inode { body: Body::Key(meta), file, .. })) = state.named(&inode.name)
+                && (inode.file, true) == (*file, ino != handle.ino && read.revision < meta.revision)
+            {
+                assert_ne!(state.number_of(ino, state.inode(ino).unwrap()), number, "{handle:?}");
+            }
+        }
+    }
+
     pub(super) fn check_times(&self, before: [(BTreeSet<String>, bool, SystemTime); 2]) {
         for (directory, (names, known, modified)) in DIRECTORIES.into_iter().zip(before) {
             let now = self.listed(directory);
@@ -34,7 +63,8 @@ impl World {
             let inode = state.inode(ino).unwrap_or_else(|_| panic!("{path} leads to nothing"));
             assert!(inode.name == path && !inode.unlinked, "{path} leads to {inode:?}");
             assert!(matches!(inode.body, Body::Key(_) | Body::Local(_)), "{path} leads to {inode:?}");
-            assert_eq!(state.paths.file(path), Some(inode.file), "{path} leads to {inode:?}");
+            let (file, number) = (state.paths.file(path), inode.number);
+            assert_eq!((file, number), (Some(inode.file), None), "{path} leads to {inode:?}");
         }
         state.check_files();
         self.check_homes();

@@ -31,7 +31,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> Self {
         Self {
-            state: State::new(Arc::new(SystemClock)),
+            state: State::new(Arc::new(SystemClock), true),
             lookups: HashMap::new(),
             dentries: HashMap::new(),
             handles: Vec::new(),
@@ -43,8 +43,9 @@ impl World {
     pub(super) fn meta(&mut self, name: &str) -> Meta {
         self.revision += 1;
         let time = SystemTime::UNIX_EPOCH;
+        let id = self.store.get(name).map(|meta| meta.id.clone());
         let meta = Meta {
-            id: "i".into(),
+            id: id.unwrap_or_else(|| self.revision.to_string().into()),
             revision: Revision(self.revision),
             size: 1,
             created: time,
@@ -211,7 +212,8 @@ impl World {
                 assert_eq!([from, to].map(|name| self.state.paths.file(name)), [None, file]);
             }
         } else if let Some(before) = self.store.remove(from) {
-            let meta = self.meta(to);
+            let meta = Meta { id: before.id.clone(), ..self.meta(to) };
+            self.store.insert(to.to_owned(), meta.clone());
             if let Some(ino) = moved {
                 self.dentries.insert(to.to_owned(), ino);
             }
