@@ -5,6 +5,7 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use crate::common::{Elsewhere, Mount, PATIENCE, can_mount, close, errno, wait_for};
 
@@ -131,4 +132,42 @@ fn rule_10_a_conflict_is_estale_and_the_losers_text_is_kept() {
     file.write_all_at(b"[8]", 0).unwrap();
     assert_eq!(close(file), libc::ESTALE);
     wait_for(PATIENCE, || !mount.path("doc").exists());
+}
+
+/// The system calls of a save, by the names of the key and of the file beside it.
+type Save = fn(&Path, &Path);
+
+#[test]
+fn rule_07_a_save_by_way_of_an_editors_own_names_is_one_set() {
+    if !can_mount() {
+        return;
+    }
+    let jetbrains: Save = |key, temporary| {
+        let old = temporary.with_file_name("k.json___jb_old___");
+        fs::write(temporary, "{\"new\":1}").unwrap();
+        fs::rename(key, &old).unwrap();
+        fs::rename(temporary, key).unwrap();
+        fs::remove_file(old).unwrap();
+    };
+    let code: Save = |key, temporary| {
+        fs::write(temporary, "{\"new\":1}").unwrap();
+        fs::rename(temporary, key).unwrap();
+    };
+    let helix: Save = |key, backup| {
+        fs::rename(key, backup).unwrap();
+        fs::write(key, "{\"new\":1}").unwrap();
+        fs::remove_file(backup).unwrap();
+    };
+    for (beside, save) in
+        [("k.json___jb_tmp___", jetbrains), ("k.json.vsctmp", code), ("k.jsonaB3xYz.bck", helix)]
+    {
+        let mount = Mount::sqlite(&[]);
+        fs::write(mount.path("k.json"), "{}").unwrap();
+        let changes = || ["set_key_value", "rename_key", "delete_key"].map(|call| mount.calls(call));
+        let before = changes();
+        save(&mount.path("k.json"), &mount.path(beside));
+        assert_eq!(changes(), [before[0] + 1, before[1], before[2]], "{beside}");
+        assert_eq!(mount.text("k.json").as_deref(), Some("{\"new\":1}"), "{beside}");
+        assert_eq!(mount.names(), ["k.json"], "{beside}");
+    }
 }

@@ -84,7 +84,8 @@ impl Fs {
         }
         // A key that was renamed to a backup name gives way.
         let expect = if no_replace && !deferred { Expect::Absent } else { Expect::Anything };
-        let backup = foreign || there.is_none() && self.settings.scratch.is_backup(base(&to));
+        let is_backup = self.settings.scratch.is_backup(base(&to), base(&from));
+        let backup = foreign || there.is_none() && is_backup;
         match source {
             Source::Local(ino, draft) if backup => {
                 self.move_local(ino, draft, &from, &to, &target, Publish::Never);
@@ -94,7 +95,7 @@ impl Fs {
                 self.rename_onto_key((ino, draft), &from, &to, (&target, there), expect).await
             }
             // A temporary file never takes the place of a key that would be gone with it.
-            Source::Key(_) if foreign && !self.settings.scratch.is_backup(base(&to)) => Err(FsError::BadName),
+            Source::Key(_) if foreign && !is_backup => Err(FsError::BadName),
             Source::Key(key) if backup => {
                 self.rename_to_backup(caller, &key, &from, &to, (!foreign).then_some(&target)).await
             }
