@@ -1,9 +1,10 @@
 //! One number for each file: whoever opens it, however it is written, whatever the kernel remembers.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::fs::Permissions;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -194,4 +195,62 @@ fn a_rename_of_a_directory_takes_the_numbers_along() {
     fs::rename(mount.path("d"), mount.path("e")).unwrap();
     assert_eq!([mount.path("e"), mount.path("e/k")].map(number), shown);
     assert!(agree(&held, &mount.path("e/k")));
+}
+
+/// Mode, owner, links and size.
+fn attributes(file: &File) -> (u32, u32, u64, u64) {
+    let meta = file.metadata().unwrap();
+    (meta.mode() & 0o7777, meta.uid(), meta.nlink(), meta.len())
+}
+
+type LoseName = fn(&Path);
+
+#[test]
+fn what_is_said_of_a_file_that_has_lost_its_name_is_said_of_it_alone() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let (path, usual) = (mount.path("k"), fs::metadata(&mount.dir).unwrap().uid());
+    let take_away: [(&str, LoseName); 3] = [
+        ("removed", |path| fs::remove_file(path).unwrap()),
+        ("replaced by a key", |path| {
+            fs::write(path.with_file_name("other"), "22").unwrap();
+            fs::rename(path.with_file_name("other"), path).unwrap();
+        }),
+        ("replaced by a temporary file", |path| {
+            fs::write(path.with_file_name("k~"), "22").unwrap();
+            fs::rename(path.with_file_name("k~"), path).unwrap();
+        }),
+    ];
+    for (how, lose_name) in take_away {
+        for write in [false, true] {
+            fs::write(&path, "1").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+            let file = File::options().read(true).write(write).open(&path).unwrap();
+            assert_eq!(attributes(&file), (0o640, usual, 1, 1), "{how}, {write}");
+            lose_name(&path);
+            assert_eq!(attributes(&file), (0o640, usual, 0, 1), "{how}, {write}");
+            file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(attributes(&file), (0o600, usual, 0, 1), "{how}, {write}");
+            if how != "removed" {
+                let successor = File::open(&path).unwrap();
+                assert_eq!(attributes(&successor), (0o644, usual, 1, 2), "{how}, {write}");
+            }
+            _ = fs::remove_file(&path);
+        }
+    }
+}
+
+#[test]
+fn who_writes_a_file_that_is_removed_elsewhere_sees_no_links() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    fs::write(mount.path("k"), "1").unwrap();
+    let file = File::options().read(true).write(true).open(mount.path("k")).unwrap();
+    assert_eq!(attributes(&file).2, 1);
+    Elsewhere::of(&mount).delete("k");
+    wait_for(PATIENCE, || attributes(&file).2 == 0);
 }

@@ -48,6 +48,13 @@ impl Fs {
         (!invalidations.is_empty()).then(|| kernel.invalidate(invalidations))
     }
 
+    /// A file has lost its name: those who write it learn from fstat(2) that it has no links, although the kernel has no dentry
+    /// of that name for their inodes.
+    pub(crate) fn tell_writers(&self, inodes: impl IntoIterator<Item = Ino>) {
+        let Some(kernel) = self.kernel.get() else { return };
+        inodes.into_iter().for_each(|ino| kernel.expire_attributes(ino));
+    }
+
     /// Sends notices and waits until the kernel took them in, so that who is answered next finds the new state.
     ///
     /// Never called while the kernel holds the directory's lock for the same request: that would be a deadlock. Nor is the
@@ -189,6 +196,8 @@ mod tests {
         fn invalidate_inode(&self, _: Ino) -> bool {
             self.knows
         }
+
+        fn expire_attributes(&self, _: Ino) {}
 
         fn invalidate_all(&self) {
             self.names_dropped.fetch_add(1, Ordering::SeqCst);

@@ -19,6 +19,9 @@ pub trait Kernel: Send + Sync {
     /// kernel waits for reads of the inode that are under way, so this must not be the thread that answers them.
     fn invalidate_inode(&self, ino: Ino) -> bool;
 
+    /// Makes the kernel drop the attributes of an inode, and no pages, on the caller's thread and whatever is locked.
+    fn expire_attributes(&self, ino: Ino);
+
     /// Makes the kernel drop all names, on the caller's thread and whatever is locked. Only for one that
     /// [can](Self::can_invalidate_all).
     fn invalidate_all(&self);

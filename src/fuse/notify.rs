@@ -72,6 +72,12 @@ impl Kernel for Notifications {
         !is_unknown(&done)
     }
 
+    fn expire_attributes(&self, ino: Ino) {
+        if let Err(error) = notify(&self.device, INVAL_INODE, &invalidation(ino, NO_PAGES)) {
+            tracing::debug!("expiry of the attributes of inode {}: {error}", ino.0);
+        }
+    }
+
     fn invalidate_all(&self) {
         if let Err(error) = invalidate_all(&self.device) {
             tracing::debug!("invalidation of all dentries: {error}");
@@ -106,7 +112,15 @@ fn is_unknown(done: &io::Result<()>) -> bool {
 
 /// Invalidates all pages, from offset 0 on, and the attributes.
 fn invalidate_inode(device: impl Write, ino: Ino) -> io::Result<()> {
-    notify(device, INVAL_INODE, &[ino.0, 0, 0].map(u64::to_ne_bytes).concat())
+    notify(device, INVAL_INODE, &invalidation(ino, 0))
+}
+
+/// The offset that stands for no pages, but the attributes alone.
+const NO_PAGES: i64 = -1;
+
+/// A `fuse_notify_inval_inode_out`, of all that follows `offset`.
+fn invalidation(ino: Ino, offset: i64) -> Vec<u8> {
+    [ino.0, offset.cast_unsigned(), 0].map(u64::to_ne_bytes).concat()
 }
 
 /// Expires a dentry: the kernel revalidates it at its next use.

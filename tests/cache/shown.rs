@@ -46,6 +46,8 @@ impl Kernel for Drops {
         true
     }
 
+    fn expire_attributes(&self, _: Ino) {}
+
     fn invalidate_all(&self) {}
 }
 

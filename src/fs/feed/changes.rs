@@ -57,7 +57,7 @@ impl Fs {
     /// Installs changes in the tables; what the kernel must drop then.
     fn install(self: &Arc<Self>, news: &KeyChanges) -> Vec<PathInvalidation> {
         let name = |key: &Key| self.settings.names.encode(key);
-        let mut overtaken = Vec::new();
+        let (mut overtaken, mut writers) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         let uncertain = news.uncertain.iter().flat_map(|key| state.forget_version(&name(key)));
         let mut invalidations: Vec<_> = uncertain.collect();
@@ -81,12 +81,14 @@ impl Fs {
                 }
                 invalidations.extend(state.appeared(&name));
             } else {
+                writers.extend(state.writers(&name));
                 invalidations.extend(state.deleted_elsewhere(&name, change.revision(), *was_there));
                 let (keys, by_others) = (news.after.as_ref(), *was_there == Some(true));
                 invalidations.extend(self.directories_emptied(&mut state, &name, keys, by_others));
             }
         }
         drop(state);
+        self.tell_writers(writers);
         for draft in overtaken {
             self.keep_backup_later(draft);
         }
@@ -143,6 +145,8 @@ mod tests {
         fn invalidate_inode(&self, _: Ino) -> bool {
             true
         }
+
+        fn expire_attributes(&self, _: Ino) {}
 
         fn invalidate_all(&self) {}
     }

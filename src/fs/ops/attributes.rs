@@ -110,8 +110,7 @@ impl Fs {
 
     fn file_attr(&self, state: &State, ino: Ino, inode: &Inode, shown: Shown) -> Attr {
         let Shown { size, modified, created, version } = shown;
-        let set =
-            if inode.unlinked { None } else { state.paths().attributes(&inode.name) }.unwrap_or_default();
+        let set = state.attributes_of(ino, inode).unwrap_or_default();
         let times = set.times(modified, version);
         Attr {
             ino,
@@ -119,7 +118,7 @@ impl Fs {
             directory: false,
             size,
             mode: set.mode.unwrap_or(0o666 & !self.settings.umask),
-            links: u32::from(!inode.unlinked),
+            links: u32::from(!state.has_lost_name(ino, inode)),
             uid: set.uid.unwrap_or(self.settings.uid),
             gid: set.gid.unwrap_or(self.settings.gid),
             accessed: times.accessed,
@@ -180,32 +179,25 @@ impl Shown {
 }
 
 impl Fs {
-    /// What is to be known of a file or directory from now on, if there is room for it: `None` of what has lost its name.
-    fn overridden(
-        &self,
-        state: &State,
-        ino: Ino,
-        fh: Option<Fh>,
-        changes: &Changes,
-    ) -> FsResult<Option<Overrides>> {
+    /// What is to be known of a file or directory from now on, if there is room for it.
+    fn overridden(&self, state: &State, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<Overrides> {
         let (set, version, usual) = if let Ok(path) = state.directory_path(ino) {
             let known = state.directory(&path).map(|directory| (directory.set, directory.version));
             (known.map(|(set, _)| set), known.map(|(_, version)| version), 0o777)
         } else {
             let inode = state.inode(ino)?;
-            if inode.unlinked {
-                return Ok(None);
-            }
             let version = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
                 Some(OpenAs::Draft(id)) => state.draft(id).and_then(|draft| draft.published.as_ref()),
                 Some(OpenAs::Version(meta)) => Some(meta),
                 None => None,
             };
-            (state.paths().attributes(&inode.name), version.map(|meta| meta.revision), 0o666)
+            (state.attributes_of(ino, inode), version.map(|meta| meta.revision), 0o666)
         };
         let new = self.merged(set.unwrap_or_default(), changes, version, usual);
-        state.room_for_attributes(set.as_ref(), &new)?;
-        Ok(Some(new))
+        if !state.inode(ino).is_ok_and(|inode| state.has_lost_name(ino, inode)) {
+            state.room_for_attributes(set.as_ref(), &new)?;
+        }
+        Ok(new)
     }
 
     /// `set` with what is asked for while this `version` is there. What equals that of all others, whose mode is `usual` less
@@ -242,19 +234,17 @@ impl Fs {
     ) -> FsResult<()> {
         let new = self.overridden(state, ino, fh, changes)?;
         if let Ok(path) = state.directory_path(ino) {
-            state.edit_directory(&path, |directory| directory.set = new.unwrap_or_default());
+            state.edit_directory(&path, |directory| directory.set = new);
             return Ok(());
         }
         let inode = state.inode(ino)?;
-        let (name, open) = (inode.name.clone(), open_as(inode, fh.and_then(|fh| state.handle(fh).ok())));
+        let open = open_as(inode, fh.and_then(|fh| state.handle(fh).ok()));
         if let (Some(modified), Some(OpenAs::Draft(id))) = (changes.modified, open)
             && let Some(draft) = state.draft_mut(id)
         {
             draft.bytes.set_modified(modified);
         }
-        if new.is_some() {
-            state.paths_mut().set_attributes(&name, new);
-        }
+        state.set_attributes_of(ino, Some(new));
         Ok(())
     }
 }

@@ -86,7 +86,8 @@ impl Fs {
         let expect = if no_replace && !deferred { Expect::Absent } else { Expect::Anything };
         let is_backup = self.settings.scratch.is_backup(base(&to), base(&from));
         let backup = foreign || there.is_none() && is_backup;
-        match source {
+        let writers = self.state.lock().writers(&to);
+        let renamed = match source {
             Source::Local(ino, draft) if backup => {
                 self.move_local(ino, draft, &from, &to, &target, Publish::Never);
                 Ok(())
@@ -100,7 +101,11 @@ impl Fs {
                 self.rename_to_backup(caller, &key, &from, &to, (!foreign).then_some(&target)).await
             }
             Source::Key(key) => self.rename_key((&from, &key), (&to, &target), expect).await,
+        };
+        if renamed.is_ok() {
+            self.tell_writers(writers);
         }
+        renamed
     }
 
     /// Renames a key in the store, at the version that is known.

@@ -27,6 +27,7 @@ impl Fs {
             state.deferred_to(&name).or_else(|| state.deferred_by_others(&name, caller.thread))
         };
         let _operation = self.begin_after_renames(&[&name], deferred).await?;
+        let writers = self.state.lock().writers(&name);
         let key = {
             let mut state = self.state.lock();
             if state
@@ -40,6 +41,8 @@ impl Fs {
                 Some((_, inode)) if matches!(inode.body, Body::Local(_)) => {
                     unlinked(&mut state, &name);
                     state.keep_directory(parent(&name));
+                    drop(state);
+                    self.tell_writers(writers);
                     return Ok(());
                 }
                 Some((_, inode)) => Some(inode.key.clone()),
@@ -62,6 +65,8 @@ impl Fs {
             unlinked(&mut state, &name);
             // What it is in stays, so that it can be removed by who empties it.
             state.keep_directory(parent(&name));
+            drop(state);
+            self.tell_writers(writers);
         }
         deleted.map(drop).map_err(FsError::from)
     }

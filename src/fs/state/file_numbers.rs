@@ -3,10 +3,11 @@
 //! That is made of what the store keeps of the key, so that a file of which nothing is remembered has it again, and on every
 //! mount of the store: of its id, where the store lets this mount choose the id of a new one; else of the key.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::fs::rules::hash::hash;
-use crate::fs::state::nodes::{Body, Content, Handle, Inode};
+use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{FileNumber, Ino};
 use crate::store::{Key, Meta, Revision};
@@ -115,6 +116,36 @@ impl State {
         files.is_empty() || files.contains(&file)
     }
 
+    /// Whether the inode is of a file that was removed or replaced. One that nobody has open any more follows its key.
+    pub(crate) fn has_lost_name(&self, ino: Ino, inode: &Inode) -> bool {
+        let held = |handle: &Handle| handle.ino == ino && handle.file == inode.file;
+        inode.unlinked || self.files.is_without_path(inode.file) && self.handles.values().any(held)
+    }
+
+    /// What chmod and the like said of the file that an inode is of.
+    pub(crate) fn attributes_of(&self, ino: Ino, inode: &Inode) -> Option<Overrides> {
+        let lost = self.has_lost_name(ino, inode);
+        if lost { self.files.attributes(inode.file) } else { self.paths.attributes(&inode.name) }
+    }
+
+    pub(crate) fn set_attributes_of(&mut self, ino: Ino, attributes: Option<Overrides>) {
+        let Some(inode) = self.inodes.get(&ino) else { return };
+        if self.has_lost_name(ino, inode) {
+            self.files.set_attributes(inode.file, attributes);
+        } else {
+            let name = inode.name.clone();
+            self.paths.set_attributes(&name, attributes);
+        }
+    }
+
+    /// The inodes by which the file at `path` is written. Of those by which it is read the kernel must drop nothing.
+    pub(crate) fn writers(&self, path: &str) -> HashSet<Ino> {
+        let file = self.paths.file(path);
+        let of_it =
+            |handle: &&Handle| Some(handle.file) == file && matches!(handle.content, Content::Draft(_));
+        self.handles.values().filter(of_it).map(|handle| handle.ino).collect()
+    }
+
     /// Takes a reference away.
     pub(super) fn let_go_of_file(&mut self, number: FileNumber) {
         if let Some(path) = self.files.let_go_of(number) {
@@ -124,13 +155,13 @@ impl State {
 
     fn give_path(&mut self, number: FileNumber, path: &str) {
         self.paths.set_file(path, number);
-        self.files.set_path(number, Some(path));
+        self.files.set_path(number, path);
     }
 
     /// The file at `path` is removed or replaced: what comes to be there is another one.
     pub(crate) fn end_file(&mut self, path: &str) {
         if let Some(number) = self.paths.take_file(path) {
-            self.files.set_path(number, None);
+            self.files.lose_path(number, self.paths.attributes(path));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::fs::state::locks::Locks;
+use crate::fs::state::nodes::Overrides;
 use crate::fs::types::{FileNumber, Ino};
 
 /// One file.
@@ -12,6 +13,8 @@ struct File {
     path: Option<String>,
     /// The inode number that programs see.
     shown: Ino,
+    /// What chmod and the like said of it, once no path leads to it.
+    attributes: Option<Overrides>,
     /// Inodes and handles that are of it.
     references: u32,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Files {
 impl Files {
     /// A file begins, to which nothing refers yet.
     pub(super) fn begin(&mut self, number: FileNumber, shown: Ino) {
-        self.by_number.insert(number, File { path: None, shown, references: 0 });
+        self.by_number.insert(number, File { path: None, shown, attributes: None, references: 0 });
         self.by_shown.insert(shown, number);
     }
 
@@ -57,9 +60,27 @@ impl Files {
         self.by_number.get(&number).is_some_and(|file| file.path.is_none())
     }
 
-    pub(super) fn set_path(&mut self, number: FileNumber, path: Option<&str>) {
+    pub(super) fn set_path(&mut self, number: FileNumber, path: &str) {
         if let Some(file) = self.by_number.get_mut(&number) {
-            file.path = path.map(str::to_owned);
+            (file.path, file.attributes) = (Some(path.to_owned()), None);
+        }
+    }
+
+    /// No path leads to the file any more, of which chmod and the like said this.
+    pub(super) fn lose_path(&mut self, number: FileNumber, attributes: Option<Overrides>) {
+        if let Some(file) = self.by_number.get_mut(&number) {
+            (file.path, file.attributes) = (None, attributes);
+        }
+    }
+
+    /// What chmod and the like said of a file without a path.
+    pub(super) fn attributes(&self, number: FileNumber) -> Option<Overrides> {
+        self.by_number.get(&number)?.attributes
+    }
+
+    pub(super) fn set_attributes(&mut self, number: FileNumber, attributes: Option<Overrides>) {
+        if let Some(file) = self.by_number.get_mut(&number) {
+            file.attributes = attributes;
         }
     }
 
