@@ -34,4 +34,4 @@ pub use rules::{document, names, scratch};
 pub use settings::Settings;
 pub use state::invalidation::Invalidation;
 pub use state::locks;
-pub use types::{Access, Attr, Caller, Changes, Fh, Found, Ino, Opened, ROOT};
+pub use types::{Access, Attr, Caller, Changes, Document, Fh, Found, Ino, Opened, ROOT, WriteMode, Written};

@@ -129,10 +129,10 @@ macro_rules! every_case {
         tests! {
             $when $door:
             writing {
-                close_publishes_a_new_file
+                the_write_that_completes_it_publishes_a_new_file
                 a_new_file_without_content_stays_local
                 a_file_without_content_can_be_removed_again
-                others_read_the_old_value_until_close
+                others_read_the_old_value_until_the_document_is_complete
                 a_new_key_is_never_read_half_written
                 an_exclusive_create_refuses_a_key_that_exists
                 appended_bytes_go_to_the_end_wherever_the_position_is
@@ -214,7 +214,7 @@ macro_rules! every_case {
                 temporary_files_without_a_name_are_bounded_too
             }
             conflicts {
-                of_two_writers_that_truncate_the_last_to_close_wins
+                of_two_writers_that_truncate_the_last_to_write_wins
                 a_change_based_on_an_old_value_is_stale_and_its_text_is_kept
                 of_two_changes_of_one_value_the_second_is_stale
                 writers_of_a_new_file_share_it_until_it_is_a_key
@@ -290,8 +290,8 @@ macro_rules! smoke {
         tests! {
             always $door:
             writing {
-                close_publishes_a_new_file
-                others_read_the_old_value_until_close
+                the_write_that_completes_it_publishes_a_new_file
+                others_read_the_old_value_until_the_document_is_complete
                 text_that_can_be_no_document_is_refused_by_the_write
                 half_a_document_is_refused_by_close_and_kept
                 fsync_publishes_and_the_writer_goes_on

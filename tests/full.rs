@@ -27,7 +27,7 @@ fn a_shell_hears_of_a_full_disk() {
     if !can_mount() {
         return;
     }
-    // The shell reports each failed write, except that of a set that is let through as a probe.
+    // The shell reports each failed write, but of `>>` that of a set that is let through to try again.
     let told = on_a_small_disk(
         "echo 1 > mnt/there; fill; text=$(printf '%09000d' 1); failed=0
          for n in $(seq 300); do (echo \"\\\"$text\\\"\" > mnt/k$n) 2>/dev/null || failed=$((failed + 1)); done

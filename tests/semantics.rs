@@ -2,9 +2,11 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod attributes;
+mod completing;
 mod in_flight;
 mod naming;
 mod reading;
 mod refusals;
+mod told;
 mod trouble;
 mod writing;

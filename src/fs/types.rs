@@ -89,6 +89,35 @@ impl Access {
     }
 }
 
+/// How a write comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteMode {
+    /// `O_SYNC` or `O_DSYNC`: a sync follows.
+    pub syncs: bool,
+    /// From pages that a program has mapped.
+    pub mapped: bool,
+}
+
+/// What a write came to.
+#[derive(Debug)]
+pub enum Written {
+    /// So many bytes.
+    Bytes(usize),
+    /// It completed a document.
+    Document(Document),
+}
+
+/// A document that a write completed, and that is not published yet.
+#[derive(Debug)]
+pub struct Document {
+    pub(crate) fh: Fh,
+    /// Bytes of that write.
+    pub(crate) length: usize,
+    /// Bytes before it.
+    pub(crate) size: usize,
+    pub(crate) generation: u64,
+}
+
 /// An open file, and how the kernel shall treat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {

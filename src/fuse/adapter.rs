@@ -15,15 +15,17 @@ use fuser::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::answer::Answers;
-use super::codec::{BLOCK, access, answer_attr, answer_empty, caller, open_flags, time, utf8, xattr};
+use super::answer::{Answers, Step};
+use super::codec::{
+    BLOCK, access, answer_attr, answer_empty, caller, open_flags, time, utf8, write_mode, xattr,
+};
 use super::directories::Directories;
 use super::entry::{Device, Entries};
 use super::lock_message::{LockMessage, Memory, answer_lock};
 use super::messages::Op;
 use super::{STATUS, Status, refusals};
 use crate::fs::locks::Family;
-use crate::fs::{Changes, Fh, Fs, FsError, Ino};
+use crate::fs::{Changes, Fh, Fs, FsError, Ino, Written};
 
 /// A store has no fixed number of keys, and most have no size: 1 TiB, so that tools that look for space find some.
 const MANY: u64 = 1 << 28;
@@ -246,13 +248,17 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let write = || self.fs.write(Fh(fh.0), offset, data);
-        self.answers.now(Op::Write, ino, write, |result| match result {
+        let fs = self.fs.clone();
+        let write = || match fs.write_as(Fh(fh.0), offset, data, write_mode(flags, write_flags))? {
+            Written::Bytes(length) => Ok(Step::Done(length)),
+            Written::Document(document) => Ok(Step::Wait(fs.publish_written(document))),
+        };
+        self.answers.now_or_give(Op::Write, ino, write, |result| match result {
             Ok(bytes) => reply.written(bytes as u32),
             Err(errno) => reply.error(errno),
         });

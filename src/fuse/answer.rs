@@ -43,6 +43,13 @@ impl From<INodeNo> for Subject {
     }
 }
 
+/// What work comes to at first.
+pub(super) enum Step<T, W> {
+    Done(T),
+    /// It goes on with this.
+    Wait(W),
+}
+
 pub(super) struct Answers {
     fs: Arc<Fs>,
     runtime: Handle,
@@ -94,6 +101,22 @@ impl Answers {
         reply: impl FnOnce(Result<T, Errno>),
     ) {
         self.fill(op, || reply(work().map_err(|error| report(&self.fs, op, &subject.into(), &error))));
+    }
+
+    /// As [`Answers::now`], for work of which it shows only then whether there is something to wait for.
+    pub(super) fn now_or_give<T: Send + 'static, W: Future<Output = FsResult<T>> + Send + 'static>(
+        &self,
+        op: Op,
+        ino: INodeNo,
+        begin: impl FnOnce() -> FsResult<Step<T, W>>,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        match catch_unwind(AssertUnwindSafe(begin)) {
+            Ok(Ok(Step::Wait(work))) => self.give(op, ino, work, reply),
+            Ok(Ok(Step::Done(value))) => self.now(op, ino, || Ok(value), reply),
+            Ok(Err(error)) => self.now(op, ino, || Err(error), reply),
+            Err(_) => tracing::error!("{} failed by a panic; please report it", op.name()),
+        }
     }
 
     /// As [`Answers::now`], for an answer that is made piece by piece.

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyAttr, ReplyEmpty,
-    ReplyXattr, Request, TimeOrNow,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::cache::FOREVER;
-use crate::fs::{Access, Attr, Caller, Found, FsError};
+use crate::fs::{Access, Attr, Caller, Found, FsError, WriteMode};
 
 /// The block size of stat(2) and statfs(2).
 pub(super) const BLOCK: u32 = 4096;
@@ -28,6 +28,13 @@ pub(super) fn access(flags: i32) -> Access {
         write: OpenFlags(flags).acc_mode() != OpenAccMode::O_RDONLY,
         append: flags & libc::O_APPEND != 0,
         truncate: flags & libc::O_TRUNC != 0,
+    }
+}
+
+pub(super) fn write_mode(flags: OpenFlags, write_flags: WriteFlags) -> WriteMode {
+    WriteMode {
+        syncs: flags.0 & libc::O_DSYNC != 0,
+        mapped: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
     }
 }
 

@@ -17,7 +17,7 @@ use super::answer::Answers;
 use super::messages::Op;
 use crate::cache::{self, Cache};
 use crate::fs::names::Names;
-use crate::fs::{self, Access, Caller, Changes, Fh, Fs, FsResult, Ino, ROOT};
+use crate::fs::{self, Access, Caller, Changes, Fh, Fs, FsResult, Ino, ROOT, WriteMode};
 use crate::store::{
     Entry, Error, Expect, Feed, Guarded, Key, Limits, Listing, MemoryStore, Meta, Rename, Result, Revision,
     Store, Text,
@@ -197,7 +197,7 @@ type Work = Pin<Box<dyn Future<Output = FsResult<()>> + Send>>;
 /// Messages of every kind that asks the store, each about names of its own.
 async fn messages(at: &Mount) -> Vec<(Op, Work)> {
     let (a, d) = (at.ino(ROOT, "a").await, at.ino(ROOT, "d").await);
-    let backup = at.move_aside().await;
+    let (written, backup) = (at.overwrite("a").await, at.move_aside().await);
     let directory = Arc::new(at.fs.clone().open_directory(CALLER, ROOT).await.unwrap());
     // Who reads it a second time from the start wants the names of now.
     let directory = at.fs.clone().directory_at(CALLER, directory, 0).await.unwrap();
@@ -230,6 +230,7 @@ async fn messages(at: &Mount) -> Vec<(Op, Work)> {
         (Op::MkDir, work!(fs().make_directory(CALLER, ROOT, name("n"), 0o755))),
         (Op::RmDir, work!(fs().remove_directory(CALLER, ROOT, name("d")))),
         (Op::FSyncDir, work!(fs().fsync_directory(ROOT))),
+        (Op::Write, work!(fs().write_and_publish(written, 0, b"3\n", WriteMode::default()))),
     ]
 }
 

@@ -61,7 +61,7 @@ fn document(fs: &Fs, ino: Ino) -> FsResult<String> {
 
 fn described(fs: &Fs, name: &str, refusal: &Refusal) -> Value {
     let code = refusal.error.as_ref().map(errno);
-    let place = match &refusal.error {
+    let place = match refusal.error.as_ref().map(FsError::reason) {
         Some(FsError::Invalid(fault)) => fault.place(),
         _ => None,
     };

@@ -77,7 +77,7 @@ pub(super) fn an_exclusive_create_loses_against_another_client(door: &dyn Door) 
     let client = door.store().unwrap();
     let fd = door.open("k", O_WRONLY | O_CREAT | O_EXCL).unwrap();
     client.set("k", "[5]");
-    door.write_all(fd, b"[3]").unwrap();
+    assert_eq!(door.write(fd, b"[3]"), Err(EEXIST));
     assert_eq!(door.close(fd), Err(EEXIST));
     stored_is(door, "k", Some("[5]"));
     eventually(|| door.text("k") == client.shown("[5]"));
@@ -125,8 +125,9 @@ pub(super) fn a_key_set_while_an_empty_file_is_held_open_is_shown_afterwards(doo
 pub(super) fn text_appended_to_a_new_file_does_not_replace_another_clients_key(door: &dyn Door) {
     let client = door.store().unwrap();
     let fd = door.open("k", O_WRONLY | O_CREAT | O_APPEND).unwrap();
-    door.write_all(fd, b"[1]").unwrap();
+    door.write_all(fd, b"[1").unwrap();
     client.set("k", "[2]");
+    assert_eq!(door.write(fd, b"]"), Err(ESTALE));
     assert_eq!(door.close(fd), Err(ESTALE));
     stored_is(door, "k", Some("[2]"));
     eventually(|| door.rejected() == [b"[1]"]);

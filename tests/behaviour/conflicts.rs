@@ -5,7 +5,7 @@ use libc::{ESTALE, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY};
 use super::door::Door;
 use super::{eventually, stored_is};
 
-pub(super) fn of_two_writers_that_truncate_the_last_to_close_wins(door: &dyn Door) {
+pub(super) fn of_two_writers_that_truncate_the_last_to_write_wins(door: &dyn Door) {
     door.save("k", "0").unwrap();
     let first = door.open("k", O_WRONLY | O_TRUNC).unwrap();
     let second = door.open("k", O_WRONLY | O_TRUNC).unwrap();
@@ -14,8 +14,8 @@ pub(super) fn of_two_writers_that_truncate_the_last_to_close_wins(door: &dyn Doo
     assert_eq!(door.close(second), Ok(()));
     assert_eq!(door.text("k"), "[2,2]");
     assert_eq!(door.close(first), Ok(()));
-    assert_eq!(door.text("k"), "[1]");
-    stored_is(door, "k", Some("[1]"));
+    assert_eq!(door.text("k"), "[2,2]");
+    stored_is(door, "k", Some("[2,2]"));
 }
 
 pub(super) fn a_change_based_on_an_old_value_is_stale_and_its_text_is_kept(door: &dyn Door) {

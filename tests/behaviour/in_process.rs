@@ -9,7 +9,7 @@ use kvfs::cache::{self, Cache};
 use kvfs::fs::document::Validate;
 use kvfs::fs::names::Names;
 use kvfs::fs::scratch::Patterns;
-use kvfs::fs::{self, Access, Attr, Caller, Changes, Fh, Fs, FsError, FsResult, Ino, ROOT};
+use kvfs::fs::{self, Access, Attr, Caller, Changes, Fh, Fs, FsError, FsResult, Ino, ROOT, WriteMode};
 use kvfs::store::{Error, MemoryStore, Store};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -229,7 +229,7 @@ impl Door for InProcess {
         if open.flags & libc::O_ACCMODE == libc::O_RDONLY {
             return Err(libc::EBADF);
         }
-        self.fs.write(open.fh, at, data).map_err(|error| errno(&error))
+        self.wait(self.fs.clone().write_and_publish(open.fh, at, data, WriteMode::default()))
     }
 
     fn write(&self, fd: Fd, data: &[u8]) -> Outcome<usize> {
@@ -386,6 +386,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::Store(Error::Damaged(_) | Error::Displaced(_) | Error::Untrusted(_) | Error::Other(_)) => {
             libc::EIO
         }
+        FsError::PartlySet { why, .. } => errno(why),
         FsError::Store(Error::Unsure(reason)) => errno(&FsError::Store((**reason).clone())),
     }
 }

@@ -27,6 +27,12 @@ pub(super) struct Draft {
     pub(super) changed: bool,
     /// Written from the start to the end so far.
     pub(super) in_order: bool,
+    /// There was nothing where that began.
+    pub(super) from_nothing: bool,
+    /// White space was added to what was published, if anything.
+    pub(super) blank_since: bool,
+    /// Why it was not published, as its writer was told.
+    pub(super) refused: Option<i32>,
     pub(super) scratch: bool,
     /// Its name was removed.
     pub(super) orphan: bool,
@@ -43,20 +49,39 @@ pub(super) fn is_beginning(text: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(text).map_or_else(|error| error.is_eof(), |_| true)
 }
 
+/// Whether `text` is a document that only white space can follow.
+pub(super) fn is_closed(text: &[u8]) -> bool {
+    let number = text.trim_ascii().last().is_some_and(u8::is_ascii_digit);
+    is_document(text) && !(number && text.ends_with(text.trim_ascii()))
+}
+
 pub(super) fn counted(text: &[u8]) -> usize {
     text.len() - usize::from(text.ends_with(b"\n"))
 }
 
 impl Draft {
     pub(super) fn new(name: &str, text: Vec<u8>, expect: Expect, scratch: bool) -> Self {
-        let (published, empty, changed, orphan) = (false, false, false, false);
-        let name = name.to_owned();
-        Self { name, text, expect, published, empty, changed, in_order: true, scratch, orphan, writers: 0 }
+        Self {
+            name: name.to_owned(),
+            from_nothing: text.is_empty(),
+            text,
+            expect,
+            published: false,
+            empty: false,
+            changed: false,
+            in_order: true,
+            blank_since: false,
+            refused: None,
+            scratch,
+            orphan: false,
+            writers: 0,
+        }
     }
 
     pub(super) fn clear(&mut self) {
         self.text.clear();
-        (self.changed, self.in_order) = (true, true);
+        (self.changed, self.in_order, self.from_nothing) = (true, true, true);
+        (self.blank_since, self.refused) = (false, None);
     }
 
     pub(super) fn truncate(&mut self, size: usize) -> Outcome<()> {
@@ -71,8 +96,17 @@ impl Draft {
         } else {
             self.text.resize(size, 0);
             (self.changed, self.in_order) = (true, false);
+            (self.blank_since, self.refused) = (false, None);
         }
         Ok(())
+    }
+
+    /// Whether `data` completes a document that is set at once.
+    pub(super) fn completes(&self, at: usize, data: &[u8], json: bool) -> bool {
+        let text = [&self.text[..], data].concat();
+        let in_order = self.in_order && self.from_nothing && at == self.text.len();
+        let to_store = json && !self.scratch && !self.orphan;
+        to_store && in_order && !is_closed(&self.text) && is_closed(&text)
     }
 
     pub(super) fn write(&mut self, at: usize, data: &[u8], json: bool) -> Outcome<()> {
@@ -88,8 +122,8 @@ impl Draft {
                 return Err(EINVAL);
             }
         }
-        self.text = text;
-        self.changed = true;
+        self.blank_since &= at == self.text.len() && data.trim_ascii().is_empty();
+        (self.text, self.changed, self.refused) = (text, true, None);
         Ok(())
     }
 }

@@ -132,29 +132,48 @@ impl Model {
     }
 
     pub(super) fn write(&mut self, handle: usize, at: usize, data: &[u8]) -> Outcome<usize> {
-        if let Some(errno) = self.handles[handle].failed {
+        let id = self.writer(handle).unwrap();
+        let (failed, draft) = (self.handles[handle].failed, &mut self.drafts[id]);
+        let size = draft.text.len();
+        let at = if self.handles[handle].append { size } else { at };
+        let completes = draft.completes(at, data, self.json);
+        if let Some(errno) = failed.filter(|_| !(completes && draft.refused == failed)) {
             return Err(errno);
         }
-        let draft = self.writer(handle).unwrap();
-        let draft = &mut self.drafts[draft];
-        let at = if self.handles[handle].append { draft.text.len() } else { at };
-        let written = draft.write(at, data, self.json);
+        let mut written = draft.write(at, data, self.json);
+        if written.is_ok() && completes {
+            written = self.publish(id);
+            if written.is_err() {
+                self.drafts[id].text.truncate(size);
+            }
+        }
         self.handles[handle].failed = written.err();
         written.map(|()| data.len())
     }
 
     pub(super) fn ftruncate(&mut self, handle: usize, size: usize) -> Outcome<()> {
         let draft = self.writer(handle).unwrap();
-        self.drafts[draft].truncate(size)
+        self.resize(draft, size)
+    }
+
+    fn resize(&mut self, id: usize, size: usize) -> Outcome<()> {
+        self.drafts[id].truncate(size)?;
+        // What was refused is no part of the text any more.
+        let of_it = |handle: &&mut Handle| matches!(handle.content, Content::Writer(draft) if draft == id);
+        self.handles
+            .iter_mut()
+            .filter(|handle| size == 0 && of_it(handle))
+            .for_each(|open| open.failed = None);
+        Ok(())
     }
 
     pub(super) fn truncate(&mut self, name: &str, size: usize) -> Outcome<()> {
-        if let Some(draft) = self.locals.get(name) {
-            let draft = &mut self.drafts[*draft];
+        if let Some(&id) = self.locals.get(name) {
+            let draft = &self.drafts[id];
             if self.json && draft.writers == 0 && !draft.scratch && size != draft.text.len() {
                 return Err(if size > LIMIT { EFBIG } else { EINVAL });
             }
-            return draft.truncate(size);
+            return self.resize(id, size);
         }
         let (text, _) = self.keys.get(name).ok_or(ENOENT)?;
         match size {
@@ -208,6 +227,12 @@ impl Model {
         if let Expect::At(revision) = draft.expect
             && there != Some(revision)
         {
+            let draft = &mut self.drafts[id];
+            if draft.blank_since {
+                draft.changed = false;
+                return Ok(());
+            }
+            draft.refused = Some(ESTALE);
             return Err(ESTALE);
         }
         let (name, text) = (draft.name.clone(), draft.text.clone());
@@ -220,6 +245,7 @@ impl Model {
         let draft = &mut self.drafts[id];
         draft.expect = Expect::At(revision);
         (draft.published, draft.changed, draft.scratch) = (true, false, false);
+        (draft.blank_since, draft.refused) = (true, None);
         self.locals.retain(|_, local| *local != id);
     }
 

@@ -125,7 +125,7 @@ fn rule_10_a_conflict_is_estale_and_the_losers_text_is_kept() {
     assert_eq!(elsewhere.get("doc").as_deref(), Some("[5]"));
     let file = OpenOptions::new().write(true).create_new(true).open(mount.path("new")).unwrap();
     elsewhere.set("new", "[6]");
-    file.write_all_at(b"[7]", 0).unwrap();
+    assert_eq!(errno(file.write_all_at(b"[7]", 0)), libc::EEXIST);
     assert_eq!(close(file), libc::EEXIST);
     let file = OpenOptions::new().read(true).write(true).open(mount.path("doc")).unwrap();
     elsewhere.delete("doc");

@@ -28,7 +28,7 @@ fn rule_11_a_locked_database_delays_writers_up_to_the_deadline_and_readers_never
     let other = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let file = OpenOptions::new().write(true).truncate(true).open(mount.path("doc")).unwrap();
-    file.write_all_at(b"[2]", 0).unwrap();
+    assert_eq!(errno(file.write_all_at(b"[2]", 0)), libc::EBUSY);
     assert_eq!(close(file), libc::EBUSY);
     assert_eq!(fs::read_to_string(mount.path("doc")).unwrap(), "[1]");
     assert_eq!(errno(fs::remove_file(mount.path("doc"))), libc::EBUSY);
@@ -139,8 +139,9 @@ fn rule_12_a_second_signal_ends_at_once_while_the_store_is_waited_for() {
         .spawn()
         .unwrap();
     let mut file = File::create(mount.path("doc")).unwrap();
-    file.write_all(b"{}").unwrap();
     drop(killer.stdin.take());
+    // Waits for the lock until the daemon is gone.
+    assert_ne!(errno(file.write_all(b"{}")), 0);
     wait_for(PATIENCE, || !is_running(mount.pid));
     killer.kill().unwrap();
     killer.wait().unwrap();

@@ -1,11 +1,14 @@
 //! read(2), write(2), fallocate(2), and ftruncate(2) of an open file.
 
+use std::sync::Arc;
+
 use crate::fs::core::Fs;
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Content;
-use crate::fs::types::Fh;
+use crate::fs::state::tables::State;
+use crate::fs::types::{Document, DraftId, Fh, WriteMode, Written};
 
 impl Fs {
     /// Reads up to `size` bytes at `offset` of what the handle has open.
@@ -21,38 +24,106 @@ impl Fs {
         Ok(take(&text[start..end]))
     }
 
+    /// [`Fs::write_as`] by plain write(2).
+    pub fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<Written> {
+        self.write_as(fh, offset, data, WriteMode::default())
+    }
+
     /// Writes all of `data` or nothing. After a failure the handle stays failed: what it holds can no longer be what
-    /// the program meant.
-    pub fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> FsResult<usize> {
-        let limits = self.cache.limits();
+    /// the program meant. Where it completes a document, that is to be [published](Fs::publish_written) before the
+    /// program is answered.
+    pub fn write_as(&self, fh: Fh, offset: u64, data: &[u8], mode: WriteMode) -> FsResult<Written> {
         let mut state = self.state.lock();
         let handle = state.handle(fh)?;
-        if let Some(error) = &handle.failed {
-            return Err(error.clone());
-        }
-        let append = handle.append;
+        let (append, failed) = (handle.append && !mode.mapped, handle.failed.clone());
         let (id, draft) = state.draft_of(fh)?;
-        let offset = if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
-        // What has lost its name is never published: any bytes will do.
-        let validate = if draft.orphan { Validate::None } else { self.settings.validate };
-        let goes_to_store = draft.purpose == Publish::OnClose && !draft.orphan;
-        let new = draft.published.is_none();
-        let outage = if goes_to_store { self.cache.outage() } else { None };
-        let full = outage.filter(|error| error.keeps_out(new)).map_or(Ok(()), Err);
-        let room =
-            full.map_err(FsError::from).and_then(|()| state.room(id, offset.saturating_add(data.len())));
-        let now = state.now();
-        match room.and_then(|()| state.draft_of(fh)?.1.write(offset, data, &limits, validate, now)) {
-            Ok(()) => Ok(data.len()),
+        let size = draft.bytes.len();
+        let offset = if append { size } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+        if let Some(error) = failed {
+            // Who was told that a set failed may write the document again.
+            let again = draft.refused.as_ref() == Some(&error) && draft.bytes.would_complete(offset, data);
+            if !again {
+                return Err(error);
+            }
+        }
+        match self.write_to_draft(&mut state, id, (offset, data), mode) {
+            Ok(Some(generation)) => {
+                Ok(Written::Document(Document { fh, length: data.len(), size, generation }))
+            }
+            Ok(None) => Ok(Written::Bytes(data.len())),
             Err(error) => {
+                let error = self.part_is_set(&mut state, id, error);
                 if let Some(handle) = state.handle_mut(fh) {
                     handle.failed = Some(error.clone());
-                    if matches!(error, FsError::Invalid(_)) {
-                        handle.refused = data[..data.len().min(limits.value)].to_vec();
+                    if matches!(error.reason(), FsError::Invalid(_)) {
+                        handle.refused = data[..data.len().min(self.cache.limits().value)].to_vec();
                     }
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Writes to a draft. Returns its generation if that completes a document.
+    fn write_to_draft(
+        &self,
+        state: &mut State,
+        id: DraftId,
+        (offset, data): (usize, &[u8]),
+        mode: WriteMode,
+    ) -> FsResult<Option<u64>> {
+        let (limits, now) = (self.cache.limits(), state.now());
+        state.room(id, offset.saturating_add(data.len()))?;
+        let draft = state.draft_mut(id).ok_or(FsError::BadHandle)?;
+        // What has lost its name is never published: any bytes will do.
+        let validate = if draft.orphan { Validate::None } else { self.settings.validate };
+        if draft.purpose == Publish::OnClose
+            && !draft.orphan
+            && let Some(error) =
+                self.cache.outage().filter(|error| error.keeps_out(draft.published.is_none()))
+        {
+            return Err(error.into());
+        }
+        draft.syncs = mode.syncs;
+        if mode.mapped {
+            draft.bytes.leave_order();
+        }
+        let completes = draft.write(offset, data, &limits, validate, now)?;
+        Ok(completes.then(|| draft.bytes.generation()))
+    }
+
+    /// Publishes the document that a write completed. If that fails, the bytes of that write are taken back. The kernel
+    /// holds the lock of the inode.
+    pub async fn publish_written(self: Arc<Self>, document: Document) -> FsResult<usize> {
+        let Document { fh, length, size, generation } = document;
+        let published = self.publish_at_once(fh).await;
+        let mut state = self.state.lock();
+        let Err(error) = published else {
+            if let Some(handle) = state.handle_mut(fh) {
+                (handle.failed, handle.refused) = (None, Vec::new());
+            }
+            return Ok(length);
+        };
+        let (_, draft) = state.draft_of(fh)?;
+        let taken = draft.bytes.take_back(size, generation);
+        if let Some(handle) = state.handle_mut(fh) {
+            handle.failed = Some(error.clone());
+            handle.refused = taken.unwrap_or_default();
+        }
+        Err(error)
+    }
+
+    /// [`Fs::write_as`] and what it leaves to do.
+    pub async fn write_and_publish(
+        self: Arc<Self>,
+        fh: Fh,
+        offset: u64,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> FsResult<usize> {
+        match self.write_as(fh, offset, data, mode)? {
+            Written::Bytes(length) => Ok(length),
+            Written::Document(document) => self.publish_written(document).await,
         }
     }
 

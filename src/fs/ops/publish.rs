@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::cache::Keys;
 use crate::fs::core::Fs;
 use crate::fs::ops::backup::Ended;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::backups::DeferredRename;
-use crate::fs::state::drafts::Publish;
+use crate::fs::state::drafts::{Draft, Overwritten, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
@@ -51,6 +53,8 @@ struct Unpublished {
     is_new: bool,
     /// The keys that there were before.
     before: Option<Keys>,
+    /// The value that there was.
+    replaced: Option<Text>,
 }
 
 /// A handle that writes.
@@ -70,15 +74,19 @@ impl Fs {
     }
 
     pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
-        let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, false)? else { return Ok(()) };
+        let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, false)? else {
+            return Ok(());
+        };
         match verdict {
-            Verdict::Publish => self.publish(ino, draft, opener).await,
+            Verdict::Publish => self.publish(ino, draft, opener).await?,
             // Whether the opener is alive decides nothing about its own close.
             Verdict::Unfit(error) if sys::same_process(caller.thread, opener) || !sys::is_alive(opener) => {
-                Err(error)
+                return Err(error);
             }
-            Verdict::Nothing | Verdict::Unfit(_) => Ok(()),
+            Verdict::Nothing | Verdict::Unfit(_) => {}
         }
+        self.settle(draft).await;
+        Ok(())
     }
 
     /// fsync(2): publishes a complete draft, and a soft scratch file too; says so if it cannot. Through a reader's
@@ -93,9 +101,11 @@ impl Fs {
             return self.last_outcome(fh);
         };
         match verdict {
-            Verdict::Nothing => Ok(()),
-            Verdict::Publish => self.publish(ino, draft, opener).await,
+            Verdict::Publish => self.publish_locked(ino, draft, opener).await,
+            // It is the kernel that syncs after each write.
+            Verdict::Unfit(_) if self.state.lock().draft(draft).is_some_and(|draft| draft.syncs) => Ok(()),
             Verdict::Unfit(error) => Err(error),
+            Verdict::Nothing => Ok(()),
         }
     }
 
@@ -154,6 +164,54 @@ impl Fs {
         Ok(())
     }
 
+    /// As [`Fs::publish`], for requests during which the kernel holds the lock of the inode. No notice about a name is waited
+    /// for but by the next close: it waits for the lock of the directory, and who holds that may wait for the inode.
+    pub(crate) async fn publish_locked(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<()> {
+        let staying = self.stay().await.map_err(|error| self.not_published(id, error))?;
+        let invalidations = self.publish_now(ino, id, by).await?;
+        drop(staying);
+        let (inodes, names) =
+            invalidations.into_iter().partition(|one| matches!(one, PathInvalidation::Inode(_)));
+        self.tell_before_close(id, names);
+        self.invalidate_and_wait(inodes).await;
+        Ok(())
+    }
+
+    /// [`Fs::publish_locked`] of what a handle writes.
+    pub(crate) async fn publish_at_once(self: &Arc<Self>, fh: Fh) -> FsResult<()> {
+        let (ino, id, opener) = {
+            let mut state = self.state.lock();
+            let (id, _) = state.draft_of(fh)?;
+            let handle = state.handle(fh)?;
+            (handle.ino, id, handle.opener)
+        };
+        self.publish_locked(ino, id, opener).await
+    }
+
+    /// Tells the kernel what it must drop, for which the next close of the draft waits.
+    fn tell_before_close(self: &Arc<Self>, id: DraftId, invalidations: Vec<PathInvalidation>) {
+        if invalidations.is_empty() {
+            return;
+        }
+        let (tell, told) = oneshot::channel();
+        let fs = self.clone();
+        tokio::spawn(async move {
+            fs.invalidate_and_wait(invalidations).await;
+            _ = tell.send(());
+        });
+        if let Some(draft) = self.state.lock().draft_mut(id) {
+            draft.untold.push(told);
+        }
+    }
+
+    /// Waits until the kernel has been told of all that the draft published.
+    async fn settle(&self, id: DraftId) {
+        let untold = self.state.lock().draft_mut(id).map(|draft| std::mem::take(&mut draft.untold));
+        for told in untold.unwrap_or_default() {
+            _ = told.await;
+        }
+    }
+
     /// As [`Fs::publish`], up to what the kernel must drop then; directories must [stay](Fs::stay).
     pub(crate) async fn publish_now(
         self: &Arc<Self>,
@@ -179,9 +237,18 @@ impl Fs {
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let Unpublished { key, id: new_id, text, expect, generation, is_new, before } = draft;
-        let meta = store::with_new_id(new_id, self.cache.set_key_value(&key, text, expect)).await?;
+        let Unpublished { key, id: new_id, text, expect, generation, is_new, before, replaced } = draft;
+        let set = store::with_new_id(new_id, self.cache.set_key_value(&key, text, expect)).await;
         let mut state = self.state.lock();
+        let meta = match set {
+            Err(store::Error::Changed) if state.draft_mut(id).is_some_and(Draft::is_superseded) => {
+                return Ok(also);
+            }
+            set => set?,
+        };
+        if let Some(draft) = state.draft_mut(id) {
+            draft.overwritten.get_or_insert(Overwritten(replaced));
+        }
         let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
         if is_new {
             invalidations.extend(self.name_added(&mut state, &name, before.as_ref()));
@@ -209,7 +276,8 @@ impl Fs {
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
         let (id, expect) = (draft.new_id(), draft.expect);
-        Ok(Next::Set(Unpublished { key, id, text, expect, generation, is_new, before }))
+        let replaced = self.cache.peek(&key).and_then(|answer| answer.value).map(|entry| entry.text);
+        Ok(Next::Set(Unpublished { key, id, text, expect, generation, is_new, before, replaced }))
     }
 
     /// Records that the draft was not published, so that its release does not publish what was reported as failed.
@@ -221,6 +289,8 @@ impl Fs {
             FsError::Exists if !draft.exclusive => store::Error::Changed.into(),
             error => error,
         };
+        let error = self.part_is_set(&mut state, id, error);
+        let Some(draft) = state.draft_mut(id) else { return error };
         if draft.purpose == Publish::OnRename && error.is_outage() {
             // A temporary file that came of age was promised nothing: it is tried again by itself.
             draft.bytes.wait_anew();
@@ -228,6 +298,18 @@ impl Fs {
             draft.refused = Some(error.clone());
         }
         error
+    }
+
+    /// The refusal of what a draft holds. If a document at its beginning is set already, the value that this replaced is kept as
+    /// that of a deleted key is.
+    pub(crate) fn part_is_set(&self, state: &mut State, id: DraftId, error: FsError) -> FsError {
+        let Some(draft) = state.draft_mut(id) else { return error };
+        let Some(Overwritten(replaced)) = draft.overwritten.take() else { return error };
+        let (ino, was_there) = (draft.ino, replaced.is_some());
+        if let (Some(text), Ok(inode)) = (replaced, state.inode(ino)) {
+            self.rejected.keep_deleted(&inode.name, text);
+        }
+        FsError::PartlySet { why: Box::new(error), replaced: was_there }
     }
 
     /// Takes in that the store has the draft as `meta`.

@@ -15,6 +15,11 @@ pub enum Validate {
     None,
 }
 
+/// Whether `bytes` are white space of JSON alone.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+}
+
 /// A place in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -184,6 +189,12 @@ impl Prefix {
             State::Value { .. } if self.depth == 0 => Err(Fault::Empty),
             _ => Err(Fault::Incomplete(self.at)),
         }
+    }
+
+    /// Whether what has been seen is a document that only white space can follow. A number at the top ends with the white
+    /// space after it.
+    pub fn is_closed(&self) -> bool {
+        self.depth == 0 && self.state == State::After
     }
 
     fn step(&mut self, byte: u8) -> Result<State, &'static str> {
@@ -396,6 +407,31 @@ mod tests {
         {
             assert!(check(bytes).is_err(), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_document_is_closed_where_only_white_space_can_follow() {
+        for (text, closed) in [
+            ("", false),
+            (" ", false),
+            ("{\"a\":1", false),
+            ("{\"a\":1}", true),
+            ("{\"a\":1} \n", true),
+            ("[]", true),
+            ("\"a\"", true),
+            ("true", true),
+            ("tru", false),
+            ("12", false),
+            ("0", false),
+            ("1.5", false),
+            ("1e5", false),
+            ("12\n", true),
+        ] {
+            let mut prefix = Prefix::new();
+            prefix.feed(text.as_bytes()).unwrap();
+            assert_eq!(prefix.is_closed(), closed, "{text:?}");
+        }
+        assert!(is_blank(b" \t\r\n") && is_blank(b"") && !is_blank(b"\x0b"));
     }
 
     #[test]

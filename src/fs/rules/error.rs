@@ -98,6 +98,18 @@ pub enum FsError {
     /// The caller was sent a signal while it waited for a lock.
     #[error("interrupted")]
     Interrupted,
+    /// The rest of a text was refused after a document at its beginning had been set.
+    #[error(
+        "{}; the document that was written before it stays set{}",
+        .why.to_string().trim_end_matches("; the old value stays"),
+        if *.replaced { ", and the value that it replaced is kept for a minute, as that of a deleted key is" } else { "" }
+    )]
+    PartlySet {
+        /// Why the rest was refused.
+        why: Box<Self>,
+        /// There was a value before.
+        replaced: bool,
+    },
     /// The store did not do what it was asked to.
     #[error(transparent)]
     Store(store::Error),
@@ -115,15 +127,20 @@ impl From<store::Error> for FsError {
 }
 
 impl FsError {
+    /// The reason alone, whatever had been set before.
+    pub fn reason(&self) -> &Self {
+        if let Self::PartlySet { why, .. } = self { why.reason() } else { self }
+    }
+
     /// True for trouble of the store itself, which may be over at the next try.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_outage())
+        matches!(self.reason(), Self::Store(error) if error.is_outage())
     }
 
     /// Answers that programs ask for in normal work, not trouble that a person wants to hear of.
     pub fn is_routine(&self) -> bool {
         matches!(
-            self,
+            self.reason(),
             Self::NotFound
                 | Self::Exists
                 | Self::Superseded

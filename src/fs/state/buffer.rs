@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::fs::rules::document::Prefix;
-use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::rules::document::{Prefix, is_blank};
+use crate::fs::rules::error::FsResult;
 
 /// Unsaved bytes.
 #[derive(Debug)]
@@ -21,21 +21,40 @@ pub(crate) struct Buffer {
     time_set: bool,
     /// When they last changed, for promotion.
     touched: Instant,
-    /// The document so far, as long as it is written from the start to the end.
-    prefix: Option<Prefix>,
+    /// As long as they are written from the start to the end.
+    sequence: Option<Sequence>,
+    /// Since they were last published, white space was added at the end, if anything.
+    blank_since: bool,
+}
+
+/// Bytes that are written from the start to the end.
+#[derive(Clone, Debug)]
+struct Sequence {
+    /// There were none where it began.
+    from_nothing: bool,
+    /// The document so far.
+    document: Prefix,
+}
+
+impl Sequence {
+    /// One that goes on from `text`.
+    fn from(text: &[u8]) -> Self {
+        Self { from_nothing: text.is_empty(), document: Prefix::new() }
+    }
 }
 
 impl Buffer {
     /// Bytes that are saved already, as of `modified`.
     pub(super) fn new(text: Vec<u8>, modified: SystemTime) -> Self {
         Self {
+            sequence: Some(Sequence::from(&text)),
             text,
             changed: false,
             generation: 0,
             modified,
             time_set: false,
             touched: Instant::now(),
-            prefix: Some(Prefix::new()),
+            blank_since: false,
         }
     }
 
@@ -88,28 +107,40 @@ impl Buffer {
     /// Starts over with nothing, as `O_TRUNC` does.
     pub(super) fn clear(&mut self, now: SystemTime) {
         self.text.clear();
-        self.prefix = Some(Prefix::new());
+        self.begin();
         self.touch(now);
     }
 
     /// Replaces the bytes by saved ones, as of `modified`.
     pub(super) fn reset(&mut self, text: &[u8], modified: SystemTime) {
         self.text = text.to_vec();
-        self.prefix = Some(Prefix::new());
+        self.begin();
         self.touch(modified);
         self.changed = false;
+    }
+
+    fn begin(&mut self) {
+        self.sequence = Some(Sequence::from(&self.text));
+        self.blank_since = false;
     }
 
     /// The bytes were saved as they were at `generation`.
     pub(super) const fn saved(&mut self, generation: u64) {
         if self.generation == generation {
             self.changed = false;
+            self.blank_since = true;
         }
+    }
+
+    /// Whether they are what was published and white space after it.
+    pub(crate) const fn is_blank_since(&self) -> bool {
+        self.blank_since
     }
 
     /// Writes `data` at `offset`; what is between it and the end becomes zeros.
     pub(super) fn write(&mut self, offset: usize, data: &[u8], now: SystemTime) {
         let end = offset + data.len();
+        self.blank_since &= offset == self.text.len() && is_blank(data);
         if end > self.text.len() {
             self.text.resize(end, 0);
         }
@@ -120,21 +151,53 @@ impl Buffer {
     /// Sets the size; new bytes are zero.
     pub(super) fn resize(&mut self, size: usize, now: SystemTime) {
         self.text.resize(size, 0);
-        self.prefix = None;
+        self.leave_order();
+        self.blank_since = false;
         self.touch(now);
     }
 
-    /// Refuses bytes after which no continuation is a document, as long as they are written in order.
-    pub(super) fn check_prefix(&mut self, offset: usize, data: &[u8]) -> FsResult<()> {
-        let Some(prefix) = self.prefix.as_mut().filter(|_| offset == self.text.len()) else {
-            self.prefix = None;
-            return Ok(());
+    /// They are not written from the start to the end any more.
+    pub(crate) fn leave_order(&mut self) {
+        self.sequence = None;
+    }
+
+    /// Refuses bytes after which no continuation is a document, as long as they are written in order. Tells whether they
+    /// complete one that was begun with nothing.
+    pub(super) fn check_prefix(&mut self, offset: usize, data: &[u8]) -> FsResult<bool> {
+        let Some((next, completes)) = self.extended(offset, data)? else {
+            self.leave_order();
+            return Ok(false);
         };
-        let mut next = prefix.clone();
-        let seen = next.seen();
-        next.feed(&self.text[seen..]).and_then(|()| next.feed(data)).map_err(FsError::from)?;
-        self.prefix = Some(next);
-        Ok(())
+        self.sequence = Some(next);
+        Ok(completes)
+    }
+
+    /// Whether `data` would complete a document that was begun with nothing.
+    pub(crate) fn would_complete(&self, offset: usize, data: &[u8]) -> bool {
+        matches!(self.extended(offset, data), Ok(Some((_, true))))
+    }
+
+    /// The document so far with `data` at its end, and whether that completes it; `None` where it is not written in order.
+    fn extended(&self, offset: usize, data: &[u8]) -> FsResult<Option<(Sequence, bool)>> {
+        let in_order = self.sequence.as_ref().filter(|_| offset == self.text.len());
+        let Some(mut next) = in_order.cloned() else { return Ok(None) };
+        next.document.feed(&self.text[next.document.seen()..])?;
+        let was_closed = next.document.is_closed();
+        next.document.feed(data)?;
+        let completes = next.from_nothing && !was_closed && next.document.is_closed();
+        Ok(Some((next, completes)))
+    }
+
+    /// Takes back what was written beyond `size`, unless they changed since `generation`.
+    pub(crate) fn take_back(&mut self, size: usize, generation: u64) -> Option<Vec<u8>> {
+        if self.generation != generation {
+            return None;
+        }
+        let taken = self.text.split_off(size);
+        // It was begun with nothing.
+        self.sequence = Some(Sequence::from(&[]));
+        self.generation += 1;
+        Some(taken)
     }
 
     fn touch(&mut self, now: SystemTime) {

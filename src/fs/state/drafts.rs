@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::oneshot;
+
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
 use crate::fs::state::buffer::Buffer;
 use crate::fs::types::{Ino, ROOT};
-use crate::store::{Expect, Limits, Meta, counted_len};
+use crate::store::{Expect, Limits, Meta, Text, counted_len};
 
 /// Where a draft's bytes may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub(crate) enum Publish {
     /// Nowhere, unless renamed onto a key.
     Never,
 }
+
+/// The value that was there, if there was one.
+#[derive(Debug)]
+pub(crate) struct Overwritten(pub(crate) Option<Text>);
 
 /// The unsaved bytes of one file, and what may become of them.
 #[derive(Debug)]
@@ -43,12 +49,18 @@ pub(crate) struct Draft {
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
     pub(crate) opening: bool,
+    /// The kernel syncs after each write (`O_SYNC`, `O_DSYNC`).
+    pub(crate) syncs: bool,
     /// The key was deleted or replaced while the draft was open: it goes nowhere.
     pub(crate) orphan: bool,
     /// It was replaced: there is another file of the name.
     pub(crate) replaced: bool,
     /// The last publish failed and its caller was told so: only an explicit close or fsync tries again.
     pub(crate) refused: Option<FsError>,
+    /// What their first publish replaced.
+    pub(crate) overwritten: Option<Overwritten>,
+    /// Each is resolved when the kernel has been told of a publish that did not wait for it.
+    pub(crate) untold: Vec<oneshot::Receiver<()>>,
     /// The bytes were a key's value once (a backup made by rename).
     pub(crate) was_key: bool,
     /// The inode it belongs to.
@@ -68,9 +80,12 @@ impl Draft {
             published: None,
             handles: 0,
             opening: false,
+            syncs: false,
             orphan: false,
             replaced: false,
             refused: None,
+            overwritten: None,
+            untold: Vec::new(),
             was_key: false,
             ino: ROOT,
         }
@@ -80,12 +95,14 @@ impl Draft {
     pub(crate) fn clear(&mut self, now: SystemTime) {
         self.bytes.clear(now);
         self.refused = None;
+        self.overwritten = None;
     }
 
     /// Replaces the bytes by what the store has, as of `modified`; nothing is left to publish.
     pub(crate) fn reset(&mut self, text: &[u8], modified: SystemTime) {
         self.bytes.reset(text, modified);
         self.refused = None;
+        self.overwritten = None;
     }
 
     /// The id for the key, if the draft is the first of it.
@@ -102,7 +119,7 @@ impl Draft {
         self.bytes.saved(generation);
     }
 
-    /// Writes `data` at `offset`, or nothing of it.
+    /// Writes `data` at `offset`, or nothing of it. Tells whether it completes a document that is to be published at once.
     pub(crate) fn write(
         &mut self,
         offset: usize,
@@ -110,17 +127,28 @@ impl Draft {
         limits: &Limits,
         validate: Validate,
         now: SystemTime,
-    ) -> FsResult<()> {
+    ) -> FsResult<bool> {
         let end = offset.checked_add(data.len()).ok_or(FsError::Argument)?;
         if end > self.bytes.len() {
             self.check_size(end, data.last().copied(), limits)?;
         }
-        if self.purpose == Publish::OnClose && validate != Validate::None {
-            self.bytes.check_prefix(offset, data)?;
-        }
+        let completes = self.purpose == Publish::OnClose
+            && validate != Validate::None
+            && self.bytes.check_prefix(offset, data)?;
         self.bytes.write(offset, data, now);
         self.refused = None;
-        Ok(())
+        Ok(completes)
+    }
+
+    /// What is to be published is white space after what is published, and another version has taken its place: nothing is left
+    /// to publish.
+    pub(crate) fn is_superseded(&mut self) -> bool {
+        let superseded = self.bytes.is_blank_since();
+        if superseded {
+            self.bytes.saved(self.bytes.generation());
+            self.refused = None;
+        }
+        superseded
     }
 
     /// Sets the size; new bytes are zero.
@@ -185,9 +213,9 @@ mod tests {
     #[test]
     fn the_limit_is_the_same_for_every_way_to_grow() {
         let mut a = draft();
-        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json, NOW), Ok(()));
+        assert_eq!(a.write(0, &[b' '; 10_000], &LIMITS, Validate::Json, NOW), Ok(false));
         assert!(a.write(10_000, b"1", &LIMITS, Validate::None, NOW).is_err());
-        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json, NOW), Ok(()));
+        assert_eq!(a.write(10_000, b"\n", &LIMITS, Validate::Json, NOW), Ok(false));
         assert!(a.write(10_001, b"\n", &LIMITS, Validate::Json, NOW).is_err());
         assert!(draft().write(0, &[b' '; 10_001], &LIMITS, Validate::Json, NOW).is_err());
         assert!(draft().write(10_000, b"1", &LIMITS, Validate::None, NOW).is_err());
@@ -208,7 +236,7 @@ mod tests {
     #[test]
     fn an_append_goes_on_from_the_old_text() {
         let mut draft = Draft::new(b"{\"a\":1}\n".to_vec(), Publish::OnClose, Expect::Anything, NOW);
-        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json, NOW), Ok(()));
+        assert_eq!(draft.write(8, b" \n", &LIMITS, Validate::Json, NOW), Ok(false));
         assert!(draft.write(10, b"x", &LIMITS, Validate::Json, NOW).is_err());
     }
 

@@ -3,7 +3,7 @@
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
 use crate::fs::state::drafts::Publish;
-use crate::fs::state::nodes::Overrides;
+use crate::fs::state::nodes::{Content, Overrides};
 use crate::fs::state::quota::Quota;
 use crate::fs::state::tables::State;
 use crate::fs::types::DraftId;
@@ -33,7 +33,16 @@ impl State {
     pub(crate) fn resize(&mut self, id: DraftId, size: usize, limits: &Limits) -> FsResult<()> {
         self.room(id, size)?;
         let now = self.now();
-        self.drafts.get_mut(&id).ok_or(FsError::NotFound)?.truncate(size, limits, now)
+        self.drafts.get_mut(&id).ok_or(FsError::NotFound)?.truncate(size, limits, now)?;
+        // What was refused before is no part of the text then.
+        for handle in self
+            .handles
+            .values_mut()
+            .filter(|handle| size == 0 && matches!(handle.content, Content::Draft(draft) if draft == id))
+        {
+            (handle.failed, handle.refused) = (None, Vec::new());
+        }
+        Ok(())
     }
 
     /// Whether a draft may have `size` bytes beside all other scratch files; one that has lost its name is one, too.
