@@ -488,7 +488,7 @@ impl Filesystem for Adapter {
         let done = async move {
             match message.lock(family) {
                 Some(lock) => fs.lock(caller, lock, sleep).await,
-                None => fs.unlock(Fh(fh.0), message.owner(family), message.range()),
+                None => fs.publish_and_unlock(Fh(fh.0), message.owner(family), message.range()).await,
             }
         };
         self.answers.give(Op::SetLk, ino, done, |result| answer_empty(reply, result));

@@ -58,12 +58,11 @@ fn of_two_mounts_that_create_a_file_exclusively_one_succeeds() {
             let create = |(number, mount): (usize, &super::Mount)| {
                 let path = mount.path(format!("lock-{round}"));
                 scope.spawn(move || {
-                    let mut file = match fs::File::create_new(path) {
+                    let file = match fs::File::create_new(path) {
                         Ok(file) => file,
                         Err(error) => return error.raw_os_error().unwrap(),
                     };
-                    std::io::Write::write_all(&mut file, format!("{number}\n").as_bytes()).unwrap();
-                    super::common::close(file)
+                    super::common::write_and_close(file, format!("{number}\n").as_bytes())
                 })
             };
             let all: Vec<_> = fleet.mounts.iter().enumerate().map(create).collect();

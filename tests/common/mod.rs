@@ -296,6 +296,14 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
 }
 
+/// The errno of write(2), or else that of close(2), which sets what no write completed; 0 if both succeeded.
+pub fn write_and_close(mut file: File, text: &[u8]) -> i32 {
+    match std::io::Write::write_all(&mut file, text) {
+        Ok(()) => close(file),
+        Err(error) => error.raw_os_error().unwrap(),
+    }
+}
+
 /// close(2) with its result.
 #[allow(unsafe_code)]
 pub fn close(file: File) -> i32 {

@@ -79,17 +79,14 @@ fn overwriting_and_renaming_keep_id_and_tags() {
 
 /// White space is no part of the value: only the server's own count says whether it fits.
 #[test]
-fn a_value_over_5000_bytes_is_refused_by_close_and_kept() {
+fn a_value_over_5000_bytes_is_refused_and_kept() {
     let Some(server) = can_mount().then(Server::fresh).flatten() else { return };
     let mount = Mount::prefect(&server.address, &PATIENT);
     let fits = format!("[ \"{}é\" ]", "x".repeat(4_994));
     fs::write(mount.path("k"), &fits).unwrap();
     let over = fits.replace("[ \"", "[ \"x");
-    let errno = super::common::close({
-        let mut file = fs::File::create(mount.path("k")).unwrap();
-        std::io::Write::write_all(&mut file, over.as_bytes()).unwrap();
-        file
-    });
+    let file = fs::File::create(mount.path("k")).unwrap();
+    let errno = super::common::write_and_close(file, over.as_bytes());
     assert_eq!(errno, libc::EFBIG, "{}", mount.last_error());
     assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), fits);
     assert_eq!(server.get("k").unwrap()["value"], serde_json::from_str::<Value>(&fits).unwrap());

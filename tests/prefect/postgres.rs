@@ -1,12 +1,11 @@
 //! A server that keeps its variables in PostgreSQL, where jsonb changes or refuses some values.
 
 use std::fs;
-use std::io::Write;
 use std::sync::Arc;
 
 use kvfs::store::{Error, Expect, Key, Store};
 
-use super::common::{can_mount, close, errno, wait_for};
+use super::common::{can_mount, errno, wait_for, write_and_close};
 use super::server::Server;
 use super::{PATIENCE, mount, store};
 
@@ -111,9 +110,8 @@ fn two_mounts_see_what_the_other_one_wrote() {
     assert_eq!(fs::read_to_string(one.path("k")).unwrap(), r#"{"b": 1, "a": 2.50}"#);
     fs::rename(other.path("k"), other.path("moved")).unwrap();
     wait_for(PATIENCE, || one.path("moved").exists() && !one.path("k").exists());
-    let mut file = fs::File::create(one.path("large")).unwrap();
-    file.write_all(br#"{"n":1e22}"#).unwrap();
-    assert_eq!(close(file), libc::EINVAL);
+    let file = fs::File::create(one.path("large")).unwrap();
+    assert_eq!(write_and_close(file, br#"{"n":1e22}"#), libc::EINVAL);
     assert!(one.last_error().contains("over 64 bits"), "{}", one.last_error());
     fs::remove_file(one.path("moved")).unwrap();
     wait_for(PATIENCE, || errno(fs::metadata(other.path("moved"))) == libc::ENOENT);

@@ -1,5 +1,5 @@
-//! Taking and waiting for locks. A lock that is granted is also a point of refresh, as on NFS: who waited for it
-//! reads what the holder before published.
+//! Taking and waiting for locks. A lock that is granted is also a point of refresh, and one that is released a point of
+//! publication, as on NFS: who waited for it reads what the holder before wrote.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,8 +147,16 @@ impl Fs {
         Ok(None)
     }
 
+    /// Drops what `owner` holds within `range`, once what was written under the lock is published: who has it next finds that.
+    /// The lock is dropped whatever becomes of it.
+    pub async fn publish_and_unlock(self: Arc<Self>, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
+        let published = self.publish_complete(fh).await;
+        self.unlock(fh, owner, range)?;
+        published
+    }
+
     /// Drops what `owner` holds within `range`.
-    pub fn unlock(&self, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
+    pub(crate) fn unlock(&self, fh: Fh, owner: Owner, range: Range) -> FsResult<()> {
         let mut state = self.state.lock();
         let file = state.handle(fh)?.file;
         state.locks_mut().release(file, owner, range);

@@ -89,6 +89,14 @@ impl Fs {
         Ok(())
     }
 
+    /// Publishes what a handle writes, if that is complete.
+    pub(crate) async fn publish_complete(self: &Arc<Self>, fh: Fh) -> FsResult<()> {
+        let Ok(Some((Writer { ino, draft, opener }, Verdict::Publish))) = self.assess(fh, false) else {
+            return Ok(());
+        };
+        self.publish(ino, draft, opener).await
+    }
+
     /// fsync(2): publishes a complete draft, and a soft scratch file too; says so if it cannot. Through a reader's
     /// descriptor (`sync FILE`) it says whether the last text written to the file was published. A key that was renamed to a
     /// backup name is renamed in the store.
