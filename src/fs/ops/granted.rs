@@ -6,7 +6,7 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Content, Handle};
 use crate::fs::state::tables::State;
-use crate::fs::types::{Access, Caller, DraftId, FileNumber, Ino, Opened};
+use crate::fs::types::{Access, Caller, DraftId, Fh, FileNumber, Ino, Opened};
 use crate::store::{Entry, Expect, Text};
 
 impl Fs {
@@ -22,11 +22,7 @@ impl Fs {
     ) -> (Opened, Option<(PathInvalidation, DraftId)>) {
         let draft = state.add_draft(draft_of(entry, access));
         let dentry = state.write_on(ino, draft);
-        if access.truncate {
-            self.truncated(state, draft);
-        }
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        state.end_retry(caller.thread, ino);
+        let fh = self.begin_draft(state, caller, ino, draft, access);
         let opened = Opened { fh, direct: false, no_flush: false };
         let Some(dentry) = dentry else { return (opened, None) };
         if let Some(draft) = state.draft_mut(draft) {
@@ -49,11 +45,18 @@ impl Fs {
         }
         let draft = state.add_draft(draft_of(entry, access));
         state.own_draft(draft, ino);
+        let fh = self.begin_draft(state, caller, ino, draft, access);
+        Opened { fh, direct: true, no_flush: false }
+    }
+
+    /// The handle of who begins a draft. He is not sent anywhere any more.
+    fn begin_draft(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Fh {
         if access.truncate {
             self.truncated(state, draft);
         }
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
-        Opened { fh, direct: true, no_flush: false }
+        state.end_retry(caller.thread, ino);
+        fh
     }
 
     /// Opens a file that is shared by all who have it open.
@@ -105,6 +108,7 @@ impl Fs {
     }
 }
 
+/// The handle of who reads one version. He is not sent anywhere any more.
 pub(crate) fn read_snapshot(
     state: &mut State,
     caller: Caller,
@@ -114,6 +118,7 @@ pub(crate) fn read_snapshot(
 ) -> Opened {
     let content = Content::Snapshot(entry.text, Some(entry.meta));
     let fh = state.add_handle(handle(caller, ino, content, false, false));
+    state.end_retry(caller.thread, ino);
     Opened { fh, direct, no_flush: true }
 }
 

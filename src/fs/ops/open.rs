@@ -206,7 +206,6 @@ impl Fs {
                 (false, true, Some(until)) => Ok(Plan::Wait(until)),
                 (false, true, None) | (true, ..) => {
                     // Should it be the last known one while the store is down, the kernel must not keep it.
-                    state.end_retry(caller.thread, ino);
                     Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, !is_next || newest != shown)))
                 }
             };
@@ -257,7 +256,6 @@ impl Fs {
         }
         let is_next = state.is_next(ino, attempt.turn, access.writes());
         if !access.writes() && is_next && state.is_read_as(ino, entry.meta.revision) {
-            state.end_retry(caller.thread, ino);
             return Ok(Plan::Done(read_snapshot(state, caller, ino, entry, false)));
         }
         let is_in_use = !is_next || state.inode(ino)?.handles > 0;
@@ -271,7 +269,6 @@ impl Fs {
         {
             return Ok(self.write_on(state, caller, ino, entry, access).into());
         }
-        state.end_retry(caller.thread, ino);
         let name = state.inode(ino)?.name.clone();
         let dentry = if access.writes() { state.drop_dentries(&name) } else { None };
         let opened = self.open_direct(state, caller, ino, entry, access);

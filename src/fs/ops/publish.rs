@@ -165,9 +165,7 @@ impl Fs {
 
     /// Sets the key to the draft that thread `by` writes. Returns once the store has it durably and the kernel shows it.
     pub(crate) async fn publish(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<()> {
-        let staying = self.stay().await.map_err(|error| self.not_published(id, error))?;
-        let invalidations = self.publish_now(ino, id, by).await?;
-        drop(staying);
+        let invalidations = self.publish_in_turn(ino, id, by).await?;
         self.invalidate_and_wait(invalidations).await;
         Ok(())
     }
@@ -175,9 +173,7 @@ impl Fs {
     /// As [`Fs::publish`], for requests during which the kernel holds the lock of the inode. No notice about a name is waited
     /// for but by the next close: it waits for the lock of the directory, and who holds that may wait for the inode.
     pub(crate) async fn publish_locked(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<()> {
-        let staying = self.stay().await.map_err(|error| self.not_published(id, error))?;
-        let invalidations = self.publish_now(ino, id, by).await?;
-        drop(staying);
+        let invalidations = self.publish_in_turn(ino, id, by).await?;
         let (inodes, names) =
             invalidations.into_iter().partition(|one| matches!(one, PathInvalidation::Inode(_)));
         self.tell_before_close(id, names);
@@ -220,7 +216,18 @@ impl Fs {
         }
     }
 
-    /// As [`Fs::publish`], up to what the kernel must drop then; directories must [stay](Fs::stay).
+    /// As [`Fs::publish`], up to what the kernel must drop then.
+    async fn publish_in_turn(
+        self: &Arc<Self>,
+        ino: Ino,
+        id: DraftId,
+        by: u32,
+    ) -> FsResult<Vec<PathInvalidation>> {
+        let _staying = self.stay().await.map_err(|error| self.not_published(id, error))?;
+        self.publish_now(ino, id, by).await
+    }
+
+    /// As [`Fs::publish_in_turn`]; directories must [stay](Fs::stay).
     pub(crate) async fn publish_now(
         self: &Arc<Self>,
         ino: Ino,
