@@ -5,6 +5,7 @@
 
 mod counted;
 mod deadline;
+mod distrust;
 mod error;
 mod etcd;
 pub mod feed;

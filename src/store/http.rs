@@ -10,6 +10,7 @@ use reqwest::{Certificate, Client, Identity, Response};
 pub(super) use reqwest::{Method, RequestBuilder, StatusCode};
 use reqwest_websocket::{Message, Upgrade, WebSocket};
 
+use super::distrust::{WITHOUT_TLS, distrust, is_closed};
 use super::{Deadline, Error, Result};
 
 /// Largest answer about one key that is read, in bytes.
@@ -28,6 +29,7 @@ pub(super) struct Http {
     client: Client,
     /// Uses a connection for one request: the server may close an idle one at any moment.
     fresh: Client,
+    tls: bool,
     timeout: Duration,
 }
 
@@ -94,7 +96,7 @@ impl Http {
                 .build();
             client.map_err(|error| unusable(&error))
         };
-        Ok(Self { client: client(8)?, fresh: client(0)?, timeout })
+        Ok(Self { client: client(8)?, fresh: client(0)?, tls: tls.on, timeout })
     }
 
     /// Makes requests for [`Http::send`].
@@ -229,13 +231,25 @@ impl Http {
         let error = error.without_url();
         let why = cause(&error);
         if error.is_connect() {
-            return SendError::last(distrust(&why).map_or(Error::Unreachable(why), Error::Untrusted));
+            return SendError::last(self.unconnected(why));
         }
         if error.is_timeout() {
             return SendError::last(Error::TimedOut(self.timeout.as_millis()));
         }
         // The server may close an idle connection just when it is used again.
         SendError { error: Error::Other(format!("the connection broke: {why}")), retry: Retry::Once }
+    }
+
+    /// The error of a server to which there is no connection.
+    fn unconnected(&self, why: String) -> Error {
+        match distrust(&why) {
+            Some(why) => Error::Untrusted(why),
+            // The answer of a server without TLS may be lost in the close that follows it.
+            None if self.tls && is_closed(&why) => Error::Unreachable(format!(
+                "the connection was closed in the TLS handshake ({why}); for a server without TLS, {WITHOUT_TLS}"
+            )),
+            None => Error::Unreachable(why),
+        }
     }
 }
 
@@ -362,27 +376,6 @@ fn cause(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
-}
-
-/// Explains an error of rustls to a person; `None` for other errors.
-fn distrust(why: &str) -> Option<String> {
-    if why.contains("InvalidContentType") {
-        return Some("it does not speak TLS; for a server without, the address begins with http://".into());
-    }
-    let why = why.strip_prefix("invalid peer certificate: ")?;
-    Some(if why.contains("UnknownIssuer") || why.contains("BadSignature") {
-        "its certificate is from an authority that is not known here; name the file of the authority's certificate in \
-         SSL_CERT_FILE"
-            .into()
-    } else if why.contains("xpired") {
-        format!("its certificate has expired ({why})")
-    } else if why.contains("ValidYet") || why.contains("valid yet") {
-        format!("its certificate is not valid yet, or the clock is wrong ({why})")
-    } else if why.contains("ValidForName") || why.contains("not valid for name") {
-        format!("its certificate is for another host ({why})")
-    } else {
-        format!("its certificate does not hold ({why})")
-    })
 }
 
 /// Why a request has no answer, and whether it may be sent again.

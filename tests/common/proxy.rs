@@ -210,7 +210,7 @@ pub(crate) fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<Str
 
 /// Makes the close of `stream` a reset.
 #[allow(unsafe_code)]
-fn reset_on_close(stream: &TcpStream) {
+pub(crate) fn reset_on_close(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = u32::try_from(size_of::<libc::linger>()).unwrap();
     // SAFETY: the option's value is a linger of that size.

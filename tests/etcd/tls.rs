@@ -1,11 +1,14 @@
 //! Clusters behind TLS that want client certificates, made by an authority of our own.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::common::proxy::reset_on_close;
 use super::common::{Mount, can_mount};
 use super::server::Cluster;
 
@@ -63,6 +66,33 @@ pub(super) fn cluster(authority: &Authority) -> Option<Cluster> {
     Cluster::start_with("https", 1, &args)
 }
 
+/// A way to `behind` that resets a connection once the client has said who it is: as one does whose refusal is lost in the close
+/// that follows it. The thread that listens lives as long as the tests.
+fn resetting(behind: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, behind) = (listener.local_addr().unwrap().to_string(), behind.to_owned());
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&behind).unwrap());
+            std::thread::spawn(move || shake_hands(&client, &server));
+        }
+    });
+    address
+}
+
+/// Passes on what both say until the client speaks a second time.
+fn shake_hands(mut client: &TcpStream, mut server: &TcpStream) {
+    std::thread::scope(|both| {
+        both.spawn(|| std::io::copy(&mut &*server, &mut &*client));
+        let mut piece = [0; 1 << 12];
+        let size = client.read(&mut piece).unwrap();
+        server.write_all(&piece[..size]).unwrap();
+        let _ = client.read(&mut piece);
+        reset_on_close(client);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+}
+
 /// Mounts with these files; the exit code and what was said.
 fn mount(store: &str, files: &[(&str, &Path)]) -> (Option<Mount>, Option<i32>, String) {
     let home = TempDir::new().unwrap();
@@ -113,4 +143,18 @@ fn a_client_with_a_certificate_is_served_and_no_other() {
     fs::write(mount.path("k"), "{\"over\": \"tls\"}").unwrap();
     super::common::wait_for(super::PATIENCE, || mount.status()["freshness"] == "pushed");
     assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "{\"over\": \"tls\"}");
+}
+
+#[test]
+fn where_a_refused_certificate_is_lost_in_a_reset_it_is_named_as_what_may_be_the_reason() {
+    let authority = Authority::new();
+    let Some(cluster) = cluster(&authority) else { return };
+    let address = resetting(&cluster.members[0].address);
+    let home = TempDir::new().unwrap();
+    let mut command = Mount::command(&home);
+    command.env("ETCDCTL_CACERT", authority.path("ca.pem")).args(["-q", &format!("etcds:{address}/app")]);
+    let out = command.arg(home.path().join("mnt")).output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(4) && said.contains("reset by peer"), "{said}");
+    assert!(said.contains("ETCDCTL_CERT") && !said.contains("write etcds:"), "{said}");
 }

@@ -1,7 +1,7 @@
 //! A server behind a real TLS terminator, with certificates of an authority of our own.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::common::port::Port;
+use super::common::proxy::reset_on_close;
 use super::common::{Mount, can_mount, wait_for};
 use super::server::{KEY, Server, both};
 
@@ -130,6 +131,18 @@ fn a_server_whose_certificate_holds_is_mounted_end_to_end() {
     assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "[\n  1\n]\n");
 }
 
+/// A server without TLS that closes each connection before it has read everything. The thread lives as long as the tests.
+fn resetting() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            reset_on_close(&client.unwrap());
+        }
+    });
+    address
+}
+
 #[test]
 fn a_server_whose_certificate_does_not_hold_is_refused_at_mount_and_never_asked() {
     if !can_mount() {
@@ -147,7 +160,8 @@ fn a_server_whose_certificate_does_not_hold_is_refused_at_mount_and_never_asked(
         (good.store("127.0.0.1"), Some(ours.clone()), "is for another host"),
         (other.store("localhost"), Some(ours.clone()), "kv.example.com"),
         (old.store("localhost"), Some(ours.clone()), "has expired"),
-        (plain, Some(ours), "does not speak TLS"),
+        (plain, Some(ours.clone()), "address begins with http://"),
+        (format!("prefect-cloud:https://{}", resetting()), Some(ours), "address begins with http://"),
     ] {
         let (_, code, said) = mount(&store, trusted.as_deref());
         assert!(code == Some(4) && said.contains(why), "{store}: {code:?} {said}");

@@ -80,7 +80,12 @@ impl Api {
         let within = self.patience() / 2;
         let used = self.token.lock().clone();
         let mut answer = self.once(member, Kind::Read, path, &body, within).await;
-        if let Err(MemberError::BadToken | MemberError::Closed(_)) = answer {
+        let refused = match answer {
+            Err(MemberError::BadToken) => true,
+            Err(MemberError::Closed(_)) => self.has_login(),
+            _ => false,
+        };
+        if refused {
             self.renew_token(used).await?;
             answer = self.once(member, Kind::Read, path, &body, within).await;
         }
@@ -100,12 +105,14 @@ impl Api {
         let (mut pause, mut closed) = (Duration::ZERO, false);
         loop {
             match self.rounds(kind, path, body).await {
-                Err((MemberError::Closed(error), used)) if !std::mem::replace(&mut closed, true) => {
-                    if kind == Kind::Write {
-                        // The change may have been made; the next call gets another token.
-                        self.drop_token(used.as_ref());
-                        return Err(unsure(error, start).into());
-                    }
+                Err((MemberError::Closed(error), used)) if kind == Kind::Write => {
+                    // The change may have been made; the next call gets another token.
+                    self.drop_token(used.as_ref());
+                    return Err(unsure(error, start).into());
+                }
+                Err((MemberError::Closed(_), used))
+                    if self.has_login() && !std::mem::replace(&mut closed, true) =>
+                {
                     self.renew_token(used).await?;
                 }
                 // A token with a short TTL may expire before it is used, on a busy machine.
@@ -161,7 +168,10 @@ impl Api {
                     MemberError::Unknown(_) | MemberError::Closed(_) => !std::mem::replace(&mut broken, true),
                     _ => false,
                 };
-                if !matches!(last, Some((MemberError::Closed(_), _))) {
+                // One that says why is heard before those that do not.
+                if !matches!(last, Some((MemberError::Closed(_), _)))
+                    || matches!(error, MemberError::Certificates(_))
+                {
                     last = Some((error, used));
                 }
             }
@@ -177,7 +187,8 @@ impl Api {
         }
     }
 
-    /// Sends one request to one member, again with new certificates if the old ones were refused and have been replaced.
+    /// Sends one request to one member. Where certificates may have been refused, and have been replaced since, it is sent again
+    /// with the new ones, if it was not carried out.
     async fn once(
         &self,
         member: Member,
@@ -189,9 +200,9 @@ impl Api {
         let start = Instant::now();
         let used = self.credentials.http();
         let answer = self.attempt(&used.http, member, kind, path, body, within).await;
-        if !matches!(answer, Err(MemberError::Certificates(_)))
-            || !self.credentials.read_certificates(&used).await
-        {
+        let Err(error) = &answer else { return answer };
+        let replaced = error.is_distrust() && self.credentials.read_certificates(&used).await;
+        if !replaced || error.is_the_last(kind) {
             return answer;
         }
         let left = within.saturating_sub(start.elapsed());
@@ -224,7 +235,7 @@ impl Api {
                 if let Some(who) = probe::of_bytes(self.members.url(member), &error).await {
                     return Err(MemberError::Absent(Error::Other(who)));
                 }
-                return Err(MemberError::lost(error, self.has_login()));
+                return Err(MemberError::lost(error, self.credentials.with_tls(), self.has_login()));
             }
         };
         if answer.status == StatusCode::OK {

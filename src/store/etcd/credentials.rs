@@ -41,6 +41,10 @@ impl Credentials {
         self.client.lock().clone()
     }
 
+    pub(super) fn with_tls(&self) -> bool {
+        self.settings.address.tls
+    }
+
     /// User and password, if there is a login.
     pub(super) fn login(&self) -> Option<(String, String)> {
         self.login.lock().clone()
