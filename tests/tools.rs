@@ -9,6 +9,7 @@ mod names;
 mod one_file;
 mod scripting;
 mod search;
+mod sets;
 mod shell;
 mod terminal;
 
@@ -172,6 +173,12 @@ macro_rules! every_case_and_any_name {
                 tools_find_names_with_spaces
                 a_lock_file_with_a_dot_is_no_key
                 a_new_version_with_a_dot_is_renamed_onto_its_key
+            }
+            sets {
+                a_shell_sets_once
+                a_copy_sets_once
+                an_edit_sets_once
+                a_program_sets_once
             }
         }
     };
