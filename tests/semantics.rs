@@ -1,6 +1,7 @@
 //! The rules of docs/semantics.md on a real mount of the embedded store, each under its own number.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod appending;
 mod attributes;
 mod completing;
 mod in_flight;

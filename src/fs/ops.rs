@@ -1,5 +1,6 @@
 //! What programs do, a family of operations per file.
 
+mod append;
 mod attributes;
 pub(crate) mod backup;
 mod create;

@@ -92,10 +92,19 @@ impl Access {
 /// How a write comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteMode {
+    /// `O_APPEND`, as fcntl(2) has set it by now.
+    pub append: bool,
     /// `O_SYNC` or `O_DSYNC`: a sync follows.
     pub syncs: bool,
     /// From pages that a program has mapped.
     pub mapped: bool,
+}
+
+impl WriteMode {
+    /// Whether it goes to the end, wherever that is.
+    pub(crate) const fn appends(self) -> bool {
+        self.append && !self.mapped
+    }
 }
 
 /// What a write came to.

@@ -33,6 +33,7 @@ pub(super) fn access(flags: i32) -> Access {
 
 pub(super) fn write_mode(flags: OpenFlags, write_flags: WriteFlags) -> WriteMode {
     WriteMode {
+        append: flags.0 & libc::O_APPEND != 0,
         syncs: flags.0 & libc::O_DSYNC != 0,
         mapped: write_flags.contains(WriteFlags::FUSE_WRITE_CACHE),
     }

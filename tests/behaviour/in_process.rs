@@ -229,7 +229,8 @@ impl Door for InProcess {
         if open.flags & libc::O_ACCMODE == libc::O_RDONLY {
             return Err(libc::EBADF);
         }
-        self.wait(self.fs.clone().write_and_publish(open.fh, at, data, WriteMode::default()))
+        let mode = WriteMode { append: open.flags & libc::O_APPEND != 0, ..WriteMode::default() };
+        self.wait(self.fs.clone().write_and_publish(open.fh, at, data, mode))
     }
 
     fn write(&self, fd: Fd, data: &[u8]) -> Outcome<usize> {

@@ -1,5 +1,6 @@
 //! Several mounts and servers over one cluster, as the machines of a fleet have them.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -44,6 +45,27 @@ fn what_one_mount_does_the_other_shows() {
     // The others' JSON need be none.
     cluster.put(format!("{}raw", cluster.prefix()), "no JSON");
     wait_for(PATIENCE, || one.text("raw").as_deref() == Some("no JSON"));
+}
+
+#[test]
+fn what_is_appended_on_two_mounts_at_once_is_all_there() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let mount = || Mount::start_in(TempDir::new().unwrap(), &cluster.argument(), &["--validate", "none"]);
+    let mounts = [mount(), mount()];
+    let script = "for n in $(seq 20); do echo \"$0 $n\" >> f || exit; done";
+    let shells: Vec<_> = [("a", 0), ("b", 0), ("c", 1), ("d", 1)]
+        .map(|(name, at)| {
+            Command::new("bash").args(["-c", script, name]).current_dir(&mounts[at].dir).spawn().unwrap()
+        })
+        .into();
+    for mut shell in shells {
+        assert!(shell.wait().unwrap().success());
+    }
+    let lines = || {
+        let text = mounts[0].text("f").unwrap();
+        text.lines().collect::<HashSet<_>>().len()
+    };
+    wait_for(PATIENCE, || lines() == 80);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The unsaved bytes of one file.
 
-use libc::{EFBIG, EINVAL};
+use libc::{EFBIG, EINVAL, ESTALE};
 
 use super::door::Outcome;
 
@@ -29,6 +29,10 @@ pub(super) struct Draft {
     pub(super) in_order: bool,
     /// There was nothing where that began.
     pub(super) from_nothing: bool,
+    /// How many bytes are published, as long as only appends followed.
+    pub(super) appended_at: Option<usize>,
+    /// What is published, where that is not what the text begins with.
+    pub(super) base: Option<Vec<u8>>,
     /// White space was added to what was published, if anything.
     pub(super) blank_since: bool,
     /// Why it was not published, as its writer was told.
@@ -64,6 +68,8 @@ impl Draft {
         Self {
             name: name.to_owned(),
             from_nothing: text.is_empty(),
+            appended_at: Some(text.len()),
+            base: None,
             text,
             expect,
             published: false,
@@ -82,6 +88,7 @@ impl Draft {
         self.text.clear();
         (self.changed, self.in_order, self.from_nothing) = (true, true, true);
         (self.blank_since, self.refused) = (false, None);
+        (self.appended_at, self.base) = (None, None);
     }
 
     pub(super) fn truncate(&mut self, size: usize) -> Outcome<()> {
@@ -96,9 +103,22 @@ impl Draft {
         } else {
             self.text.resize(size, 0);
             (self.changed, self.in_order) = (true, false);
-            (self.blank_since, self.refused) = (false, None);
+            (self.blank_since, self.refused, self.appended_at) = (false, None, None);
         }
         Ok(())
+    }
+
+    /// What is to be published.
+    pub(super) fn value(&self) -> Outcome<Vec<u8>> {
+        match (&self.base, self.appended()) {
+            (None, _) => Ok(self.text.clone()),
+            (Some(base), Some(appended)) => Ok([base, appended].concat()),
+            (Some(_), None) => Err(ESTALE),
+        }
+    }
+
+    pub(super) fn appended(&self) -> Option<&[u8]> {
+        self.text.get(self.appended_at?..).filter(|appended| !appended.is_empty())
     }
 
     /// Whether `data` completes a document that is set at once.

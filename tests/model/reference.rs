@@ -135,12 +135,16 @@ impl Model {
         let id = self.writer(handle).unwrap();
         let (failed, draft) = (self.handles[handle].failed, &mut self.drafts[id]);
         let size = draft.text.len();
-        let at = if self.handles[handle].append { size } else { at };
+        let append = self.handles[handle].append;
+        let at = if append { size } else { at };
         let completes = draft.completes(at, data, self.json);
         if let Some(errno) = failed.filter(|_| !(completes && draft.refused == failed)) {
             return Err(errno);
         }
         let mut written = draft.write(at, data, self.json);
+        if !append {
+            draft.appended_at = None;
+        }
         if written.is_ok() && completes {
             written = self.publish(id);
             if written.is_err() {
@@ -217,28 +221,46 @@ impl Model {
         if self.json && draft.text.is_empty() && !draft.published {
             return Ok(());
         }
-        if counted(&draft.text) > LIMIT {
-            return Err(EFBIG);
-        }
-        if self.json && !is_document(&draft.text) {
-            return Err(EINVAL);
-        }
-        let there = self.keys.get(&draft.name).map(|(_, revision)| *revision);
+        let mut value = draft.value()?;
+        self.check(&value)?;
+        let there = self.keys.get(&draft.name);
         if let Expect::At(revision) = draft.expect
-            && there != Some(revision)
+            && there.map(|(_, revision)| *revision) != Some(revision)
         {
-            let draft = &mut self.drafts[id];
-            if draft.blank_since {
-                draft.changed = false;
+            if self.json && draft.blank_since {
+                let draft = &mut self.drafts[id];
+                (draft.changed, draft.appended_at) = (false, Some(draft.text.len()));
                 return Ok(());
             }
-            draft.refused = Some(ESTALE);
-            return Err(ESTALE);
+            // What was only appended goes to what there is now.
+            let appended = there.zip(draft.appended()).map(|((text, _), appended)| [text, appended].concat());
+            let merged = appended.ok_or(ESTALE).and_then(|merged| match self.check(&merged) {
+                Err(EINVAL) => Err(ESTALE),
+                checked => checked.map(|()| merged),
+            });
+            let draft = &mut self.drafts[id];
+            draft.refused = merged.as_ref().err().copied();
+            value = merged?;
+            draft.base = Some(Vec::new());
         }
-        let (name, text) = (draft.name.clone(), draft.text.clone());
-        let revision = self.set(&name, text);
+        let draft = &mut self.drafts[id];
+        let name = draft.name.clone();
+        if let Some(base) = &mut draft.base {
+            base.clone_from(&value);
+        }
+        let revision = self.set(&name, value);
         self.published(id, revision);
         Ok(())
+    }
+
+    fn check(&self, text: &[u8]) -> Outcome<()> {
+        if counted(text) > LIMIT {
+            Err(EFBIG)
+        } else if self.json && !is_document(text) {
+            Err(EINVAL)
+        } else {
+            Ok(())
+        }
     }
 
     fn published(&mut self, id: usize, revision: u64) {
@@ -246,6 +268,7 @@ impl Model {
         draft.expect = Expect::At(revision);
         (draft.published, draft.changed, draft.scratch) = (true, false, false);
         (draft.blank_since, draft.refused) = (true, None);
+        draft.appended_at = Some(draft.text.len());
         self.locals.retain(|_, local| *local != id);
     }
 

@@ -90,7 +90,7 @@ impl Fs {
             state.paths_mut().set_attributes(&name, Some(attributes));
             ino
         };
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true));
         state.count_lookup(ino, Duration::ZERO);
         let attr = self.attr_in(&state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))

@@ -54,7 +54,7 @@ impl Fs {
         if access.truncate {
             self.truncated(state, draft);
         }
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true, access.append));
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true));
         state.end_retry(caller.thread, ino);
         fh
     }
@@ -73,7 +73,7 @@ impl Fs {
         if !write && state.draft(draft).is_some_and(never_published) {
             // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
-            let fh = state.add_handle(handle(caller, ino, content, false, false));
+            let fh = state.add_handle(handle(caller, ino, content, false));
             state.end_retry(caller.thread, ino);
             return Opened { fh, direct: true, no_flush: true };
         }
@@ -84,7 +84,7 @@ impl Fs {
             state.drop_dentries(&name);
         }
         // The redirect ends only after the handle holds the inode.
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write, access.append));
+        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write));
         state.end_retry(caller.thread, ino);
         if access.truncate {
             self.truncated(state, draft);
@@ -117,7 +117,7 @@ pub(crate) fn read_snapshot(
     direct: bool,
 ) -> Opened {
     let content = Content::Snapshot(entry.text, Some(entry.meta));
-    let fh = state.add_handle(handle(caller, ino, content, false, false));
+    let fh = state.add_handle(handle(caller, ino, content, false));
     state.end_retry(caller.thread, ino);
     Opened { fh, direct, no_flush: true }
 }
@@ -138,7 +138,7 @@ pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
     draft
 }
 
-pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool, append: bool) -> Handle {
+pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool) -> Handle {
     let (file, opener) = (FileNumber(0), caller.thread);
-    Handle { ino, file, content, writable, append, opener, failed: None, refused: Vec::new() }
+    Handle { ino, file, content, writable, opener, failed: None, refused: Vec::new() }
 }

@@ -34,11 +34,11 @@ impl Fs {
     /// program is answered.
     pub fn write_as(&self, fh: Fh, offset: u64, data: &[u8], mode: WriteMode) -> FsResult<Written> {
         let mut state = self.state.lock();
-        let handle = state.handle(fh)?;
-        let (append, failed) = (handle.append && !mode.mapped, handle.failed.clone());
+        let failed = state.handle(fh)?.failed.clone();
         let (id, draft) = state.draft_of(fh)?;
         let size = draft.bytes.len();
-        let offset = if append { size } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+        let told = usize::try_from(offset).unwrap_or(usize::MAX);
+        let offset = if mode.appends() { size } else { told };
         if let Some(error) = failed {
             // Who was told that a set failed may write the document again.
             let again = draft.refused.as_ref() == Some(&error) && draft.bytes.would_complete(offset, data);
@@ -46,6 +46,7 @@ impl Fs {
                 return Err(error);
             }
         }
+        draft.misplaced |= offset != told;
         match self.write_to_draft(&mut state, id, (offset, data), mode) {
             Ok(Some(generation)) => {
                 Ok(Written::Document(Document { fh, length: data.len(), size, generation }))
@@ -87,6 +88,9 @@ impl Fs {
         draft.syncs = mode.syncs;
         if mode.mapped {
             draft.bytes.leave_order();
+        }
+        if !mode.appends() {
+            draft.bytes.leave_append();
         }
         let completes = draft.write(offset, data, &limits, validate, now)?;
         Ok(completes.then(|| draft.bytes.generation()))

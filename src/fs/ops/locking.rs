@@ -197,20 +197,20 @@ impl Fs {
         let state = self.state.lock();
         let handle = state.handle(fh).ok()?;
         let (ino, inode) = (handle.ino, state.inode(handle.ino).ok()?);
-        let seen = match &handle.content {
+        let (seen, is_shown) = match &handle.content {
             Content::Snapshot(_, meta) if inode.readers == 1 && !state.is_current(ino, inode) => {
-                meta.as_ref()?
+                (meta.as_ref()?, true)
             }
             Content::Draft(id) => {
                 let draft = state.draft(*id)?;
                 let alone = draft.handles == 1 && draft.purpose == Publish::OnClose && !draft.orphan;
                 let clean = !draft.bytes.is_changed() && matches!(draft.expect, Expect::At(_));
-                draft.published.as_ref().filter(|_| alone && clean)?
+                (draft.published.as_ref().filter(|_| alone && clean)?, draft.shows_published())
             }
             Content::Snapshot(..) => return None,
         };
         let current = self.cache.peek(&inode.key).and_then(|answer| answer.value);
-        let same = current.is_some_and(|entry| entry.meta.revision == seen.revision);
+        let same = is_shown && current.is_some_and(|entry| entry.meta.revision == seen.revision);
         (!same).then(|| (ino, inode.name.clone(), inode.key.clone()))
     }
 }

@@ -14,7 +14,8 @@ use crate::fs::ops::backup::Ended;
 use crate::fs::rules::document::{Fault, Validate};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::backups::DeferredRename;
-use crate::fs::state::drafts::{Draft, Overwritten, Publish};
+use crate::fs::state::buffer::Moment;
+use crate::fs::state::drafts::{Overwritten, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
@@ -42,19 +43,21 @@ enum Next {
 }
 
 /// A draft as it is to be published.
-struct Unpublished {
-    key: Key,
+pub(super) struct Unpublished {
+    pub(super) key: Key,
     /// If the key is new.
     id: Option<Arc<str>>,
-    text: Text,
-    expect: Expect,
-    generation: u64,
+    pub(super) text: Text,
+    pub(super) expect: Expect,
+    pub(super) moment: Moment,
+    /// What was appended goes to another value than the draft begins with.
+    pub(super) is_merged: bool,
     /// Others have deleted the key while it was written.
     is_new: bool,
     /// The keys that there were before.
     before: Option<Keys>,
     /// The value that there was.
-    replaced: Option<Text>,
+    pub(super) replaced: Option<Text>,
 }
 
 /// A handle that writes.
@@ -239,7 +242,7 @@ impl Fs {
 
     async fn set_key(self: &Arc<Self>, ino: Ino, id: DraftId, by: u32) -> FsResult<Vec<PathInvalidation>> {
         let mut also = Vec::new();
-        let (_operation, name, draft) = loop {
+        let (_operation, name, mut draft) = loop {
             let (operation, name) = self.begin_at(ino).await?;
             // A successor is what the process that renamed it publishes.
             let in_the_way = match self.to_publish(ino, id, (&name, by))? {
@@ -252,24 +255,32 @@ impl Fs {
             self.carry_out(&name, &deferred).await?;
             also.extend(PathInvalidation::of_name(&name));
         };
-        let Unpublished { key, id: new_id, text, expect, generation, is_new, before, replaced } = draft;
-        let set = store::with_new_id(new_id, self.cache.set_key_value(&key, text, expect)).await;
+        let mut set = self.set(&draft).await;
+        while let Err(store::Error::Changed | store::Error::Exists) = set
+            && self.append_to_newest(id, &mut draft).await?
+        {
+            set = self.set(&draft).await;
+        }
         let mut state = self.state.lock();
         let meta = match set {
-            Err(store::Error::Changed) if state.draft_mut(id).is_some_and(Draft::is_superseded) => {
-                return Ok(also);
-            }
+            Err(store::Error::Changed) if self.is_superseded(&mut state, id) => return Ok(also),
             set => set?,
         };
-        if let Some(draft) = state.draft_mut(id) {
-            draft.overwritten.get_or_insert(Overwritten(replaced));
+        let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, draft.moment);
+        if draft.is_new {
+            invalidations.extend(self.name_added(&mut state, &name, draft.before.as_ref()));
         }
-        let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, generation);
-        if is_new {
-            invalidations.extend(self.name_added(&mut state, &name, before.as_ref()));
+        if let Some(published) = state.draft_mut(id) {
+            published.overwritten.get_or_insert(Overwritten(draft.replaced));
+            published.base = draft.is_merged.then_some(draft.text);
         }
         invalidations.extend(also);
         Ok(invalidations)
+    }
+
+    async fn set(&self, draft: &Unpublished) -> store::Result<Meta> {
+        let Unpublished { key, id, text, expect, .. } = draft;
+        store::with_new_id(id.clone(), self.cache.set_key_value(key, text.clone(), *expect)).await
     }
 
     /// What is to be done of a draft that thread `by` writes, now that no other change of its `name` is in flight.
@@ -286,13 +297,13 @@ impl Fs {
             return Ok(Next::Nothing);
         }
         draft.check(&self.cache.limits(), self.settings.validate)?;
-        let (text, generation) = (Text::from(draft.bytes.text()), draft.bytes.generation());
+        let (text, moment) = (Text::from(draft.value()?), draft.bytes.moment());
         let gone = self.peek_meta(&key).is_some_and(|told| told.value.is_none());
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
-        let (id, expect) = (draft.new_id(), draft.expect);
+        let (id, expect, is_merged) = (draft.new_id(), draft.expect, draft.base.is_some());
         let replaced = self.cache.peek(&key).and_then(|answer| answer.value).map(|entry| entry.text);
-        Ok(Next::Set(Unpublished { key, id, text, expect, generation, is_new, before, replaced }))
+        Ok(Next::Set(Unpublished { key, id, text, expect, moment, is_merged, is_new, before, replaced }))
     }
 
     /// Records that the draft was not published, so that its release does not publish what was reported as failed.
@@ -334,10 +345,10 @@ impl Fs {
         id: DraftId,
         name: &str,
         meta: &Meta,
-        generation: u64,
+        moment: Moment,
     ) -> Vec<PathInvalidation> {
         state.paths_mut().take_deferred_rename(name);
-        state.published_draft(ino, id, name, meta, generation);
+        state.published_draft(ino, id, name, meta, moment);
         let mut invalidations = state.install_version(name, meta, Origin::LocalWrite);
         // Others may have emptied the directory that the file is in.
         invalidations.extend(state.appeared(name));

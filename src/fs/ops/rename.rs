@@ -180,7 +180,7 @@ impl Fs {
         (target, there): (&Key, Option<Entry>),
         expect: Expect,
     ) -> FsResult<()> {
-        let (id_of_new, text, generation) = {
+        let (id_of_new, text, moment) = {
             let state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
             if draft.bytes.is_empty() && self.settings.validate == Validate::Json {
@@ -193,7 +193,7 @@ impl Fs {
             }
             self.cache.limits().check(target, draft.bytes.text())?;
             self.settings.validate.check(draft.bytes.text())?;
-            (draft.new_id(), Text::from(draft.bytes.text()), draft.bytes.generation())
+            (draft.new_id(), Text::from(draft.bytes.text()), draft.bytes.moment())
         };
         let same = there.is_some_and(|entry| entry.text == text);
         // It may have another value by now.
@@ -207,7 +207,7 @@ impl Fs {
         state.paths_mut().take_deferred_rename(to);
         state.replace(to);
         state.move_name(ino, from, to, target);
-        state.published_draft(ino, id, to, &meta, generation);
+        state.published_draft(ino, id, to, &meta, moment);
         Ok(())
     }
 }

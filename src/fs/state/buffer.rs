@@ -21,10 +21,19 @@ pub(crate) struct Buffer {
     time_set: bool,
     /// When they last changed, for promotion.
     touched: Instant,
+    /// How many of them are saved, as long as only appends (`O_APPEND`) followed.
+    appended_at: Option<usize>,
     /// As long as they are written from the start to the end.
     sequence: Option<Sequence>,
     /// Since they were last published, white space was added at the end, if anything.
     blank_since: bool,
+}
+
+/// The bytes at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    generation: u64,
+    length: usize,
 }
 
 /// Bytes that are written from the start to the end.
@@ -47,6 +56,7 @@ impl Buffer {
     /// Bytes that are saved already, as of `modified`.
     pub(super) fn new(text: Vec<u8>, modified: SystemTime) -> Self {
         Self {
+            appended_at: Some(text.len()),
             sequence: Some(Sequence::from(&text)),
             text,
             changed: false,
@@ -76,6 +86,11 @@ impl Buffer {
 
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The bytes as they are now.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { generation: self.generation, length: self.text.len() }
     }
 
     /// When the bytes last changed, or what utimes(2) said since.
@@ -108,6 +123,7 @@ impl Buffer {
     pub(super) fn clear(&mut self, now: SystemTime) {
         self.text.clear();
         self.begin();
+        self.leave_append();
         self.touch(now);
     }
 
@@ -121,15 +137,29 @@ impl Buffer {
 
     fn begin(&mut self) {
         self.sequence = Some(Sequence::from(&self.text));
+        self.appended_at = Some(self.text.len());
         self.blank_since = false;
     }
 
-    /// The bytes were saved as they were at `generation`.
-    pub(super) const fn saved(&mut self, generation: u64) {
+    /// The bytes were saved as they were at this moment.
+    pub(super) const fn saved(&mut self, Moment { generation, length }: Moment) {
         if self.generation == generation {
             self.changed = false;
             self.blank_since = true;
+            self.appended_at = Some(length);
+        } else if self.appended_at.is_some() {
+            self.appended_at = Some(length);
         }
+    }
+
+    /// What follows is no append.
+    pub(crate) const fn leave_append(&mut self) {
+        self.appended_at = None;
+    }
+
+    /// What was appended since they were saved, if nothing else was done to them.
+    pub(crate) fn appended(&self) -> Option<&[u8]> {
+        self.text.get(self.appended_at?..)
     }
 
     /// Whether they are what was published and white space after it.
@@ -152,6 +182,7 @@ impl Buffer {
     pub(super) fn resize(&mut self, size: usize, now: SystemTime) {
         self.text.resize(size, 0);
         self.leave_order();
+        self.leave_append();
         self.blank_since = false;
         self.touch(now);
     }

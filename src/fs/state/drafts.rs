@@ -1,5 +1,6 @@
 //! A draft: the unsaved bytes of a file open for writing, and whether and how they are published.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,9 +9,9 @@ use tokio::sync::oneshot;
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
-use crate::fs::state::buffer::Buffer;
+use crate::fs::state::buffer::{Buffer, Moment};
 use crate::fs::types::{Ino, ROOT};
-use crate::store::{Expect, Limits, Meta, Text, counted_len};
+use crate::store::{Error, Expect, Limits, Meta, Text, counted_len};
 
 /// Where a draft's bytes may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub(crate) struct Draft {
     pub(crate) id: Option<Arc<str>>,
     /// What the store knows since the last publish.
     pub(crate) published: Option<Meta>,
+    /// What is published, where what was appended went to another value than the bytes begin with.
+    pub(crate) base: Option<Text>,
+    /// The kernel took an append to be elsewhere than at the end of the bytes.
+    pub(crate) misplaced: bool,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
@@ -78,6 +83,8 @@ impl Draft {
             empty: false,
             id: None,
             published: None,
+            base: None,
+            misplaced: false,
             handles: 0,
             opening: false,
             syncs: false,
@@ -94,6 +101,7 @@ impl Draft {
     /// Starts over with nothing, as `O_TRUNC` does.
     pub(crate) fn clear(&mut self, now: SystemTime) {
         self.bytes.clear(now);
+        self.base = None;
         self.refused = None;
         self.overwritten = None;
     }
@@ -101,6 +109,7 @@ impl Draft {
     /// Replaces the bytes by what the store has, as of `modified`; nothing is left to publish.
     pub(crate) fn reset(&mut self, text: &[u8], modified: SystemTime) {
         self.bytes.reset(text, modified);
+        (self.base, self.misplaced) = (None, false);
         self.refused = None;
         self.overwritten = None;
     }
@@ -110,13 +119,18 @@ impl Draft {
         self.id.clone().filter(|_| self.published.is_none())
     }
 
-    /// What the store has is this draft, published at `generation`.
-    pub(crate) fn published(&mut self, meta: &Meta, generation: u64) {
+    /// What the store has is this draft, as it was at this moment.
+    pub(crate) fn published(&mut self, meta: &Meta, moment: Moment) {
         self.expect = Expect::At(meta.revision);
         self.published = Some(meta.clone());
         self.purpose = Publish::OnClose;
         self.refused = None;
-        self.bytes.saved(generation);
+        self.bytes.saved(moment);
+    }
+
+    /// Whether the kernel's pages of it, once nothing is left to publish, are what is published.
+    pub(crate) const fn shows_published(&self) -> bool {
+        self.base.is_none() && !self.misplaced
     }
 
     /// Writes `data` at `offset`, or nothing of it. Tells whether it completes a document that is to be published at once.
@@ -140,15 +154,10 @@ impl Draft {
         Ok(completes)
     }
 
-    /// What is to be published is white space after what is published, and another version has taken its place: nothing is left
-    /// to publish.
-    pub(crate) fn is_superseded(&mut self) -> bool {
-        let superseded = self.bytes.is_blank_since();
-        if superseded {
-            self.bytes.saved(self.bytes.generation());
-            self.refused = None;
-        }
-        superseded
+    /// Nothing of it is left to publish.
+    pub(crate) fn drop_blank(&mut self) {
+        self.bytes.saved(self.bytes.moment());
+        self.refused = None;
     }
 
     /// Sets the size; new bytes are zero.
@@ -185,14 +194,26 @@ impl Draft {
         Ok(())
     }
 
+    /// What is to be published: the bytes; or what was appended to them, after what others had set.
+    pub(crate) fn value(&self) -> FsResult<Cow<'_, [u8]>> {
+        let Some(base) = &self.base else { return Ok(self.bytes.text().into()) };
+        let appended = self.bytes.appended().ok_or(Error::Changed)?;
+        Ok([base, appended].concat().into())
+    }
+
     /// Whether the draft can be published as it is.
     pub(crate) fn check(&self, limits: &Limits, validate: Validate) -> FsResult<()> {
-        let size = counted_len(self.bytes.text());
-        if size > limits.value {
-            return Err(FsError::TooLarge { size, limit: limits.value });
-        }
-        Ok(validate.check(self.bytes.text())?)
+        check_value(&self.value()?, limits, validate)
     }
+}
+
+/// Whether `text` can be published.
+pub(crate) fn check_value(text: &[u8], limits: &Limits, validate: Validate) -> FsResult<()> {
+    let size = counted_len(text);
+    if size > limits.value {
+        return Err(FsError::TooLarge { size, limit: limits.value });
+    }
+    Ok(validate.check(text)?)
 }
 
 fn counted_len_of_tail(last: Option<u8>) -> usize {

@@ -85,8 +85,6 @@ pub(crate) struct Handle {
     pub(crate) content: Content,
     /// Opened for writing.
     pub(crate) writable: bool,
-    /// Opened with `O_APPEND`.
-    pub(crate) append: bool,
     /// Thread that opened it; only its process is told of an incomplete document.
     pub(crate) opener: u32,
     /// A write failed: nothing of this handle is published any more.

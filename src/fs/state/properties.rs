@@ -29,7 +29,7 @@ enum Step {
     Create(usize),
     Write(usize),
     Lock(usize, usize),
-    Publish(usize),
+    Publish(usize, bool),
     Release(usize),
     Forget(usize),
     Unlink(usize),
@@ -51,7 +51,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         name().prop_map(Step::Create),
         any().prop_map(Step::Write),
         (any(), any()).prop_map(|(handle, owner)| Step::Lock(handle, owner)),
-        any().prop_map(Step::Publish),
+        (any(), prop::bool::ANY).prop_map(|(handle, merged)| Step::Publish(handle, merged)),
         any().prop_map(Step::Release),
         any().prop_map(Step::Forget),
         name().prop_map(Step::Unlink),
@@ -87,7 +87,9 @@ impl World {
                 }
             }
             Step::Lock(handle, owner) => _ = pick(handle, &self.handles).map(|fh| self.lock(fh, owner)),
-            Step::Publish(handle) => _ = pick(handle, &self.handles).map(|fh| self.publish(fh)),
+            Step::Publish(handle, merged) => {
+                _ = pick(handle, &self.handles).map(|fh| self.publish(fh, merged));
+            }
             Step::Release(handle) => {
                 if let Some(fh) = pick(handle, &self.handles) {
                     self.handles.retain(|other| *other != fh);

@@ -139,7 +139,8 @@ impl State {
     fn end_written(&mut self, ino: Ino, id: DraftId, unpublished: bool, newest: Option<&Meta>) {
         let (Some(draft), Some(inode)) = (self.drafts.get(&id), self.inodes.get(&ino)) else { return };
         let (name, key, was_written) = (inode.name.clone(), inode.key.clone(), !draft.bytes.is_empty());
-        let is_whole = !unpublished && !draft.bytes.is_changed() && draft.published.is_some();
+        let is_saved = !unpublished && !draft.bytes.is_changed() && draft.published.is_some();
+        let is_whole = is_saved && draft.shows_published();
         let Some(meta) = draft.published.clone().or_else(|| newest.cloned()) else { return };
         let leads_nowhere = self.paths.home(&name).is_none() && self.paths.current(&name).is_none();
         let has_name = leads_nowhere || self.paths.home(&name) == Some(ino);

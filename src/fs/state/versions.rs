@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::fs::state::buffer::Moment;
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Content, Inode};
@@ -126,16 +127,9 @@ impl State {
 
     /// The store has the draft as `meta`. A local file that nobody writes any more is the key now; one that is
     /// written on stays its writer's own, and the key gets an inode for readers.
-    pub(crate) fn published_draft(
-        &mut self,
-        ino: Ino,
-        id: DraftId,
-        name: &str,
-        meta: &Meta,
-        generation: u64,
-    ) {
+    pub(crate) fn published_draft(&mut self, ino: Ino, id: DraftId, name: &str, meta: &Meta, moment: Moment) {
         let Some(draft) = self.drafts.get_mut(&id) else { return };
-        draft.published(meta, generation);
+        draft.published(meta, moment);
         self.paths.set_failure(name, None);
         let (time_set, still_written, written) =
             (draft.bytes.is_time_set(), draft.handles > 0, draft.bytes.modified());
@@ -160,7 +154,7 @@ impl State {
             // Rewritten meanwhile, and closed: it becomes the key as any temporary file that is left alone.
             draft.purpose = Publish::OnRename;
         } else {
-            if draft.bytes.is_changed() {
+            if draft.bytes.is_changed() || !draft.shows_published() {
                 inode.cached.mark_stale();
             }
             let key = inode.key.clone();

@@ -15,7 +15,7 @@ use super::NOW;
 use crate::fs::clock::SystemClock;
 use crate::fs::rules::names::parent;
 use crate::fs::types::{Fh, FileNumber, Ino};
-use crate::store::{Expect, Key, Meta, Revision};
+use crate::store::{Expect, Key, Meta, Revision, Text};
 
 /// The tables, and what the kernel and the store know.
 pub(super) struct World {
@@ -101,7 +101,7 @@ impl World {
 
     pub(super) fn open(&mut self, ino: Ino, content: Content, writable: bool) {
         let (file, failed, refused) = (FileNumber(0), None, Vec::new());
-        let handle = Handle { ino, file, content, writable, append: false, opener: 1, failed, refused };
+        let handle = Handle { ino, file, content, writable, opener: 1, failed, refused };
         self.handles.push(self.state.add_handle(handle));
     }
 
@@ -148,17 +148,21 @@ impl World {
         self.count(ino, Duration::ZERO);
     }
 
-    pub(super) fn publish(&mut self, fh: Fh) {
+    /// Publishes what a handle writes, or that with what others have set before it.
+    pub(super) fn publish(&mut self, fh: Fh, merged: bool) {
         let handle = self.state.handle(fh).unwrap();
         let (ino, Content::Draft(id)) = (handle.ino, handle.content.clone()) else { return };
         let Some(draft) = self.state.draft(id).filter(|draft| draft.bytes.is_changed() && !draft.orphan)
         else {
             return;
         };
-        let (generation, name) = (draft.bytes.generation(), self.state.inode(ino).unwrap().name.clone());
+        let (moment, name) = (draft.bytes.moment(), self.state.inode(ino).unwrap().name.clone());
         self.touch_if_new(&name);
         let meta = self.meta(&name);
-        self.state.published_draft(ino, id, &name, &meta, generation);
+        self.state.published_draft(ino, id, &name, &meta, moment);
+        if let Some(draft) = self.state.draft_mut(id).filter(|_| merged) {
+            draft.base = Some(Text::from(&b"12"[..]));
+        }
         let notices = self.state.install_version(&name, &meta, Origin::LocalWrite);
         assert_eq!(notices, [], "a write(2) waits for the kernel, which waits for it");
         self.state.appeared(&name);
