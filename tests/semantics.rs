@@ -8,6 +8,7 @@ mod in_flight;
 mod naming;
 mod reading;
 mod refusals;
+mod removed;
 mod told;
 mod trouble;
 mod writing;

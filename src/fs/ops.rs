@@ -13,6 +13,7 @@ mod lookup;
 mod maintenance;
 pub(crate) mod open;
 mod publish;
+mod put_back;
 mod refusals;
 mod release;
 pub(crate) mod rename;

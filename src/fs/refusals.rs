@@ -55,6 +55,15 @@ impl Refusals {
         self.0.iter()
     }
 
+    /// What was refused of `name` for this reason has another one now, and is not told apart from what is refused for that.
+    pub(crate) fn reword(&mut self, name: &str, reason: &str, new: &str) {
+        let [reason, new] = [reason, new].map(shortened);
+        let told = self.0.iter_mut().rfind(|known| known.name == name && known.reason == reason);
+        if let Some(told) = told {
+            told.reason = new;
+        }
+    }
+
     /// Remembers one. A write(2) that fails is told of at each close as well, and then its text is kept: that is one, of the time
     /// when a program was told of it last.
     pub(crate) fn add(
@@ -65,7 +74,7 @@ impl Refusals {
         kept: Option<Kept>,
         at: SystemTime,
     ) {
-        let reason: String = logging::shown(reason).chars().take(REASON).collect();
+        let reason = shortened(reason);
         let told = |known: &Refusal| known.name == name && known.reason == reason && known.kept.is_none();
         let position = self.0.iter().rposition(told);
         if kept.is_some()
@@ -87,6 +96,10 @@ impl Refusals {
             since: Instant::now(),
         });
     }
+}
+
+fn shortened(reason: &str) -> String {
+    logging::shown(reason).chars().take(REASON).collect()
 }
 
 impl std::fmt::Display for Refusal {

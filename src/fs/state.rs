@@ -17,8 +17,10 @@ pub(crate) mod listings;
 pub mod locks;
 pub(crate) mod nodes;
 pub(crate) mod paths;
+pub(crate) mod predecessors;
 #[cfg(test)]
 mod properties;
+mod put_back;
 mod quota;
 pub(crate) mod redirects;
 pub(crate) mod release;

@@ -30,7 +30,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::WouldBlock => Errno::EAGAIN,
         FsError::Deadlock => Errno::EDEADLK,
         FsError::Interrupted => Errno::EINTR,
-        FsError::PartlySet { why, .. } => errno(why),
+        FsError::PartlySet { why, .. } | FsError::PutBack(why) => errno(why),
         FsError::Store(error) => store_errno(error),
     }
 }

@@ -387,7 +387,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::Store(Error::Damaged(_) | Error::Displaced(_) | Error::Untrusted(_) | Error::Other(_)) => {
             libc::EIO
         }
-        FsError::PartlySet { why, .. } => errno(why),
+        FsError::PartlySet { why, .. } | FsError::PutBack(why) => errno(why),
         FsError::Store(Error::Unsure(reason)) => errno(&FsError::Store((**reason).clone())),
     }
 }

@@ -71,6 +71,12 @@ impl Fs {
             if is_shown || state.is_superseded_by_backup(&name, change) {
                 continue;
             }
+            // A deletion of what is known to be gone may be this mount's own.
+            if *origin == Origin::Elsewhere
+                && (matches!(change, Change::Set(..)) || *was_there != Some(false))
+            {
+                state.forget_predecessor(&name);
+            }
             overtaken.extend(state.overtaken_at(&name, change.revision()));
             if let Change::Set(_, meta) = change {
                 // The first version of a key of which nothing is known is its creation.

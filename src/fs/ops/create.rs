@@ -48,14 +48,37 @@ impl Fs {
     ) -> FsResult<(Found, Opened)> {
         self.writable()?;
         let (name, mut state) = self.place_of_new(within, name)?;
-        if exclusive && state.paths().current(&name).is_some() {
+        let removed = state.take_predecessor(&name, caller.thread);
+        let created = self.create_at(&mut state, caller, &name, mode, access, exclusive);
+        match (&created, removed) {
+            (Ok((_, opened)), Some(removed)) => {
+                if let Ok((_, draft)) = state.draft_of(opened.fh) {
+                    draft.predecessor = Some(removed);
+                }
+            }
+            (Err(why), Some(removed)) if !why.is_routine() => state.not_made(&name, removed, why.clone()),
+            (_, None) | (Err(_), Some(_)) => {}
+        }
+        created
+    }
+
+    fn create_at(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        name: &str,
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+    ) -> FsResult<(Found, Opened)> {
+        if exclusive && state.paths().current(name).is_some() {
             return Err(FsError::Exists);
         }
-        let class = self.settings.scratch.class(base(&name), exclusive);
-        let key = self.key_for_new(&name)?;
+        let class = self.settings.scratch.class(base(name), exclusive);
+        let key = self.key_for_new(name)?;
         // The kernel found no such file, but another process may have set the key since.
         let entry = key.as_ref().and_then(|key| self.cache.peek(key)?.value);
-        let deferred = state.paths().deferred_rename(&name).is_some();
+        let deferred = state.paths().deferred_rename(name).is_some();
         if exclusive && entry.is_some() && !deferred {
             return Err(FsError::Exists);
         }
@@ -63,7 +86,7 @@ impl Fs {
         let entry = entry.filter(|_| !deferred);
         let there = entry.is_some();
         let purpose = if there { Publish::OnClose } else { purpose_of_new(class, key.is_some()) };
-        let key = key.unwrap_or_else(|| Key::from(name.as_str()));
+        let key = key.unwrap_or_else(|| Key::from(name));
         if let Some(error) = self.cache.outage().filter(|_| purpose == Publish::OnClose && !deferred) {
             return Err(error.into());
         }
@@ -77,22 +100,22 @@ impl Fs {
         draft.exclusive = exclusive;
         let attributes = self.attributes_of_new(caller, mode, 0o666);
         if !there {
-            self.room_for_name(&mut state)?;
-            state.room_for_attributes(state.paths().attributes(&name).as_ref(), &attributes)?;
+            self.room_for_name(state)?;
+            state.room_for_attributes(state.paths().attributes(name).as_ref(), &attributes)?;
         }
         let draft = state.add_draft(draft);
         let ino = if there {
-            state.add_inode(&name, &key, Body::Draft(draft))
+            state.add_inode(name, &key, Body::Draft(draft))
         } else {
-            let ino = add_local(&mut state, &name, &key, draft);
-            state.keep_directory(parent(&name));
-            state.touch(&name);
-            state.paths_mut().set_attributes(&name, Some(attributes));
+            let ino = add_local(state, name, &key, draft);
+            state.keep_directory(parent(name));
+            state.touch(name);
+            state.paths_mut().set_attributes(name, Some(attributes));
             ino
         };
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true));
         state.count_lookup(ino, Duration::ZERO);
-        let attr = self.attr_in(&state, ino, None)?;
+        let attr = self.attr_in(state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))
     }
 

@@ -35,6 +35,7 @@ impl Fs {
                     tracing::warn!("{:?} could not become a key: {error}", self.name_of(ino));
                 }
             }
+            self.put_back_due().await;
             let fs = self.clone();
             _ = tokio::task::spawn_blocking(move || fs.rejected.tend()).await;
         }

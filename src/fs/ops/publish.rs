@@ -77,6 +77,13 @@ impl Fs {
     }
 
     pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
+        match self.close_draft(caller, fh).await {
+            Err(error) => Err(self.put_back_at_close(fh, error).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn close_draft(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
         let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, false)? else {
             return Ok(());
         };

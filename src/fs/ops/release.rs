@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fs::core::Fs;
 use crate::fs::refusals::Kept;
-use crate::fs::rules::error::FsError;
+use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::nodes::Content;
 use crate::fs::state::release::Released;
@@ -20,6 +20,7 @@ impl Fs {
             // A mapping may have written after the last close.
             _ = self.publish(ino, id, opener).await;
         }
+        self.put_back_at_end(fh).await;
         let Released { mut invalidations, unpublished, emptied } = self.let_go(fh);
         self.unlocked.notify_waiters();
         if let Some((name, text, why)) = unpublished {
@@ -50,18 +51,29 @@ impl Fs {
             && draft.bytes.is_changed()
             && draft.refused.is_none()
             && !draft.orphan
-            && draft.check(&self.cache.limits(), self.settings.validate).is_ok();
+            && self.check(draft).is_ok();
         due.then_some((handle.ino, id, handle.opener))
     }
 
+    /// Whether the draft can be published as it is.
+    pub(crate) fn check(&self, draft: &Draft) -> FsResult<()> {
+        draft.check(&self.cache.limits(), self.settings.validate)
+    }
+
     fn let_go(&self, fh: Fh) -> Released {
-        let check = |draft: &Draft| draft.check(&self.cache.limits(), self.settings.validate);
+        let check = |draft: &_| self.check(draft);
         let newest = |key: &Key| Some(self.cache.peek(key)?.value?.meta);
         self.state.lock().release(fh, check, newest)
     }
 
     /// Keeps content that could not be published (rule 9).
-    fn keep_rejected_text(&self, name: &str, text: &[u8], why: &str, error: Option<FsError>) -> bool {
+    pub(crate) fn keep_rejected_text(
+        &self,
+        name: &str,
+        text: &[u8],
+        why: &str,
+        error: Option<FsError>,
+    ) -> bool {
         if text.is_empty() {
             self.note_text(name, error, why, None);
             return false;
@@ -101,7 +113,7 @@ impl Fs {
                 let Some(draft) = state.draft(*id) else { return false };
                 draft.purpose != Publish::Never
                     && draft.refused.as_ref().is_none_or(FsError::is_outage)
-                    && draft.check(&self.cache.limits(), self.settings.validate).is_ok()
+                    && self.check(draft).is_ok()
             };
             pending.map(|(id, _)| id).partition::<Vec<_>, _>(|id| fit(id))
         };
@@ -130,7 +142,18 @@ impl Fs {
     /// Returns how many files were kept as rejected.
     pub async fn finish(self: Arc<Self>) -> usize {
         self.rejected.write_deleted(usize::MAX);
-        self.publish_pending().await.into_iter().filter(|id| self.keep_rejected_draft(*id)).count()
+        self.put_back_due().await;
+        let rest = self.publish_pending().await;
+        for id in &rest {
+            let why = self.state.lock().draft(*id).and_then(|draft| self.check(draft).err());
+            let put_back = async {
+                if let Some(why) = why {
+                    self.put_back_or_keep(*id, &why).await;
+                }
+            };
+            self.deadline().scope(put_back).await;
+        }
+        rest.into_iter().filter(|id| self.keep_rejected_draft(*id)).count()
     }
 
     /// Keeps a copy of what was the value of a key, and cannot be one under its backup name.
@@ -166,7 +189,7 @@ impl Fs {
                 return false;
             }
             let why = draft.refused.clone();
-            let why = why.or_else(|| draft.check(&self.cache.limits(), self.settings.validate).err());
+            let why = why.or_else(|| self.check(draft).err());
             let why = match why {
                 Some(why) if draft.purpose != Publish::Never => why.to_string(),
                 _ => "it is a scratch file, which ends with the mount, and holds what was the value of a key"

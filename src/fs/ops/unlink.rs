@@ -6,6 +6,7 @@ use crate::fs::core::Fs;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::parent;
 use crate::fs::state::nodes::Body;
+use crate::fs::state::predecessors::Predecessor;
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, Ino};
@@ -58,11 +59,14 @@ impl Fs {
         if deleted.is_ok() {
             // `mv` from another filesystem deletes first and may then fail.
             if !entry.text.is_empty() {
-                self.rejected.keep_deleted(&name, entry.text);
+                self.rejected.keep_deleted(&name, entry.text.clone());
             }
+            let predecessor = Predecessor::new(caller.thread, key, entry.text);
             let mut state = self.state.lock();
             state.paths_mut().take_deferred_rename(&name);
+            let attributes = state.paths().attributes(&name);
             unlinked(&mut state, &name);
+            state.removed(&name, predecessor.map(|removed| removed.with(attributes)));
             // What it is in stays, so that it can be removed by who empties it.
             state.keep_directory(parent(&name));
             drop(state);

@@ -101,7 +101,7 @@ pub enum FsError {
     /// The rest of a text was refused after a document at its beginning had been set.
     #[error(
         "{}; the document that was written before it stays set{}",
-        .why.to_string().trim_end_matches("; the old value stays"),
+        without_old_value(.why),
         if *.replaced { ", and the value that it replaced is kept for a minute, as that of a deleted key is" } else { "" }
     )]
     PartlySet {
@@ -110,6 +110,9 @@ pub enum FsError {
         /// There was a value before.
         replaced: bool,
     },
+    /// A text was refused for which the file had been removed before, and made anew.
+    #[error("{}; the value that was removed for it is back", without_old_value(.0))]
+    PutBack(Box<Self>),
     /// The store did not do what it was asked to.
     #[error(transparent)]
     Store(store::Error),
@@ -129,7 +132,10 @@ impl From<store::Error> for FsError {
 impl FsError {
     /// The reason alone, whatever had been set before.
     pub fn reason(&self) -> &Self {
-        if let Self::PartlySet { why, .. } = self { why.reason() } else { self }
+        match self {
+            Self::PartlySet { why, .. } | Self::PutBack(why) => why.reason(),
+            other => other,
+        }
     }
 
     /// True for trouble of the store itself, which may be over at the next try.
@@ -155,6 +161,11 @@ impl FsError {
                 | Self::Interrupted
         )
     }
+}
+
+/// Why a text was refused, where the old value does not just stay.
+fn without_old_value(why: &FsError) -> String {
+    why.to_string().trim_end_matches("; the old value stays").to_owned()
 }
 
 /// Result of a file operation.

@@ -10,6 +10,7 @@ use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
 use crate::fs::state::buffer::{Buffer, Moment};
+use crate::fs::state::predecessors::Predecessor;
 use crate::fs::types::{Ino, ROOT};
 use crate::store::{Error, Expect, Limits, Meta, Text, counted_len};
 
@@ -66,6 +67,8 @@ pub(crate) struct Draft {
     pub(crate) overwritten: Option<Overwritten>,
     /// Each is resolved when the kernel has been told of a publish that did not wait for it.
     pub(crate) untold: Vec<oneshot::Receiver<()>>,
+    /// What the process that made the file had removed before.
+    pub(crate) predecessor: Option<Predecessor>,
     /// The bytes were a key's value once (a backup made by rename).
     pub(crate) was_key: bool,
     /// The inode it belongs to.
@@ -93,6 +96,7 @@ impl Draft {
             refused: None,
             overwritten: None,
             untold: Vec::new(),
+            predecessor: None,
             was_key: false,
             ino: ROOT,
         }

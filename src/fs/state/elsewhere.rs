@@ -23,7 +23,7 @@ impl State {
         revision: Revision,
         was_there: Option<bool>,
     ) -> Vec<PathInvalidation> {
-        self.note_change(name);
+        self.listings.note(name);
         let mut invalidations = Vec::new();
         if was_there != Some(false) && !self.is_local(name) {
             self.touch(name);
@@ -60,6 +60,7 @@ impl State {
             self.note_replaced(&name, ino);
             self.remove_name(&name);
         }
+        self.forget_predecessors();
         self.touch_all();
     }
 }

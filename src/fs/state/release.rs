@@ -59,7 +59,7 @@ impl State {
     }
 
     /// The text of a draft that was to be published and was not.
-    fn unpublished(
+    pub(crate) fn unpublished(
         &self,
         handle: &Handle,
         id: DraftId,

@@ -69,7 +69,7 @@ mod tests {
 
     use crate::fs::core::Fs;
     use crate::fs::types::{Access, Caller, Changes, Ino, ROOT};
-    use crate::store::{Expect, Key, Text};
+    use crate::store::{Change, Expect, Key, Revision, Text};
 
     use super::*;
 
@@ -161,5 +161,24 @@ mod tests {
         // Those of a key go with it.
         fs.clone().unlink(CALLER, ROOT, "d".into()).await.unwrap();
         chmod(&fs, inos[0], 0o600).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_for_a_file_that_finds_no_room_is_back() {
+        let fs = mounted();
+        let me = Caller { thread: std::process::id(), ..CALLER };
+        let key = Key::from("k");
+        set(&fs, "k").await;
+        fs.clone().unlink(me, ROOT, "k".into()).await.unwrap();
+        for name in ["a", "b", "c"] {
+            touch(&fs, name, 0o666).await.unwrap();
+        }
+        // A store may tell of a deletion after it was answered.
+        fs.take_in(Change::Deleted(key.clone(), Revision(9))).await;
+        let created = fs.create(me, (ROOT, "k"), 0o666, WRITE, true).map(drop);
+        assert_eq!(created, Err(FsError::NamesFull { limit: FEW }));
+        fs.put_back_due().await;
+        assert_eq!(fs.cache.ask_store(&key).await.unwrap().unwrap().text[..], *b"1");
+        assert_eq!(fs.clone().lookup(CALLER, ROOT, "k".into()).await.unwrap().attr.unwrap().size, 1);
     }
 }

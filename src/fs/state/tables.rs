@@ -15,6 +15,7 @@ use crate::fs::state::listings::OpenListings;
 use crate::fs::state::locks::Locks;
 use crate::fs::state::nodes::{Body, Content, Handle, Inode};
 use crate::fs::state::paths::Paths;
+use crate::fs::state::predecessors::Predecessors;
 use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::state::turns::Turns;
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(super) drafts: HashMap<DraftId, Draft>,
     /// By thread.
     pub(super) redirects: Redirects,
+    /// What was removed of late.
+    pub(super) predecessors: Predecessors,
     /// What is known of directories beside their records.
     pub(super) directories: Directories,
     /// What may be in memory alone.
@@ -60,6 +63,7 @@ impl State {
             handles: HashMap::new(),
             drafts: HashMap::new(),
             redirects: Redirects::default(),
+            predecessors: Predecessors::default(),
             directories: Directories::new(now),
             quota: Quota::MOUNT,
             takes_ids,

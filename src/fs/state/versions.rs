@@ -110,6 +110,7 @@ impl State {
     /// Notes that `name` is not what the directories that are open now may say of it.
     pub(crate) fn note_change(&mut self, name: &str) {
         self.listings.note(name);
+        self.forget_predecessor(name);
     }
 
     /// Makes the kernel look every name up again, and open directories every name they list. A kernel that cannot drop

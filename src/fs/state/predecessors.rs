@@ -1,0 +1,126 @@
+//! Values that were removed a moment ago: where a process removes a file, makes it anew (mv(1) from another filesystem,
+//! install(1)), and what it writes is refused, the old value comes back.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fs::rules::error::FsError;
+use crate::fs::state::nodes::Overrides;
+use crate::store::{Key, Text};
+use crate::sys;
+use crate::sys::process::Process;
+
+/// The value that a process removed before it made the file anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Predecessor {
+    pub(crate) key: Key,
+    pub(crate) text: Text,
+    /// What chmod and the like had said of the file.
+    pub(crate) attributes: Option<Overrides>,
+    /// The thread that removed it.
+    by: u32,
+    /// That thread, told from a later one of its number.
+    process: Process,
+    since: Instant,
+}
+
+impl Predecessor {
+    /// What `thread` removes; `None` of one that cannot be recognised.
+    pub(crate) fn new(thread: u32, key: Key, text: Text) -> Option<Self> {
+        let process = Process::of(thread)?;
+        Some(Self { key, text, attributes: None, by: thread, process, since: Instant::now() })
+    }
+
+    pub(crate) fn with(self, attributes: Option<Overrides>) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// Whether the process of `thread` certainly removed it.
+    fn is_of(&self, thread: u32) -> bool {
+        sys::same_process(thread, self.by) && Process::of(self.by) == Some(self.process)
+    }
+}
+
+/// For so long a process may make the file anew.
+const LIFE: Duration = Duration::from_mins(1);
+/// How many values are kept at most.
+const MOST: usize = 64;
+
+/// The last values that were removed, by path.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessors {
+    removed: HashMap<String, Predecessor>,
+    /// Of files that could not even be made, for this reason.
+    due: Vec<(String, Predecessor, FsError)>,
+}
+
+impl Predecessors {
+    pub(super) fn add(&mut self, path: &str, predecessor: Predecessor) {
+        if self.removed.len() >= MOST
+            && let Some(oldest) = self.removed.iter().min_by_key(|(_, removed)| removed.since)
+        {
+            let oldest = oldest.0.clone();
+            self.removed.remove(&oldest);
+        }
+        self.removed.insert(path.to_owned(), predecessor);
+    }
+
+    /// What has been removed at `path`, where the process of `thread` did so; of no use to any other from now on.
+    pub(super) fn take(&mut self, path: &str, thread: u32) -> Option<Predecessor> {
+        let removed = self.removed.remove(path)?;
+        (removed.since.elapsed() < LIFE && removed.is_of(thread)).then_some(removed)
+    }
+
+    /// The file at `path` could not be made, for this reason.
+    pub(super) fn not_made(&mut self, path: &str, predecessor: Predecessor, why: FsError) {
+        self.due.push((path.to_owned(), predecessor, why));
+    }
+
+    /// What came before the files that could not be made.
+    pub(super) fn take_due(&mut self) -> Vec<(String, Predecessor, FsError)> {
+        self.removed.retain(|_, removed| removed.since.elapsed() < LIFE);
+        std::mem::take(&mut self.due)
+    }
+
+    pub(super) fn forget(&mut self, path: &str) {
+        self.removed.remove(path);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.removed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removed_by(thread: u32) -> Option<Predecessor> {
+        Predecessor::new(thread, Key::from("k"), Text::from(&b"1"[..]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_of_the_process_that_removed_it_for_a_minute_and_one_of_few() {
+        let me = std::process::id();
+        assert!(removed_by(0).is_none());
+        let mut predecessors = Predecessors::default();
+        for other in [0, 1] {
+            predecessors.add("k", removed_by(me).unwrap());
+            assert!(predecessors.take("k", other).is_none());
+            assert!(predecessors.take("k", me).is_none());
+        }
+        predecessors.add("k", removed_by(me).unwrap());
+        assert!(predecessors.take("k", me).is_some());
+        predecessors.add("k", removed_by(me).unwrap());
+        tokio::time::advance(LIFE).await;
+        assert!(predecessors.take("k", me).is_none());
+        for number in 0..2 * MOST {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            predecessors.add(&number.to_string(), removed_by(me).unwrap());
+        }
+        assert_eq!(predecessors.removed.len(), MOST);
+        assert!(predecessors.take(&MOST.to_string(), me).is_some());
+    }
+}
