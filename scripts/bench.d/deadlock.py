@@ -154,6 +154,12 @@ def mounted(home, store, at):
     return at
 
 
+def waits(slot):
+    """How long the present call has taken. The slot is read once: the call may end meanwhile."""
+    begun = slot.value
+    return time.monotonic() - begun if begun else 0
+
+
 def stuck(pid):
     for thread in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{thread}/stack") as stack:
@@ -172,7 +178,7 @@ def hunt(at, elsewhere, seconds):
         running.append((function.__name__, process, slot))
     while time.monotonic() < end + TIMEOUT and any(process.is_alive() for _, process, _ in running):
         time.sleep(0.2)
-        late = [one for one in running if one[2].value and time.monotonic() - one[2].value > 2 * TIMEOUT]
+        late = [one for one in running if waits(one[2]) > 2 * TIMEOUT]
         if late:
             for name, process, _ in late:
                 print(f"{name} does not come back:")
