@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How programs report a text that could not be published: exit status, the last line they print, and what the key has then.
 
-    scripts/bench.d/failures.py [FAILURE...]        FAILURE: refused large changed gone full
+    scripts/bench.d/failures.py [FAILURE...]        FAILURE: refused truncated large changed gone full
 
 KVFS_BIN is the binary (target/release/kvfs). `gone` needs etcd, `full` root.
 """
@@ -78,9 +78,14 @@ def until(attempt):
     attempt()
 
 
-def refused(home, at, programs=OVERWRITE, text='{"a": '):
+def refused(home, at, text="bad\n"):
     with mounted("memory:", home, at):
-        report(programs, home, at, text, lambda: put(at, OLD))
+        report(OVERWRITE, home, at, text, lambda: put(at, OLD))
+
+
+def truncated(home, at):
+    """What more could follow: that is known at the close."""
+    refused(home, at, text='{"a": ')
 
 
 def large(home, at):
@@ -144,7 +149,7 @@ def full(home, at):
 
 
 def main():
-    failures = {"refused": refused, "large": large, "changed": changed, "gone": gone, "full": full}
+    failures = {"refused": refused, "truncated": truncated, "large": large, "changed": changed, "gone": gone, "full": full}
     for name in sys.argv[1:] or failures:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
             at = home + "/mnt"
