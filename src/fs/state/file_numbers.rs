@@ -148,7 +148,8 @@ impl State {
 
     /// Takes a reference away.
     pub(super) fn let_go_of_file(&mut self, number: FileNumber) {
-        if let Some(path) = self.files.let_go_of(number) {
+        let last = self.files.let_go_of(number);
+        for path in last.into_iter().chain(self.files.end_idle()) {
             self.paths.take_file(&path);
         }
     }
@@ -197,7 +198,7 @@ impl State {
 
 #[cfg(test)]
 impl State {
-    /// Paths and files know of each other, and no file is kept that nothing is of.
+    /// Paths and files know of each other, and references are counted.
     pub(super) fn check_files(&self) {
         use std::collections::HashMap;
 
@@ -206,8 +207,8 @@ impl State {
         for number in inodes.map(|inode| inode.file).chain(self.handles.values().map(|handle| handle.file)) {
             *references.entry(number).or_default() += 1;
         }
-        let counted: HashMap<_, _> =
-            self.files.all().map(|(number, _, references)| (number, references)).collect();
+        let counted = self.files.all().map(|(number, _, references)| (number, references));
+        let counted: HashMap<_, _> = counted.filter(|(_, references)| *references > 0).collect();
         assert_eq!(counted, references);
         let with_paths = self.files.all().filter_map(|(number, path, _)| Some((path?, number)));
         assert_eq!(with_paths.collect::<HashMap<_, _>>(), self.paths.files().collect());
@@ -220,7 +221,8 @@ mod tests {
 
     use crate::fs::clock::SystemClock;
     use crate::fs::state::drafts::{Draft, Publish};
-    use crate::store::Expect;
+    use crate::fs::state::versions::Origin;
+    use crate::store::{Expect, Text};
 
     use super::*;
 
@@ -267,6 +269,43 @@ mod tests {
             let (made, found) = before_and_after(takes_ids, "an id of the store");
             assert_eq!(made, found, "takes ids: {takes_ids}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_a_file_up_and_opens_it_sees_one_number_although_it_is_forgotten_in_between() {
+        let (mut state, key) = (State::new(Arc::new(SystemClock), true), Key::from("k"));
+        let (first, _) = state.instantiate("k", &key, &meta("i"));
+        state.count_lookup(first, std::time::Duration::ZERO);
+        let made = shown(&state, first);
+        let content = Content::Snapshot(Text::from(&b"1"[..]), Some(meta("i")));
+        let reader = state.add_handle(Handle {
+            ino: first,
+            file: FileNumber(0),
+            content,
+            writable: false,
+            opener: 1,
+            failed: None,
+            refused: Vec::new(),
+        });
+        let next = Meta { revision: Revision(2), ..meta("i") };
+        state.install_version("k", &next, Origin::Read);
+        let looked = |state: &mut State| {
+            let (ino, _) = state.instantiate("k", &key, &next);
+            let number = shown(state, ino);
+            state.collect(ino);
+            number
+        };
+        let renumbered = looked(&mut state);
+        assert_ne!(renumbered, made);
+        state.remove_handle(reader);
+        state.forget(first, 1);
+        assert_eq!(looked(&mut state), renumbered);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        // Whatever is forgotten next.
+        state.instantiate("other", &Key::from("other"), &meta("o"));
+        let other = state.instantiate("other", &Key::from("other"), &meta("o")).0;
+        state.collect(other);
+        assert_eq!(looked(&mut state), made);
     }
 
     #[test]

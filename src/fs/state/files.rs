@@ -1,6 +1,9 @@
 //! Files by their numbers: which path leads to each, what programs see of it, how long it is one, and who has locked it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::fs::state::locks::Locks;
 use crate::fs::state::nodes::Overrides;
@@ -17,7 +20,15 @@ struct File {
     attributes: Option<Overrides>,
     /// Inodes and handles that are of it.
     references: u32,
+    /// Whether it shows another number than it began with.
+    renumbered: bool,
+    /// Since when nothing is of it.
+    idle: Option<Instant>,
 }
+
+/// For so long a file shows a number that it did not begin with although nothing is of it any more: who has looked it up opens it
+/// next, and compares (cp).
+const KEPT: Duration = Duration::from_secs(1);
 
 /// All files of which there are inodes or handles.
 #[derive(Debug, Default)]
@@ -25,6 +36,8 @@ pub(crate) struct Files {
     by_number: HashMap<FileNumber, File>,
     /// The last file that began with each inode number.
     by_shown: HashMap<Ino, FileNumber>,
+    /// Those that are kept although nothing is of them, unless something is again.
+    idle: VecDeque<(Instant, FileNumber)>,
     /// flock(2) and fcntl(2).
     pub(super) locks: Locks,
 }
@@ -32,7 +45,8 @@ pub(crate) struct Files {
 impl Files {
     /// A file begins, to which nothing refers yet.
     pub(super) fn begin(&mut self, number: FileNumber, shown: Ino) {
-        self.by_number.insert(number, File { path: None, shown, attributes: None, references: 0 });
+        let file = File { path: None, shown, attributes: None, references: 0, renumbered: false, idle: None };
+        self.by_number.insert(number, file);
         self.by_shown.insert(shown, number);
     }
 
@@ -40,16 +54,41 @@ impl Files {
     pub(super) fn refer_to(&mut self, number: FileNumber) {
         if let Some(file) = self.by_number.get_mut(&number) {
             file.references += 1;
+            file.idle = None;
         }
     }
 
-    /// Takes a reference away. With the last one the file goes; the path that led to it.
+    /// Takes a reference away. With the last one the file goes, now or later; the path that led to it.
     pub(super) fn let_go_of(&mut self, number: FileNumber) -> Option<String> {
         let file = self.by_number.get_mut(&number)?;
         file.references -= 1;
         if file.references > 0 {
             return None;
         }
+        if file.renumbered {
+            let now = Instant::now();
+            file.idle = Some(now);
+            self.idle.push_back((now, number));
+            return None;
+        }
+        self.end(number)
+    }
+
+    /// Ends the files that were kept for long enough; the paths that led to them.
+    pub(super) fn end_idle(&mut self) -> Vec<String> {
+        let mut paths = Vec::new();
+        while let Some((since, number)) =
+            self.idle.front().copied().filter(|(since, _)| since.elapsed() >= KEPT)
+        {
+            self.idle.pop_front();
+            if self.by_number.get(&number).is_some_and(|file| file.idle == Some(since)) {
+                paths.extend(self.end(number));
+            }
+        }
+        paths
+    }
+
+    fn end(&mut self, number: FileNumber) -> Option<String> {
         let file = self.by_number.remove(&number)?;
         self.no_longer_shows(number, file.shown);
         file.path
@@ -91,7 +130,9 @@ impl Files {
 
     /// The file shows this number from now on; the one that it showed before.
     pub(super) fn show(&mut self, number: FileNumber, shown: Ino) -> Option<Ino> {
-        let before = std::mem::replace(&mut self.by_number.get_mut(&number)?.shown, shown);
+        let file = self.by_number.get_mut(&number)?;
+        file.renumbered = true;
+        let before = std::mem::replace(&mut file.shown, shown);
         self.no_longer_shows(number, before);
         Some(before)
     }
