@@ -174,7 +174,7 @@ impl Fs {
         if !inode.cached.is_fresh() {
             return Ok(Plan::Settle);
         }
-        let retried = inode.private.is_some() || state.is_retry(caller.thread, &inode.name);
+        let retried = inode.private.is_some() || state.is_retry(caller.thread, &inode.name, attempt.since);
         let shown = match &inode.body {
             Body::Key(meta) if inode.private.is_some() || state.is_current(ino, inode) => Some(meta),
             _ => None,
@@ -190,6 +190,9 @@ impl Fs {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
         };
         let newest = entry.meta.revision;
+        if is_private && state.follow(ino, &entry.meta) {
+            return Ok(Plan::Settle);
+        }
         if newest > shown && !is_private {
             return Ok(Plan::Fetch);
         }
@@ -493,6 +496,42 @@ mod tests {
             assert!(!cached.direct);
             assert_eq!(fs.read(cached.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_who_was_sent_back_reads_has_the_size_that_the_kernel_is_told() {
+        let fs = with_k().await;
+        let (writer, reader) = (thread(1), thread(2));
+        let (home, _) = look(&fs, reader).await;
+        let opened = fs.clone().open(writer, home, WRITE).await.unwrap();
+        assert_eq!(fs.clone().open(reader, home, READ).await, Err(FsError::Superseded));
+        let (snapshot, size) = look(&fs, thread(3)).await;
+        assert!(snapshot != home && size == 1);
+        // The text is not at hand, as while a set is in flight, and is another one when it is read.
+        let private = fs.state.lock().private(snapshot, None);
+        set(&fs, writer, opened, b"22").await;
+        let read = fs.clone().open(reader, private, READ).await.unwrap();
+        let size = fs.getattr(private, None).unwrap().attr.unwrap().size;
+        assert_eq!((read.direct, size), (false, 2));
+        assert_eq!(fs.read(read.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_cannot_be_told_apart_does_not_wait_for_those_who_were_sent_back_after_he_came() {
+        let fs = with_k().await;
+        let unknown = thread(0);
+        let (home, _) = look(&fs, unknown).await;
+        let writer = fs.clone().open(thread(1), home, WRITE).await.unwrap();
+        assert_eq!(fs.clone().open(unknown, home, READ).await, Err(FsError::Superseded));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let waiting = tokio::spawn(fs.clone().open(unknown, home, READ));
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_millis(1)).await;
+        // The first one is back, and another one is sent to look again at the same time.
+        look(&fs, unknown).await;
+        assert_eq!(fs.clone().open(unknown, home, READ).await, Err(FsError::Superseded));
+        assert_eq!(waiting.await.unwrap(), Err(FsError::Superseded));
+        fs.clone().release(writer.fh).await;
     }
 
     #[tokio::test]

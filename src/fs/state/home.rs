@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::fs::rules::error::FsError;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
@@ -80,7 +82,7 @@ impl State {
     pub(crate) fn look_again_to_truncate(&mut self, thread: u32, ino: Ino) -> Option<FsError> {
         let inode = self.inodes.get(&ino)?;
         let is_key = matches!(inode.body, Body::Key(_) | Body::Draft(_)) && inode.private.is_none();
-        if !is_key || inode.handles == 0 || self.is_retry(thread, &inode.name) {
+        if !is_key || inode.handles == 0 || self.is_retry(thread, &inode.name, Instant::now()) {
             return None;
         }
         Some(self.redirect(thread, ino, None))
@@ -97,13 +99,14 @@ impl State {
     }
 
     /// An inode that its name does not lead to, and that nobody has open, goes on as this version: who opens it comes by way
-    /// of a bind mount. Whether the kernel is to drop what it has of others first.
+    /// of a bind mount, or was sent to look again when the text of its version was not at hand. Whether the kernel is to drop
+    /// what it has of others first.
     pub(crate) fn follow(&mut self, ino: Ino, meta: &Meta) -> bool {
         let follows = |inode: &&mut Inode| {
             let is_other = matches!(&inode.body, Body::Key(known) if known.revision != meta.revision);
             is_other
                 && inode.handles == 0
-                && inode.private.is_none()
+                && inode.private.as_ref().is_none_or(|private| private.text.is_none())
                 && !inode.unlinked
                 && !inode.cached.is_pinned()
         };

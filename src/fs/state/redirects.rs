@@ -8,12 +8,6 @@ use tokio::time::Instant;
 use crate::fs::rules::names::is_inside;
 use crate::fs::types::Ino;
 
-impl Unknown {
-    fn is_young(&self) -> bool {
-        self.since.elapsed() < UNKNOWN_LIFE
-    }
-}
-
 /// An open that was answered "look again": what the next lookup by the same thread finds.
 #[derive(Debug)]
 struct Redirect {
@@ -39,9 +33,16 @@ const UNKNOWN_LIFE: Duration = Duration::from_secs(1);
 /// An open by a caller outside of the daemon's PID namespace, all of whom are thread 0, that was answered "look again".
 #[derive(Debug)]
 struct Unknown {
-    since: Instant,
-    /// Somebody of them has looked the name up since.
-    looked: bool,
+    /// The last time.
+    last: Instant,
+    /// The first time since any of them has looked the name up.
+    first: Option<Instant>,
+}
+
+impl Unknown {
+    fn is_young(&self) -> bool {
+        self.last.elapsed() < UNKNOWN_LIFE
+    }
 }
 
 /// By thread, and by name for those of thread 0.
@@ -55,8 +56,11 @@ impl Redirects {
     /// Remembers what the next lookup of `name` by `thread` shall find. Returns the inodes that nobody is sent to any more.
     pub(super) fn add(&mut self, thread: u32, name: String, to: Option<Ino>) -> Vec<Ino> {
         if thread == 0 {
-            self.unknown.retain(|_, unknown| unknown.since.elapsed() < UNKNOWN_LIFE);
-            self.unknown.insert(name, Unknown { since: Instant::now(), looked: false });
+            self.unknown.retain(|_, unknown| unknown.is_young());
+            let last = Instant::now();
+            let unknown = self.unknown.entry(name).or_insert(Unknown { last, first: None });
+            unknown.last = last;
+            unknown.first.get_or_insert(last);
             return to.into_iter().collect();
         }
         let mut given_up: Vec<Ino> = self.take(thread).into_iter().collect();
@@ -68,12 +72,14 @@ impl Redirects {
         given_up
     }
 
-    /// Whether `thread` was told to look `name` up again and now is back, however late: the kernel may wait for the names on
-    /// the way, and for the lock of a directory. One of thread 0 is taken for back if none of them has looked the name up since:
-    /// what he opens may have no name, and a second "look again" would reach the program.
-    pub(super) fn is_retry(&self, thread: u32, name: &str) -> bool {
+    /// Whether `thread`, which came at `since`, was told to look `name` up again and now is back, however late: the kernel may
+    /// wait for the names on the way, and for the lock of a directory. One of thread 0 is taken for back if before he came one of
+    /// them was told so, and none has looked the name up since: what he opens may have no name, and a second "look again" would
+    /// reach the program.
+    pub(super) fn is_retry(&self, thread: u32, name: &str, since: Instant) -> bool {
+        let is_back = |unknown: &Unknown| unknown.first.is_some_and(|first| first <= since);
         match thread {
-            0 => self.unknown.get(name).is_some_and(|unknown| !unknown.looked && unknown.is_young()),
+            0 => self.unknown.get(name).is_some_and(|unknown| is_back(unknown) && unknown.is_young()),
             _ => self.threads.get(&thread).is_some_and(|redirect| redirect.name == name),
         }
     }
@@ -86,7 +92,7 @@ impl Redirects {
         }
         let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.is_young());
         unknown.is_some_and(|unknown| {
-            unknown.looked = true;
+            unknown.first = None;
             true
         })
     }
@@ -124,7 +130,7 @@ impl Redirects {
     /// An open of `name` by thread 0 is answered: the next one is not taken for back.
     pub(super) fn end_unknown(&mut self, name: &str) {
         if let Some(unknown) = self.unknown.get_mut(name) {
-            unknown.looked = true;
+            unknown.first = None;
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use crate::fs::clock::Clock;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::directory::Directories;
@@ -193,9 +195,9 @@ impl State {
         self.redirects.look_up(thread, name)
     }
 
-    /// Whether `thread` was told to look `name` up again and now is back.
-    pub(crate) fn is_retry(&self, thread: u32, name: &str) -> bool {
-        self.redirects.is_retry(thread, name)
+    /// Whether `thread`, which came at `since`, was told to look `name` up again and now is back.
+    pub(crate) fn is_retry(&self, thread: u32, name: &str, since: Instant) -> bool {
+        self.redirects.is_retry(thread, name, since)
     }
 
     /// The inode that an open by `thread` was sent to look for.
