@@ -19,6 +19,7 @@ mod release;
 pub(crate) mod rename;
 mod rename_directory;
 pub(crate) mod resolve;
+mod stat;
 mod truncate;
 mod unlink;
 mod xattrs;

@@ -81,9 +81,15 @@ impl Filesystem for Adapter {
         self.answers.fill(Op::Forget, || self.fs.forget(Ino(ino.0), lookups));
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let attr = || self.fs.getattr(Ino(ino.0), fh.map(|fh| Fh(fh.0)));
-        self.answers.now(Op::GetAttr, ino, attr, |result| answer_attr(reply, result));
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let (caller, inode, fh, fs) = (caller(request), Ino(ino.0), fh.map(|fh| Fh(fh.0)), self.fs.clone());
+        let attr = || {
+            if fs.is_beside_writer(caller, inode, fh) {
+                return Ok(Step::Wait(fs.stat_beside_writer(caller, inode)));
+            }
+            fs.getattr(inode, fh).map(Step::Done)
+        };
+        self.answers.now_or_give(Op::GetAttr, ino, attr, |result| answer_attr(reply, result));
     }
 
     fn setattr(

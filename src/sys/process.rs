@@ -34,7 +34,7 @@ impl Process {
             Err(error) => return is_gone(&error).then_some(false),
         };
         for thread in threads {
-            match thread.and_then(|thread| thread_has_open(&thread.path(), device, &is_it)) {
+            match thread.and_then(|thread| has_open(&thread.path(), device, &is_it)) {
                 Ok(false) => {}
                 Ok(true) => return Some(true),
                 Err(error) if is_gone(&error) => {}
@@ -45,7 +45,12 @@ impl Process {
     }
 }
 
-fn thread_has_open(thread: &Path, device: u64, is_it: impl Fn(u64) -> bool) -> io::Result<bool> {
+/// Whether that thread has a regular file of `device` open that `is_it`, by its inode number. `None` if that cannot be told.
+pub fn thread_has_open(thread: u32, device: u64, is_it: impl Fn(u64) -> bool) -> Option<bool> {
+    has_open(Path::new(&format!("/proc/{thread}")), device, is_it).ok()
+}
+
+fn has_open(thread: &Path, device: u64, is_it: impl Fn(u64) -> bool) -> io::Result<bool> {
     if Stat::of(thread)?.is_dead {
         return Ok(false);
     }

@@ -88,6 +88,13 @@ impl State {
         Some(self.redirect(thread, ino, None))
     }
 
+    /// stat(2) of an inode that is written to by others, by who may have found it by its name before. The answer "look again" makes
+    /// the kernel look the name up; who is back without that has none.
+    pub(crate) fn look_again_to_stat(&mut self, thread: u32, ino: Ino) -> Option<FsError> {
+        let name = self.inodes.get(&ino).filter(|inode| matches!(inode.body, Body::Draft(_)))?.name.clone();
+        self.redirects.add_look(thread, &name).then_some(FsError::Superseded)
+    }
+
     /// truncate(2) by name made the inode this version, and the kernel truncates what it has of it; but not under who reads it.
     pub(crate) fn truncated(&mut self, ino: Ino, meta: &Meta) {
         let inode = self.inodes.get_mut(&ino).filter(|inode| inode.handles == 0 && inode.cached.is_fresh());

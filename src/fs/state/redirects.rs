@@ -8,20 +8,36 @@ use tokio::time::Instant;
 use crate::fs::rules::names::is_inside;
 use crate::fs::types::Ino;
 
-/// An open that was answered "look again": what the next lookup by the same thread finds.
+/// An open, or a stat(2), that was answered "look again": what the next lookup by the same thread finds.
 #[derive(Debug)]
 struct Redirect {
     /// The name to look up.
     name: String,
     /// The draft inode made for a writer.
     to: Option<Ino>,
+    /// An open certainly follows: it was one. After stat(2) none does, unless that was the beginning of one.
+    is_open: bool,
     /// It has looked the name up since.
     looked: bool,
     since: Instant,
 }
 
+impl Redirect {
+    /// For how long lookups are those that follow.
+    const fn life(&self) -> Duration {
+        if self.is_open { REDIRECT_LIFE } else { LOOK_LIFE }
+    }
+
+    /// Whether the thread is to come back.
+    fn is_due(&self) -> bool {
+        self.is_open || self.since.elapsed() < LOOK_LIFE
+    }
+}
+
 /// For so long a lookup finds the draft: one that comes later may be for another open.
 const REDIRECT_LIFE: Duration = Duration::from_secs(10);
+/// For so long a lookup may be that of a stat(2) that was answered "look again".
+const LOOK_LIFE: Duration = Duration::from_secs(1);
 /// Redirects not followed by then belong to an open that was given up.
 const GIVEN_UP: Duration = Duration::from_hours(1);
 /// When there are so many, those are looked for.
@@ -68,8 +84,19 @@ impl Redirects {
             let old = self.threads.extract_if(|_, redirect| redirect.since.elapsed() > GIVEN_UP);
             given_up.extend(old.filter_map(|(_, redirect)| redirect.to));
         }
-        self.threads.insert(thread, Redirect { name, to, looked: false, since: Instant::now() });
+        self.threads
+            .insert(thread, Redirect { name, to, is_open: true, looked: false, since: Instant::now() });
         given_up
+    }
+
+    /// Whether stat(2) of `name` by `thread` is to be answered "look again": once, for it may have no name.
+    pub(super) fn add_look(&mut self, thread: u32, name: &str) -> bool {
+        if self.threads.get(&thread).is_some_and(Redirect::is_due) {
+            return false;
+        }
+        let (name, since) = (name.to_owned(), Instant::now());
+        self.threads.insert(thread, Redirect { name, to: None, is_open: false, looked: false, since });
+        true
     }
 
     /// Whether `thread`, which came at `since`, was told to look `name` up again and now is back, however late: the kernel may
@@ -80,7 +107,7 @@ impl Redirects {
         let is_back = |unknown: &Unknown| unknown.first.is_some_and(|first| first <= since);
         match thread {
             0 => self.unknown.get(name).is_some_and(|unknown| is_back(unknown) && unknown.is_young()),
-            _ => self.threads.get(&thread).is_some_and(|redirect| redirect.name == name),
+            _ => self.threads.get(&thread).is_some_and(|redirect| redirect.name == name && redirect.is_due()),
         }
     }
 
@@ -88,7 +115,7 @@ impl Redirects {
     pub(super) fn look_up(&mut self, thread: u32, name: &str) -> bool {
         if let Some(redirect) = self.threads.get_mut(&thread).filter(|redirect| redirect.name == name) {
             redirect.looked = true;
-            return redirect.to.is_none() && redirect.since.elapsed() < REDIRECT_LIFE;
+            return redirect.to.is_none() && redirect.since.elapsed() < redirect.life();
         }
         let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.is_young());
         unknown.is_some_and(|unknown| {

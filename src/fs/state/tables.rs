@@ -375,6 +375,12 @@ impl State {
         self.handles.values().filter(of_it).any(|handle| sys::same_process(thread, handle.opener))
     }
 
+    /// Whether the inode has a draft of a key, which `thread` certainly does not write.
+    pub(crate) fn is_written_by_others(&self, ino: Ino, thread: u32) -> bool {
+        let Some(Inode { body: Body::Draft(id), .. }) = self.inodes.get(&ino) else { return false };
+        !self.is_sent_to(thread, ino) && !self.is_written_by(*id, thread)
+    }
+
     /// Whether somebody writes a draft for `name`.
     pub(crate) fn is_drafted(&self, name: &str) -> bool {
         let drafts = self.paths.drafts(name);
