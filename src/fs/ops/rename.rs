@@ -65,7 +65,7 @@ impl Fs {
         to: String,
         no_replace: bool,
     ) -> FsResult<()> {
-        self.state.lock().pin(&to);
+        let pinned = self.state.lock().pin(&to);
         let in_the_way = |state: &State| state.deferred_before(caller.thread, &from, &to);
         let _operation = self.begin_after_renames(&[&from, &to], in_the_way).await?;
         let source = self.source(caller, &from).await?;
@@ -104,6 +104,7 @@ impl Fs {
         };
         if renamed.is_ok() {
             self.tell_writers(writers);
+            pinned.into_iter().for_each(|ino| self.state.lock().follow_replacement(ino));
         }
         renamed
     }
@@ -209,5 +210,43 @@ impl Fs {
         state.move_name(ino, from, to, target);
         state.published_draft(ino, id, to, &meta, moment);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::fs::state::versions::Origin;
+    use crate::fs::types::{Access, ROOT};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bound_file_follows_its_name_although_that_changed_while_the_rename_was_in_flight() {
+        let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+        let (caller, key) = (Caller { thread: 1, uid: 0, gid: 0 }, Key::from("k"));
+        let text = |text: &str| Text::from(text.as_bytes());
+        fs.cache.set_key_value(&key, text("1"), Expect::Anything).await.unwrap();
+        let bound = fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+        let write = Access { write: true, append: false, truncate: true };
+        let (_, new) = fs.create(caller, (ROOT, ".k.tmp"), 0o644, write, false).unwrap();
+        fs.write(new.fh, 0, b"333").unwrap();
+        fs.clone().flush(caller, new.fh, 0).await.unwrap();
+        fs.clone().release(new.fh).await;
+        let (operation, _) = fs.begin_at(bound).await.unwrap();
+        let rename =
+            tokio::spawn(fs.clone().rename(caller, (ROOT, ".k.tmp".into()), (ROOT, "k".into()), false));
+        tokio::task::yield_now().await;
+        let meta = fs.cache.set_key_value(&key, text("22"), Expect::Anything).await.unwrap();
+        fs.state.lock().install_version("k", &meta, Origin::Read);
+        drop(operation);
+        rename.await.unwrap().unwrap();
+        let read = Access { write: false, truncate: false, ..write };
+        assert_eq!(fs.clone().open(caller, bound, read).await, Err(FsError::Superseded));
+        let opened = fs.clone().open(caller, bound, read).await.unwrap();
+        let size = fs.getattr(bound, None).unwrap().attr.unwrap().size;
+        assert_eq!((opened.direct, size), (false, 3));
+        assert_eq!(fs.read(opened.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"333");
     }
 }

@@ -100,10 +100,18 @@ impl State {
         invalidations
     }
 
-    /// The inode of `name` never goes on as a newer version from now on.
-    pub(crate) fn pin(&mut self, name: &str) {
-        if let Some(inode) = self.paths.current(name).and_then(|ino| self.inodes.get_mut(&ino)) {
-            inode.cached.pin();
+    /// The inode of `name`, which never goes on as a newer version from now on.
+    pub(crate) fn pin(&mut self, name: &str) -> Option<Ino> {
+        let ino = self.paths.current(name)?;
+        self.inodes.get_mut(&ino)?.cached.pin();
+        Some(ino)
+    }
+
+    /// What pinned the inode is over, and the name that it had is another file's: one that is bind-mounted alone follows that.
+    pub(crate) fn follow_replacement(&mut self, ino: Ino) {
+        let has_name = self.inodes.get(&ino).is_none_or(|inode| self.belongs_to(&inode.name, ino));
+        if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| !has_name) {
+            inode.cached.unpin();
         }
     }
 
