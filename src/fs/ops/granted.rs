@@ -20,10 +20,11 @@ impl Fs {
         entry: Entry,
         access: Access,
     ) -> (Opened, Option<(PathInvalidation, DraftId)>) {
-        let draft = state.add_draft(draft_of(entry, access));
+        let direct = !access.truncate && !state.is_sized(ino);
+        let draft = state.add_draft(Draft { off_pages: direct, ..draft_of(entry, access) });
         let dentry = state.write_on(ino, draft);
         let fh = self.begin_draft(state, caller, ino, draft, access);
-        let opened = Opened { fh, direct: false, no_flush: false };
+        let opened = Opened { fh, direct, no_flush: false };
         let Some(dentry) = dentry else { return (opened, None) };
         if let Some(draft) = state.draft_mut(draft) {
             draft.opening = true;

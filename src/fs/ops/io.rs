@@ -46,7 +46,7 @@ impl Fs {
                 return Err(error);
             }
         }
-        draft.misplaced |= offset != told;
+        draft.off_pages |= offset != told;
         match self.write_to_draft(&mut state, id, (offset, data), mode) {
             Ok(Some(generation)) => {
                 Ok(Written::Document(Document { fh, length: data.len(), size, generation }))

@@ -6,6 +6,7 @@
 //! file, `/proc/self/fd/N`; or the key changed again) is served on the spot, past the page cache: a second `ESTALE` would
 //! reach the program.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::fs::state::tables::State;
 use crate::fs::state::turns::Turn;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Access, Caller, DraftId, Ino, Opened};
-use crate::store::{Entry, Key, Meta};
+use crate::store::{Entry, Key, Meta, Revision};
 
 /// What the store has; `None` is a confirmed absence.
 type Known = Option<Entry>;
@@ -189,18 +190,10 @@ impl Fs {
         let Some(shown) = shown else {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
         };
+        if let Some(first) = self.bring_up_to_date(&mut state, ino, &entry.meta, shown, asked)? {
+            return Ok(first);
+        }
         let newest = entry.meta.revision;
-        if is_private && state.follow(ino, &entry.meta) {
-            return Ok(Plan::Settle);
-        }
-        if newest > shown && !is_private {
-            return Ok(Plan::Fetch);
-        }
-        // A listing told of a newer version than the value that is remembered.
-        if newest < shown && !asked {
-            self.cache.mark_stale(&state.inode(ino)?.key, shown);
-            return Ok(Plan::Fetch);
-        }
         let is_next = is_private || state.is_next(ino, attempt.turn, access.writes());
         if !access.writes() {
             let until = attempt.patience(PATIENCE);
@@ -213,7 +206,7 @@ impl Fs {
                 }
             };
         }
-        if newest == shown && is_next && state.is_free(ino, access.append) {
+        if newest == shown && is_next && state.is_free(ino) {
             return Ok(self.write_on(&mut state, caller, ino, entry, access).into());
         }
         if let Some(until) = attempt.patience(HOLD).filter(|_| !retried && state.may_be_free_soon(ino, HELD))
@@ -221,6 +214,28 @@ impl Fs {
             return Ok(Plan::Wait(until));
         }
         self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt))
+    }
+
+    /// What is to be done first where the `newest` version that is known is not the one that the inode shows.
+    fn bring_up_to_date(
+        &self,
+        state: &mut State,
+        ino: Ino,
+        newest: &Meta,
+        shown: Revision,
+        asked: bool,
+    ) -> FsResult<Option<Plan>> {
+        let inode = state.inode(ino)?;
+        match (newest.revision.cmp(&shown), inode.private.is_some()) {
+            (Ordering::Greater, true) => Ok(state.follow(ino, newest).then_some(Plan::Settle)),
+            (Ordering::Greater, false) => Ok(Some(Plan::Fetch)),
+            // A listing told of a newer version than the value that is remembered.
+            (Ordering::Less, _) if !asked => {
+                self.cache.mark_stale(&inode.key, shown);
+                Ok(Some(Plan::Fetch))
+            }
+            (Ordering::Less | Ordering::Equal, _) => Ok(None),
+        }
     }
 
     /// The value that an open of the inode goes by, if it is at hand: that of a private inode of this version, or the newest
@@ -268,8 +283,7 @@ impl Fs {
         if state.follow(ino, &entry.meta) {
             return Ok(Plan::Settle);
         }
-        if access.writes() && state.is_free(ino, access.append) && state.is_read_as(ino, entry.meta.revision)
-        {
+        if access.writes() && state.is_free(ino) && state.is_read_as(ino, entry.meta.revision) {
             return Ok(self.write_on(state, caller, ino, entry, access).into());
         }
         let name = state.inode(ino)?.name.clone();
@@ -532,6 +546,31 @@ mod tests {
         assert_eq!(fs.clone().open(unknown, home, READ).await, Err(FsError::Superseded));
         assert_eq!(waiting.await.unwrap(), Err(FsError::Superseded));
         fs.clone().release(writer.fh).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_changes_a_text_of_which_the_kernel_has_no_size_writes_past_its_pages() {
+        let fs = with_k().await;
+        let (writer, change) = (thread(1), Access { truncate: false, ..WRITE });
+        let (home, _) = look(&fs, writer).await;
+        for append in [false, true] {
+            for (is_told, truncate) in [(false, false), (true, false), (false, true)] {
+                fs.state.lock().stale(home);
+                fs.invalidate_now(home).await;
+                if is_told {
+                    fs.getattr(home, None).unwrap();
+                }
+                let access = Access { append, truncate, ..change };
+                let opened = fs.clone().open(writer, home, access).await.unwrap();
+                assert_eq!(opened.direct, !is_told && !truncate);
+                fs.write(opened.fh, 0, b"22").unwrap();
+                fs.clone().flush(writer, opened.fh, 0).await.unwrap();
+                fs.clone().release(opened.fh).await;
+                let shown = fs.getattr(home, None).unwrap().attr.unwrap().size;
+                let text = fs.cache.peek(&Key::from("k")).unwrap().value.unwrap().text;
+                assert_eq!(shown, text.len() as u64);
+            }
+        }
     }
 
     #[tokio::test]

@@ -104,7 +104,9 @@ impl Fs {
         };
         if renamed.is_ok() {
             self.tell_writers(writers);
-            pinned.into_iter().for_each(|ino| self.state.lock().follow_replacement(ino));
+            if let Some(ino) = pinned {
+                self.state.lock().follow_replacement(ino);
+            }
         }
         renamed
     }

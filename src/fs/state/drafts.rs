@@ -49,8 +49,8 @@ pub(crate) struct Draft {
     pub(crate) published: Option<Meta>,
     /// What is published, where what was appended went to another value than the bytes begin with.
     pub(crate) base: Option<Text>,
-    /// The kernel took an append to be elsewhere than at the end of the bytes.
-    pub(crate) misplaced: bool,
+    /// The kernel has other pages: it took an append to be elsewhere than at the end of the bytes, or writes past them.
+    pub(crate) off_pages: bool,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
@@ -87,7 +87,7 @@ impl Draft {
             id: None,
             published: None,
             base: None,
-            misplaced: false,
+            off_pages: false,
             handles: 0,
             opening: false,
             syncs: false,
@@ -113,7 +113,7 @@ impl Draft {
     /// Replaces the bytes by what the store has, as of `modified`; nothing is left to publish.
     pub(crate) fn reset(&mut self, text: &[u8], modified: SystemTime) {
         self.bytes.reset(text, modified);
-        (self.base, self.misplaced) = (None, false);
+        (self.base, self.off_pages) = (None, false);
         self.refused = None;
         self.overwritten = None;
     }
@@ -134,7 +134,7 @@ impl Draft {
 
     /// Whether the kernel's pages of it, once nothing is left to publish, are what is published.
     pub(crate) const fn shows_published(&self) -> bool {
-        self.base.is_none() && !self.misplaced
+        self.base.is_none() && !self.off_pages
     }
 
     /// Writes `data` at `offset`, or nothing of it. Tells whether it completes a document that is to be published at once.

@@ -129,17 +129,22 @@ impl State {
     }
 
     /// Whether a writer may work on the inode itself: nobody else has it open, or may have it open next as the snapshot that a
-    /// lookup found, and the kernel has no pages of another version, nor the size, by which it goes in an `append`.
-    pub(crate) fn is_free(&self, ino: Ino, append: bool) -> bool {
+    /// lookup found, and the kernel has no pages of another version.
+    pub(crate) fn is_free(&self, ino: Ino) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| {
             matches!(inode.body, Body::Key(_))
                 && inode.handles == 0
                 && !inode.unlinked
                 && (inode.private.is_some() || self.paths.home(&inode.name).is_none_or(|home| home == ino))
                 && inode.cached.is_fresh()
-                && (!append || inode.cached.is_sized())
                 && self.paths.deferred_rename(&inode.name).is_none()
         })
+    }
+
+    /// Whether the kernel has the size of the version that the inode shows. It does not ask when the inode is opened: an append
+    /// would go elsewhere, and an answer that tells the size while it is written to the pages would cut them.
+    pub(crate) fn is_sized(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| inode.cached.is_sized())
     }
 
     /// Whether it is the turn of this open of the inode.

@@ -117,7 +117,7 @@ impl World {
         let mut draft = Draft::new(b"1".to_vec(), Publish::OnClose, Expect::At(meta.revision), NOW);
         draft.published = Some(meta);
         let draft = self.state.add_draft(draft);
-        if self.state.is_free(ino, false) {
+        if self.state.is_free(ino) {
             let notice = self.state.write_on(ino, draft);
             self.open(ino, Content::Draft(draft), true);
             return self.drop(notice.into_iter().collect());
