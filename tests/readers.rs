@@ -89,69 +89,62 @@ macro_rules! crowds {
 crowds! {
     on_memory Memory {
         by_name: Name, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
         by_name_beside_another_writer: Name, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "who waits for his turn for long is served past the page cache"]
         by_a_bind_mount: Bind, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "who waits for his turn for long is served past the page cache"]
         by_a_bind_mount_beside_another_writer: Bind, TWO;
         from_below_its_pid_namespace: Below, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
         from_below_its_pid_namespace_beside_another_writer: Below, TWO;
         from_above_its_pid_namespace: Above, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
         from_above_its_pid_namespace_beside_another_writer: Above, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
         beside_renames: Name, BESIDE_RENAMES;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "who waits for his turn for long is served past the page cache"]
         by_a_bind_mount_beside_renames: Bind, BESIDE_RENAMES;
-        #[ignore = "rarely a size is not that of the text yet"]
         from_above_its_pid_namespace_beside_renames: Above, BESIDE_RENAMES;
-        #[ignore = "rarely what was removed is read yet"]
         beside_removals: Name, BESIDE_REMOVALS;
-        #[ignore = "rarely a size is not that of the text yet"]
         from_above_its_pid_namespace_beside_removals: Above, BESIDE_REMOVALS;
     }
     on_sqlite Sqlite {
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_name: Name, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_name_beside_another_writer: Name, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_a_bind_mount: Bind, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_a_bind_mount_beside_another_writer: Bind, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         from_above_its_pid_namespace: Above, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         from_above_its_pid_namespace_beside_another_writer: Above, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         beside_renames: Name, BESIDE_RENAMES;
-        #[ignore = "rarely what was removed is read yet"]
+        #[ignore = "takes long"]
         beside_removals: Name, BESIDE_REMOVALS;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         beside_changes_elsewhere: Name, BESIDE_CHANGES_ELSEWHERE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_a_bind_mount_beside_changes_elsewhere: Bind, BESIDE_CHANGES_ELSEWHERE;
     }
     on_etcd Etcd {
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_name: Name, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_name_beside_another_writer: Name, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_a_bind_mount: Bind, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         by_a_bind_mount_beside_another_writer: Bind, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         from_above_its_pid_namespace: Above, ONE;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         from_above_its_pid_namespace_beside_another_writer: Above, TWO;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         beside_renames: Name, BESIDE_RENAMES;
-        #[ignore = "rarely what was removed is read yet"]
+        #[ignore = "takes long"]
         beside_removals: Name, BESIDE_REMOVALS;
-        #[ignore = "rarely a size is not that of the text yet"]
+        #[ignore = "takes long"]
         beside_changes_elsewhere: Name, BESIDE_CHANGES_ELSEWHERE;
     }
 }

@@ -9,13 +9,16 @@ use std::ptr;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::document::Number;
+use super::document::{LINE, Number};
 
 /// More writes than a long run makes; the file has holes where there are none.
 const WRITES: usize = 1 << 22;
 
 /// How many writes back a size is looked for.
 const RECENT: Number = 64;
+
+/// So many lines may be appended to one text: what was appended beside another change goes to that.
+const MOST_LINES: u64 = 12;
 
 /// Nanoseconds of a clock that all processes share.
 type Time = u64;
@@ -145,12 +148,15 @@ impl Board {
         }
     }
 
-    /// True if a text of this size has been published of late.
+    /// True if a text of this size has been published of late, or one to which lines were appended since.
     pub(super) fn has_size(&self, size: u64, look: Look) -> bool {
         let recent = look.next.saturating_sub(RECENT)..self.0.next.load(SeqCst);
-        recent
+        let published = recent
             .map(|number| &self.0.writes[number as usize])
-            .any(|write| u64::from(write.size.load(SeqCst)) == size && write.begun.load(SeqCst) != 0)
+            .filter(|write| write.begun.load(SeqCst) != 0)
+            .map(|write| u64::from(write.size.load(SeqCst)))
+            .collect::<Vec<_>>();
+        (0..=MOST_LINES).any(|lines| published.contains(&size.wrapping_sub(lines * LINE as u64)))
     }
 
     fn set_size(&self, number: Number, size: usize) {

@@ -87,11 +87,13 @@ impl Writing<'_> {
         let removed = self.others.contains(&Writer::Unlink);
         let explained = match (failed.call, failed.error.raw_os_error()) {
             // A descriptor that reads what it changes goes by what it has read.
-            ("close", Some(libc::ESTALE)) => {
+            ("write" | "close", Some(libc::ESTALE)) => {
                 matches!(self.writer, Writer::InPlace | Writer::Append) && !self.others.is_empty()
             }
             ("open", Some(libc::ENOENT)) => removed,
-            ("create" | "close", Some(libc::EEXIST)) => self.writer == Writer::Unlink,
+            // White space was appended to a new file that others had not written yet.
+            ("close", Some(libc::EINVAL)) => removed && self.writer == Writer::Append,
+            ("create" | "write" | "close", Some(libc::EEXIST)) => self.writer == Writer::Unlink,
             _ => false,
         };
         if explained { tally.add("lost to another") } else { tally.error(failed.call, &failed.error) }
@@ -137,18 +139,24 @@ impl Writing<'_> {
         let file = File::options().read(true).write(true).open(&self.path).map_err(failed("open"))?;
         let half = text.len() / 2;
         file.write_all_at(&text[..half], 0).map_err(failed("write"))?;
-        file.write_all_at(&text[half..], half as u64).map_err(failed("write"))?;
-        file.set_len(text.len() as u64).map_err(failed("ftruncate"))?;
-        let size = file.metadata().map_err(failed("fstat"))?.len();
-        self.publish(making, text.len(), || close(file))?;
-        let own = size == text.len() as u64;
-        own.then_some(()).ok_or_else(|| failed("fstat")(io::Error::other("not a writer's own size")))
+        // One to a new file may publish it.
+        self.publish(making, text.len(), || {
+            file.write_all_at(&text[half..], half as u64).map_err(failed("write"))?;
+            file.set_len(text.len() as u64).map_err(failed("ftruncate"))?;
+            let own = file.metadata().map_err(failed("fstat"))?.len() == text.len() as u64;
+            close(file)?;
+            own.then_some(()).ok_or_else(|| failed("fstat")(io::Error::other("not a writer's own size")))
+        })
     }
 
     fn append(&self, making: &Making<'_>) -> Result<(), Failed> {
         let mut file = File::options().append(true).open(&self.path).map_err(failed("open"))?;
         file.write_all(&line(making.number)).map_err(failed("write"))?;
         let size = file.metadata().map_err(failed("fstat"))?.len() as usize;
+        if self.others.contains(&Writer::Unlink) {
+            // It may be a new file that others have not written yet, of which white space publishes nothing.
+            return making.publish_elsewhere(size, || close(file));
+        }
         self.publish(making, size, || close(file))
     }
 

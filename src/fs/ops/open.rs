@@ -251,8 +251,9 @@ impl Fs {
         let asked = fetched.is_some();
         let own = inode.private.as_ref().and_then(|private| private.text.clone()).zip(shown);
         let own = own.map(|(text, meta)| Some(Entry { meta: meta.clone(), text }));
-        let known = own.or_else(|| fetched.map(|Fetched(_, entry)| entry));
-        (known.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value)), asked)
+        // A change may have come in since it was fetched.
+        let known = own.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
+        (known.or_else(|| fetched.map(|Fetched(_, entry)| entry)), asked)
     }
 
     /// Opens an inode that the caller cannot have as it is: the name leads elsewhere, or others have it open.
@@ -546,6 +547,21 @@ mod tests {
         assert_eq!(fs.clone().open(unknown, home, READ).await, Err(FsError::Superseded));
         assert_eq!(waiting.await.unwrap(), Err(FsError::Superseded));
         fs.clone().release(writer.fh).await;
+    }
+
+    #[tokio::test]
+    async fn a_change_that_came_in_since_the_value_was_fetched_is_what_is_read() {
+        let fs = with_k().await;
+        let (home, _) = look(&fs, thread(1)).await;
+        let (key, old) = (Key::from("k"), fs.cache.peek(&Key::from("k")).unwrap().value);
+        let meta = fs.cache.set_key_value(&key, Text::from(&b"22"[..]), Expect::Anything).await.unwrap();
+        let stale = fs.state.lock().install_version("k", &meta, Origin::Read);
+        fs.invalidate_and_wait(stale).await;
+        let fetched = Some(Fetched(key, old));
+        let mut attempt = Attempt { fetched, since: Instant::now(), turn: None };
+        let Ok(Plan::Done(opened)) = fs.plan_open(thread(1), home, READ, &mut attempt) else { panic!() };
+        assert!(!opened.direct);
+        assert_eq!(fs.read(opened.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
     }
 
     #[tokio::test(start_paused = true)]
