@@ -60,7 +60,7 @@ macro_rules! every_case {
                 mv_from_another_filesystem_makes_a_key
                 mv_from_another_filesystem_replaces_a_key
                 mv_to_another_filesystem_deletes_the_key
-                mv_of_a_bad_file_fails_and_the_old_value_can_be_found
+                mv_of_a_bad_file_fails_and_the_old_value_is_back
                 dd_publishes_once_and_writes_in_place
                 a_gigabyte_is_refused_at_the_first_write
                 small_blocks_are_refused_where_they_pass_the_limit
