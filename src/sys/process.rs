@@ -45,6 +45,29 @@ impl Process {
     }
 }
 
+/// A moment on the clock that tells when processes and threads started.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick(u64);
+
+impl Tick {
+    /// This moment. Makes no system call.
+    pub fn now() -> Self {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` outlives the calls; neither fails on Linux.
+        let per_second = unsafe {
+            libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now);
+            libc::sysconf(libc::_SC_CLK_TCK)
+        };
+        let ticks = now.tv_sec * per_second + now.tv_nsec * per_second / 1_000_000_000;
+        Self(ticks.unsigned_abs())
+    }
+}
+
+/// Whether the thread of this number had started by then, so that it is no later one of its number.
+pub fn had_started(thread: u32, by: Tick) -> bool {
+    Stat::of(Path::new(&format!("/proc/{thread}"))).is_ok_and(|stat| stat.started <= by.0)
+}
+
 /// Whether that thread has a regular file of `device` open that `is_it`, by its inode number. `None` if that cannot be told.
 pub fn thread_has_open(thread: u32, device: u64, is_it: impl Fn(u64) -> bool) -> Option<bool> {
     has_open(Path::new(&format!("/proc/{thread}")), device, is_it).ok()
@@ -137,5 +160,25 @@ pub fn lock_call(process: u32, thread: u32) -> LockCall {
         LockCall::OfProcess
     } else {
         LockCall::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_later_process_is_told_by_its_start() {
+        let before = Tick::now();
+        while Tick::now().0 == before.0 {
+            std::thread::yield_now();
+        }
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(!had_started(child.id(), before) && had_started(child.id(), Tick::now()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(had_started(std::process::id(), before));
     }
 }

@@ -10,7 +10,7 @@ use crate::fs::rules::error::FsError;
 use crate::fs::state::nodes::Overrides;
 use crate::store::{Key, Text};
 use crate::sys;
-use crate::sys::process::Process;
+use crate::sys::process::{Tick, had_started};
 
 /// The value that a process removed before it made the file anew.
 #[derive(Clone, Debug)]
@@ -21,16 +21,17 @@ pub(crate) struct Predecessor {
     pub(crate) attributes: Option<Overrides>,
     /// The thread that removed it.
     by: u32,
-    /// That thread, told from a later one of its number.
-    process: Process,
+    /// When it did, which tells it from a later one of its number.
+    at: Tick,
     since: Instant,
 }
 
 impl Predecessor {
     /// What `thread` removes; `None` of one that cannot be recognised.
     pub(crate) fn new(thread: u32, key: Key, text: Text) -> Option<Self> {
-        let process = Process::of(thread)?;
-        Some(Self { key, text, attributes: None, by: thread, process, since: Instant::now() })
+        let removed =
+            || Self { key, text, attributes: None, by: thread, at: Tick::now(), since: Instant::now() };
+        (thread != 0).then(removed)
     }
 
     pub(crate) fn with(self, attributes: Option<Overrides>) -> Self {
@@ -39,7 +40,7 @@ impl Predecessor {
 
     /// Whether the process of `thread` certainly removed it.
     fn is_of(&self, thread: u32) -> bool {
-        sys::same_process(thread, self.by) && Process::of(self.by) == Some(self.process)
+        sys::same_process(thread, self.by) && had_started(self.by, self.at)
     }
 }
 
