@@ -60,6 +60,8 @@ impl From<(Opened, Option<(PathInvalidation, DraftId)>)> for Plan {
 /// An open as far as it has come.
 struct Attempt {
     fetched: Option<Fetched>,
+    /// How often the store was asked.
+    asked: u32,
     since: Instant,
     /// It waits for others to close the file.
     turn: Option<Turn>,
@@ -71,6 +73,9 @@ impl Attempt {
         Some(self.since + time).filter(|until| *until > Instant::now())
     }
 }
+
+/// How often the store is asked for a value that changes meanwhile.
+const TRIES: u32 = 10;
 
 /// For so long an open that cannot be answered "look again" waits for others to close the file.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -93,7 +98,7 @@ impl Fs {
         if access.writes() {
             self.writable()?;
         }
-        let mut attempt = Attempt { fetched: None, since: Instant::now(), turn: None };
+        let mut attempt = Attempt { fetched: None, asked: 0, since: Instant::now(), turn: None };
         let opened = self.try_open(caller, ino, access, &mut attempt).await;
         if let Some(turn) = attempt.turn
             && let Some(inode) = self.state.lock().inode_mut(ino)
@@ -133,7 +138,10 @@ impl Fs {
                 Plan::CarryOut => _ = self.carry_out_at(ino).await?,
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
                 Plan::Settle => self.invalidate_now(ino).await,
-                Plan::Fetch => attempt.fetched = Some(self.fetch(ino, access).await?),
+                Plan::Fetch => {
+                    attempt.fetched = Some(self.fetch(ino, access).await?);
+                    attempt.asked += 1;
+                }
                 Plan::Await(path) => _ = self.await_move(ino, &path).await?,
             }
         }
@@ -183,14 +191,13 @@ impl Fs {
         if shown.is_none() && !access.writes() && !retried {
             return Err(state.redirect(caller.thread, ino, None));
         }
-        let (known, asked) = self.value_to_open(inode, shown, attempt);
-        let Some(entry) = known else { return Ok(Plan::Fetch) };
+        let Some(entry) = self.value_to_open(inode, shown, attempt) else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
         let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
         let Some(shown) = shown else {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
         };
-        if let Some(first) = self.bring_up_to_date(&mut state, ino, &entry.meta, shown, asked)? {
+        if let Some(first) = self.bring_up_to_date(&mut state, ino, &entry.meta, shown, attempt)? {
             return Ok(first);
         }
         let newest = entry.meta.revision;
@@ -223,14 +230,16 @@ impl Fs {
         ino: Ino,
         newest: &Meta,
         shown: Revision,
-        asked: bool,
+        attempt: &Attempt,
     ) -> FsResult<Option<Plan>> {
         let inode = state.inode(ino)?;
         match (newest.revision.cmp(&shown), inode.private.is_some()) {
             (Ordering::Greater, true) => Ok(state.follow(ino, newest).then_some(Plan::Settle)),
             (Ordering::Greater, false) => Ok(Some(Plan::Fetch)),
-            // A listing told of a newer version than the value that is remembered.
-            (Ordering::Less, _) if !asked => {
+            // A listing or the feed told of a newer version than the value that is remembered, or was fetched meanwhile.
+            (Ordering::Less, _)
+                if attempt.asked == 0 || attempt.asked < TRIES && self.cache.outage().is_none() =>
+            {
                 self.cache.mark_stale(&inode.key, shown);
                 Ok(Some(Plan::Fetch))
             }
@@ -239,21 +248,15 @@ impl Fs {
     }
 
     /// The value that an open of the inode goes by, if it is at hand: that of a private inode of this version, or the newest
-    /// one; and whether the store was asked.
-    fn value_to_open(
-        &self,
-        inode: &Inode,
-        shown: Option<&Meta>,
-        attempt: &mut Attempt,
-    ) -> (Option<Known>, bool) {
+    /// one.
+    fn value_to_open(&self, inode: &Inode, shown: Option<&Meta>, attempt: &mut Attempt) -> Option<Known> {
         // It may have been renamed since.
         let fetched = attempt.fetched.take().filter(|Fetched(key, _)| *key == inode.key);
-        let asked = fetched.is_some();
         let own = inode.private.as_ref().and_then(|private| private.text.clone()).zip(shown);
         let own = own.map(|(text, meta)| Some(Entry { meta: meta.clone(), text }));
         // A change may have come in since it was fetched.
         let known = own.or_else(|| self.cache.peek(&inode.key).map(|answer| answer.value));
-        (known.or_else(|| fetched.map(|Fetched(_, entry)| entry)), asked)
+        known.or_else(|| fetched.map(|Fetched(_, entry)| entry))
     }
 
     /// Opens an inode that the caller cannot have as it is: the name leads elsewhere, or others have it open.
@@ -363,7 +366,7 @@ fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, acce
 
 #[cfg(test)]
 mod tests {
-    use crate::store::{Expect, Store, Text};
+    use crate::store::{Change, Expect, Store, Text};
 
     use std::time::Duration;
 
@@ -558,10 +561,26 @@ mod tests {
         let stale = fs.state.lock().install_version("k", &meta, Origin::Read);
         fs.invalidate_and_wait(stale).await;
         let fetched = Some(Fetched(key, old));
-        let mut attempt = Attempt { fetched, since: Instant::now(), turn: None };
+        let mut attempt = Attempt { fetched, asked: 1, since: Instant::now(), turn: None };
         let Ok(Plan::Done(opened)) = fs.plan_open(thread(1), home, READ, &mut attempt) else { panic!() };
         assert!(!opened.direct);
         assert_eq!(fs.read(opened.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
+    }
+
+    #[tokio::test]
+    async fn a_version_that_the_feed_told_of_since_the_value_was_fetched_is_fetched() {
+        let (fs, elsewhere) = Fs::in_memory(Duration::ZERO);
+        let (key, text) = (Key::from("k"), |text: &str| Text::from(text.as_bytes()));
+        fs.cache.set_key_value(&key, text("1"), Expect::Anything).await.unwrap();
+        let (home, _) = look(&fs, thread(1)).await;
+        let old = fs.cache.peek(&key).unwrap().value;
+        let meta = elsewhere.set_key_value(&key, text("22"), Expect::Anything).await.unwrap();
+        fs.take_in(Change::Set(key.clone(), meta)).await;
+        assert!(fs.cache.peek(&key).is_none());
+        let mut attempt =
+            Attempt { fetched: Some(Fetched(key, old)), asked: 1, since: Instant::now(), turn: None };
+        let plan = fs.plan_open(thread(1), home, READ, &mut attempt);
+        assert!(matches!(plan, Ok(Plan::Fetch)));
     }
 
     #[tokio::test(start_paused = true)]
