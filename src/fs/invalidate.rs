@@ -62,6 +62,9 @@ impl Fs {
     /// for one that is being truncated): after [`SETTLE`] all names are dropped, which needs no lock. False if it came to
     /// that.
     pub(crate) async fn invalidate_and_wait(self: &Arc<Self>, invalidations: Vec<PathInvalidation>) -> bool {
+        if invalidations.is_empty() {
+            return true;
+        }
         let until = Instant::now() + Deadline::left(SETTLE).max(SETTLE_LATE);
         let (mut inodes, mut others) = (Vec::new(), Vec::new());
         for invalidation in invalidations {

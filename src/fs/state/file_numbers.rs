@@ -100,6 +100,10 @@ impl State {
     pub(super) fn refer_to_opened(&mut self, ino: Ino) -> FileNumber {
         let Some(inode) = self.inodes.get(&ino) else { return FileNumber(ino.0) };
         if let Inode { body: Body::Key(_), unlinked: false, name, key, .. } = inode {
+            if let Some(number) = self.paths.file(name) {
+                self.files.refer_to(number);
+                return number;
+            }
             let (name, key, body) = (name.clone(), key.clone(), inode.body.clone());
             return self.refer_to_file_at(&name, &key, &body);
         }

@@ -4,7 +4,7 @@ use crate::fs::rules::document::{Fault, Place};
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::{Body, Content, Handle};
+use crate::fs::state::nodes::{Body, Content, Handle, Inode};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{DraftId, Fh, Ino};
@@ -31,7 +31,8 @@ impl State {
     ) -> Released {
         let mut released = Released::default();
         let Some((handle, last)) = self.remove_handle(fh) else { return released };
-        let newest = self.inode(handle.ino).ok().and_then(|inode| newest(&inode.key));
+        let may_change = |inode: &&Inode| last || self.paths.home(&inode.name).is_some();
+        let newest = self.inode(handle.ino).ok().filter(may_change).and_then(|inode| newest(&inode.key));
         if let Content::Draft(id) = handle.content
             && last
         {
