@@ -19,6 +19,7 @@ mod behaviour;
 mod cli;
 mod common;
 mod crash;
+mod descriptors;
 mod embedded;
 mod full;
 mod identity;

@@ -50,6 +50,33 @@ impl Fs {
         Opened { fh, direct: true, no_flush: false }
     }
 
+    /// Opens a file that has no name any more for a process that has it open already.
+    pub(crate) fn open_anew(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        own: Content,
+        access: Access,
+    ) -> Opened {
+        let (text, meta) = match own {
+            Content::Draft(draft) => return self.join(state, caller, ino, draft, access),
+            Content::Snapshot(text, meta) => (text, meta),
+        };
+        if !access.writes() {
+            let content = Content::Snapshot(text, meta);
+            let fh = state.add_handle(handle(caller, ino, content, false));
+            state.end_retry(caller.thread, ino);
+            return Opened { fh, direct: true, no_flush: true };
+        }
+        let mut draft = Draft::new(text.to_vec(), Publish::OnClose, Expect::Absent, state.now());
+        draft.orphan = true;
+        let draft = state.add_draft(draft);
+        state.own_draft(draft, ino);
+        let fh = self.begin_draft(state, caller, ino, draft, access);
+        Opened { fh, direct: true, no_flush: false }
+    }
+
     /// The handle of who begins a draft. He is not sent anywhere any more.
     fn begin_draft(&self, state: &mut State, caller: Caller, ino: Ino, draft: DraftId, access: Access) -> Fh {
         if access.truncate {
@@ -70,19 +97,14 @@ impl Fs {
         access: Access,
     ) -> Opened {
         let write = access.writes();
-        let never_published = |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none();
+        let never_published =
+            |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none() && !draft.orphan;
         if !write && state.draft(draft).is_some_and(never_published) {
             // A new key, which is being written or may be: nothing of it is there for others yet.
             let content = Content::Snapshot(Text::from([]), None);
             let fh = state.add_handle(handle(caller, ino, content, false));
             state.end_retry(caller.thread, ino);
             return Opened { fh, direct: true, no_flush: true };
-        }
-        if let Some(name) = state.inode(ino).ok().map(|inode| inode.name.clone())
-            && state.is_sent_to(caller.thread, ino)
-        {
-            // The kernel dropped the dentry itself when it was told of this inode.
-            state.drop_dentries(&name);
         }
         // The redirect ends only after the handle holds the inode.
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write));

@@ -151,7 +151,7 @@ impl Fs {
     ) -> Option<Found> {
         let mut state = self.state.lock();
         let again = self.looks_again(&mut state, caller, name);
-        if let Some(ino) = state.redirected(caller.thread, name) {
+        if let Some(ino) = self.redirected(&mut state, caller, name) {
             return self.found(&mut state, ino, Duration::ZERO);
         }
         let mut most = if again || state.is_away(name) { Duration::ZERO } else { FOREVER };
@@ -211,6 +211,22 @@ impl Fs {
             self.unlocked.notify_waiters();
         }
         again
+    }
+
+    /// The inode that the caller was sent to look for. He may have given that open up: it is of the newest version that is known
+    /// of its key, and of no use where that is gone.
+    fn redirected(&self, state: &mut State, caller: Caller, name: &str) -> Option<Ino> {
+        let ino = state.redirected(caller.thread, name)?;
+        let newest = self.cache.peek(&state.inode(ino).ok()?.key).map(|answer| answer.value);
+        match newest {
+            Some(None) => {
+                state.end_redirect(caller.thread);
+                return None;
+            }
+            Some(Some(entry)) => _ = state.rebase(ino, &entry),
+            None => {}
+        }
+        Some(ino)
     }
 
     /// What is found by who was sent to look again, where others find `ino`.

@@ -174,7 +174,7 @@ impl Fs {
         match inode.body {
             Body::Local(draft) => return self.join_local(&mut state, caller, ino, draft, access),
             Body::Draft(draft) if state.is_sent_to(caller.thread, ino) => {
-                return Ok(Plan::Done(self.join(&mut state, caller, ino, draft, access)));
+                return self.join_sent(&mut state, caller, ino, draft, access);
             }
             Body::Directory => return Err(FsError::IsDirectory),
             Body::Key(_) | Body::Draft(_) => {}
@@ -192,7 +192,7 @@ impl Fs {
             return Err(state.redirect(caller.thread, ino, None));
         }
         let Some(entry) = self.value_to_open(inode, shown, attempt) else { return Ok(Plan::Fetch) };
-        let Some(entry) = entry else { return key_gone(&mut state, caller, ino, retried) };
+        let Some(entry) = entry else { return self.key_gone(&mut state, caller, (ino, access), retried) };
         let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
         let Some(shown) = shown else {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
@@ -319,6 +319,48 @@ impl Fs {
         Ok(Plan::Done(self.join(state, caller, ino, draft, access)))
     }
 
+    /// Opens the draft of a writer who was sent to it; or whoever else the thread is by now.
+    fn join_sent(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        ino: Ino,
+        draft: DraftId,
+        access: Access,
+    ) -> FsResult<Plan> {
+        let (name, key) = state.inode(ino).map(|inode| (inode.name.clone(), inode.key.clone()))?;
+        let newest = self.cache.peek(&key).and_then(|answer| answer.value);
+        if newest.is_some_and(|newest| state.rebase(ino, &newest)) || !state.inode(ino)?.cached.is_fresh() {
+            return Ok(Plan::Settle);
+        }
+        let dentry = state.drop_late_dentries(caller.thread, &name);
+        let opened = self.join(state, caller, ino, draft, access);
+        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Begin(dentry, None, opened)))
+    }
+
+    /// What an open of an inode comes to whose key is gone.
+    fn key_gone(
+        &self,
+        state: &mut State,
+        caller: Caller,
+        (ino, access): (Ino, Access),
+        retried: bool,
+    ) -> FsResult<Plan> {
+        let name = state.inode(ino)?.name.clone();
+        if state.is_moving(&name) {
+            return Ok(Plan::Await(name));
+        }
+        // The kernel looks its name up once, then there is no such file.
+        if !retried {
+            return Err(state.redirect(caller.thread, ino, None));
+        }
+        if let Some(own) = state.opened_by_process(caller.thread, ino) {
+            return Ok(Plan::Done(self.open_anew(state, caller, ino, own, access)));
+        }
+        state.end_retry(caller.thread, ino);
+        Err(FsError::NotFound)
+    }
+
     /// Says at once that a file cannot be written: most shells do not look at what close(2) says.
     fn check_outage(&self, access: Access, new: bool) -> FsResult<()> {
         if !access.writes() {
@@ -337,20 +379,6 @@ impl Fs {
             None => Ok(()),
         }
     }
-}
-
-/// What an open of an inode comes to whose key is gone.
-fn key_gone(state: &mut State, caller: Caller, ino: Ino, retried: bool) -> FsResult<Plan> {
-    let name = state.inode(ino)?.name.clone();
-    if state.is_moving(&name) {
-        return Ok(Plan::Await(name));
-    }
-    // The kernel looks its name up once, then there is no such file.
-    if !retried {
-        return Err(state.redirect(caller.thread, ino, None));
-    }
-    state.end_retry(caller.thread, ino);
-    Err(FsError::NotFound)
 }
 
 /// Sends a writer of a key to an inode of its own. One who cannot be recognised there finds an inode that nobody else does.
@@ -623,5 +651,70 @@ mod tests {
         fs.clone().release(first.fh).await;
         fs.clone().release(second.fh).await;
         assert_eq!(look(&fs, thread(2)).await.1, 5);
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_an_open_that_was_to_look_again_finds_the_newest_version_by_the_next() {
+        let newest = |access: Access| Access { truncate: false, ..access };
+        for (looked, write) in [(false, false), (false, true), (true, false), (true, true)] {
+            let fs = with_k().await;
+            let (writer, other) = (thread(1), thread(2));
+            let (home, _) = look(&fs, other).await;
+            let reader = fs.clone().open(other, home, READ).await.unwrap();
+            assert_eq!(fs.clone().open(writer, home, newest(WRITE)).await, Err(FsError::Superseded));
+            let before = if looked { Some(look(&fs, writer).await.0) } else { None };
+            let text = Text::from(&b"22"[..]);
+            let meta = fs.cache.set_key_value(&Key::from("k"), text, Expect::Anything).await.unwrap();
+            fs.take_in(Change::Set(Key::from("k"), meta)).await;
+            let ino = if let Some(ino) = before {
+                // By way of a descriptor of O_PATH.
+                ino
+            } else {
+                let (ino, size) = look(&fs, writer).await;
+                assert_eq!(size, 2);
+                ino
+            };
+            let opened =
+                fs.clone().open(writer, ino, if write { newest(WRITE) } else { READ }).await.unwrap();
+            assert_eq!(fs.read(opened.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
+            assert_eq!(fs.getattr(ino, Some(opened.fh)).unwrap().attr.unwrap().size, 2);
+            if write {
+                set(&fs, writer, opened, b"33").await;
+            }
+            for fh in [opened.fh, reader.fh] {
+                fs.clone().release(fh).await;
+            }
+            assert_eq!(look(&fs, other).await, (home, 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_an_open_finds_nothing_where_the_key_is_gone() {
+        let fs = with_k().await;
+        let (home, _) = look(&fs, thread(2)).await;
+        fs.clone().open(thread(2), home, READ).await.unwrap();
+        assert_eq!(fs.clone().open(thread(1), home, WRITE).await, Err(FsError::Superseded));
+        fs.clone().unlink(thread(3), ROOT, "k".into()).await.unwrap();
+        assert_eq!(fs.clone().lookup(thread(1), ROOT, "k".into()).await.unwrap().attr, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_lasts_again_where_nobody_has_come_for_the_open_that_he_was_sent_away_with() {
+        let fs = with_k().await;
+        let (writer, other) = (thread(1), thread(2));
+        let lasts = async || !fs.clone().lookup(other, ROOT, "k".into()).await.unwrap().ttl.is_zero();
+        let (home, _) = look(&fs, other).await;
+        fs.clone().open(other, home, READ).await.unwrap();
+        assert!(lasts().await);
+        assert_eq!(fs.clone().open(writer, home, WRITE).await, Err(FsError::Superseded));
+        let (own, _) = look(&fs, writer).await;
+        assert!(own != home && !lasts().await);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(lasts().await);
+        // Late, but there he is.
+        let opened = fs.clone().open(writer, own, WRITE).await.unwrap();
+        assert!(!lasts().await);
+        set(&fs, writer, opened, b"22").await;
+        assert_eq!(look(&fs, other).await.1, 2);
     }
 }

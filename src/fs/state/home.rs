@@ -15,12 +15,12 @@ use crate::fs::state::nodes::{Body, Inode, Private};
 use crate::fs::state::tables::State;
 use crate::fs::state::turns::Turn;
 use crate::fs::types::{DraftId, Ino};
-use crate::store::{Entry, Key, Meta, Revision, Text};
+use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
 
 impl State {
     /// Whether the name is not at home, or will not stay there: a lookup of it is good for no time.
     pub(crate) fn is_away(&self, name: &str) -> bool {
-        let lives = |draft: &Draft| draft.handles > 0 || self.redirects.lead_to(draft.ino);
+        let lives = |draft: &Draft| draft.handles > 0 || self.redirects.are_awaited_at(draft.ino);
         let drafts = self.paths.drafts(name);
         let mut drafts = drafts.iter().filter_map(|id| self.draft(*id)).filter(|draft| !draft.orphan);
         self.paths.home(name).is_some() || drafts.any(lives)
@@ -42,6 +42,34 @@ impl State {
             inode.private = Some(Private { text });
         }
         private
+    }
+
+    /// What the kernel is to drop before `thread` writes where it was sent, at the name `name`: nothing, for it drops the dentry
+    /// itself when it is told of that inode, unless that was long ago.
+    pub(crate) fn drop_late_dentries(&mut self, thread: u32, name: &str) -> Option<PathInvalidation> {
+        let dentry = self.drop_dentries(name);
+        dentry.filter(|_| self.redirects.is_late(thread))
+    }
+
+    /// A draft that nobody has opened yet goes on from this version of the key, if it began with another one: who was sent to it
+    /// may have given that open up, and come for another one.
+    pub(crate) fn rebase(&mut self, ino: Ino, newest: &Entry) -> bool {
+        let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| inode.handles == 0) else { return false };
+        let Body::Draft(id) = inode.body else { return false };
+        let is_other = |draft: &&mut Draft| {
+            draft.handles == 0 && draft.published.as_ref().is_some_and(|base| *base != newest.meta)
+        };
+        let Some(draft) = self.drafts.get_mut(&id).filter(is_other) else { return false };
+        // One that truncates begins with nothing, whatever is there.
+        if matches!(draft.expect, Expect::At(_)) {
+            draft.reset(&newest.text, newest.meta.modified);
+            draft.expect = Expect::At(newest.meta.revision);
+        }
+        draft.published = Some(newest.meta.clone());
+        if inode.lookups > 0 {
+            inode.cached.mark_stale();
+        }
+        true
     }
 
     /// Whether the inode is that of a new file which others write and have published nothing of, for all that is known of

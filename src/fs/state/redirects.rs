@@ -32,6 +32,10 @@ impl Redirect {
     fn is_due(&self) -> bool {
         self.is_open || self.since.elapsed() < LOOK_LIFE
     }
+
+    fn is_late(&self) -> bool {
+        self.since.elapsed() >= self.life()
+    }
 }
 
 /// For so long a lookup finds the draft: one that comes later may be for another open.
@@ -115,7 +119,7 @@ impl Redirects {
     pub(super) fn look_up(&mut self, thread: u32, name: &str) -> bool {
         if let Some(redirect) = self.threads.get_mut(&thread).filter(|redirect| redirect.name == name) {
             redirect.looked = true;
-            return redirect.to.is_none() && redirect.since.elapsed() < redirect.life();
+            return redirect.to.is_none() && !redirect.is_late();
         }
         let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.is_young());
         unknown.is_some_and(|unknown| {
@@ -139,7 +143,7 @@ impl Redirects {
     /// something else.
     pub(super) fn target(&self, thread: u32, name: &str) -> Option<Ino> {
         let redirect = self.threads.get(&thread).filter(|redirect| redirect.name == name)?;
-        redirect.to.filter(|_| redirect.since.elapsed() < REDIRECT_LIFE)
+        redirect.to.filter(|_| !redirect.is_late())
     }
 
     /// What is in the directory at `from` is looked for in `to`: the kernel finds it there.
@@ -161,8 +165,19 @@ impl Redirects {
         }
     }
 
-    /// Whether somebody is sent to `ino`.
+    /// Whether somebody is sent to `ino`, however long ago.
     pub(super) fn lead_to(&self, ino: Ino) -> bool {
         self.threads.values().any(|redirect| redirect.to == Some(ino))
+    }
+
+    /// Whether somebody is sent to `ino`, and has not given that open up for all that is known.
+    pub(super) fn are_awaited_at(&self, ino: Ino) -> bool {
+        self.threads.values().any(|redirect| redirect.to == Some(ino) && !redirect.is_late())
+    }
+
+    /// Whether `thread` comes so late to where it was sent that the name may have been looked up by others since as if nobody
+    /// would come.
+    pub(super) fn is_late(&self, thread: u32) -> bool {
+        self.threads.get(&thread).is_some_and(Redirect::is_late)
     }
 }

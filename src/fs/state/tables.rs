@@ -369,6 +369,17 @@ impl State {
         (self.redirects.has_no_name(thread) && self.is_written_by(id, thread)).then_some(id)
     }
 
+    /// What the process of `thread`, for all that is certain, has open of the inode that it opens anew by way of
+    /// `/proc/self/fd/N`: what it writes, if anything.
+    pub(crate) fn opened_by_process(&self, thread: u32, ino: Ino) -> Option<Content> {
+        if !self.redirects.has_no_name(thread) {
+            return None;
+        }
+        let handles = self.handles.values().filter(|handle| handle.ino == ino);
+        let own = handles.filter(|handle| sys::same_process(thread, handle.opener));
+        own.max_by_key(|handle| !handle.is_reader()).map(|handle| handle.content.clone())
+    }
+
     /// Whether `thread` certainly is of a process that opened the draft.
     pub(crate) fn is_written_by(&self, id: DraftId, thread: u32) -> bool {
         let of_it = |handle: &&Handle| matches!(handle.content, Content::Draft(other) if other == id);
