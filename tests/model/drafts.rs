@@ -41,6 +41,8 @@ pub(super) struct Draft {
     /// Its name was removed.
     pub(super) orphan: bool,
     pub(super) writers: usize,
+    /// What was removed for it.
+    pub(super) removed: Option<Vec<u8>>,
 }
 
 /// Whether `text` is a document.
@@ -81,6 +83,7 @@ impl Draft {
             scratch,
             orphan: false,
             writers: 0,
+            removed: None,
         }
     }
 

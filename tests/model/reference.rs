@@ -29,13 +29,16 @@ pub(super) struct Model {
     locals: BTreeMap<String, usize>,
     drafts: Vec<Draft>,
     handles: Vec<Handle>,
+    /// Values that were removed, as long as nothing else has become of their names.
+    removed: BTreeMap<String, Vec<u8>>,
     revision: u64,
 }
 
 impl Model {
     pub(super) fn new(json: bool) -> Self {
         let (keys, locals) = (BTreeMap::new(), BTreeMap::new());
-        Self { json, keys, locals, drafts: Vec::new(), handles: Vec::new(), revision: 0 }
+        let (drafts, handles, removed) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { json, keys, locals, drafts, handles, removed, revision: 0 }
     }
 
     pub(super) fn exists(&self, name: &str) -> bool {
@@ -110,6 +113,7 @@ impl Model {
             }
         } else if flags & O_CREAT != 0 {
             let draft = self.add(Draft::new(name, Vec::new(), Expect::Anything, name.starts_with(".x.")));
+            self.drafts[draft].removed = self.removed.remove(name);
             self.locals.insert(name.to_owned(), draft);
             Content::Writer(draft)
         } else {
@@ -196,9 +200,16 @@ impl Model {
     }
 
     fn set(&mut self, name: &str, text: Vec<u8>) -> u64 {
+        self.forget_removed(name);
         self.revision += 1;
         self.keys.insert(name.to_owned(), (text, self.revision));
         self.revision
+    }
+
+    /// What was removed at `name` does not come back.
+    fn forget_removed(&mut self, name: &str) {
+        self.removed.remove(name);
+        self.drafts.iter_mut().filter(|draft| draft.name == name).for_each(|draft| draft.removed = None);
     }
 
     /// fsync(2), and the first half of close(2).
@@ -274,6 +285,9 @@ impl Model {
 
     pub(super) fn close(&mut self, handle: usize) -> Outcome<()> {
         let synced = self.sync(handle);
+        if let Err(errno) = synced {
+            self.put_back(handle, errno);
+        }
         if let Some(id) = self.writer(handle) {
             let failed = self.handles[handle].failed.is_some();
             let draft = &mut self.drafts[id];
@@ -295,15 +309,34 @@ impl Model {
         synced
     }
 
+    /// A new file was refused: what was removed for it is back, and who writes it goes on as a writer of that.
+    fn put_back(&mut self, handle: usize, errno: i32) {
+        let Some(id) =
+            self.writer(handle).filter(|id| !self.drafts[*id].orphan && !self.drafts[*id].published)
+        else {
+            return;
+        };
+        let Some(text) = self.drafts[id].removed.take() else { return };
+        let name = self.drafts[id].name.clone();
+        let revision = self.set(&name, text);
+        let draft = &mut self.drafts[id];
+        (draft.published, draft.expect) = (true, Expect::At(revision));
+        if self.handles[handle].failed.is_none() {
+            draft.refused = Some(errno);
+        }
+        self.locals.retain(|_, local| *local != id);
+    }
+
     fn orphan(&mut self, name: &str) {
+        self.forget_removed(name);
         self.drafts.iter_mut().filter(|draft| draft.name == name).for_each(|draft| draft.orphan = true);
     }
 
     pub(super) fn unlink(&mut self, name: &str) -> Outcome<()> {
-        if self.locals.remove(name).is_none() {
-            self.keys.remove(name).ok_or(ENOENT)?;
-        }
+        let local = self.locals.remove(name);
+        let key = if local.is_none() { Some(self.keys.remove(name).ok_or(ENOENT)?) } else { None };
         self.orphan(name);
+        self.removed.extend(key.map(|(text, _)| (name.to_owned(), text)));
         Ok(())
     }
 
@@ -337,6 +370,7 @@ impl Model {
         self.locals.remove(to);
         self.orphan(to);
         self.locals.remove(from);
+        self.forget_removed(from);
         to.clone_into(&mut self.drafts[id].name);
         if empty {
             self.drafts[id].scratch = false;
@@ -354,6 +388,7 @@ impl Model {
     fn rename_key(&mut self, from: &str, to: &str) {
         self.locals.remove(to);
         self.orphan(to);
+        self.forget_removed(from);
         let (text, old) = self.keys.remove(from).unwrap();
         let new = self.set(to, text);
         for draft in self.drafts.iter_mut().filter(|draft| !draft.orphan && draft.name == from) {
