@@ -104,7 +104,7 @@ impl Fs {
         };
         if renamed.is_ok() {
             self.tell_writers(writers);
-            if let Some(ino) = pinned {
+            for ino in pinned {
                 self.state.lock().follow_replacement(ino);
             }
         }
@@ -223,6 +223,32 @@ mod tests {
     use crate::fs::types::{Access, ROOT};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_rename_over_it_is_in_flight_a_file_that_was_read_does_not_go_on_as_a_newer_version() {
+        let (fs, _elsewhere) = Fs::in_memory(Duration::ZERO);
+        let (caller, key) = (Caller { thread: 1, uid: 0, gid: 0 }, Key::from("k"));
+        let text = |text: &str| Text::from(text.as_bytes());
+        fs.cache.set_key_value(&key, text("1"), Expect::Anything).await.unwrap();
+        let look = async || fs.clone().lookup(caller, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+        let home = look().await;
+        let read = Access { write: false, append: false, truncate: false };
+        let reader = fs.clone().open(caller, home, read).await.unwrap();
+        let meta = fs.cache.set_key_value(&key, text("22"), Expect::Anything).await.unwrap();
+        fs.state.lock().install_version("k", &meta, Origin::Remote);
+        let write = Access { write: true, append: false, truncate: true };
+        let (_, new) = fs.create(caller, (ROOT, ".k.tmp"), 0o644, write, false).unwrap();
+        fs.write(new.fh, 0, b"333").unwrap();
+        fs.clone().release(new.fh).await;
+        let (operation, _) = fs.begin_at(home).await.unwrap();
+        let rename =
+            tokio::spawn(fs.clone().rename(caller, (ROOT, ".k.tmp".into()), (ROOT, "k".into()), false));
+        tokio::task::yield_now().await;
+        fs.clone().release(reader.fh).await;
+        assert_ne!(look().await, home);
+        drop(operation);
+        rename.await.unwrap().unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_file_follows_its_name_although_that_changed_while_the_rename_was_in_flight() {

@@ -100,11 +100,14 @@ impl State {
         invalidations
     }
 
-    /// The inode of `name`, which never goes on as a newer version from now on.
-    pub(crate) fn pin(&mut self, name: &str) -> Option<Ino> {
-        let ino = self.paths.current(name)?;
-        self.inodes.get_mut(&ino)?.cached.pin();
-        Some(ino)
+    /// The inodes of `name`, the one that it comes back to too, which never go on as a newer version from now on.
+    pub(crate) fn pin(&mut self, name: &str) -> Vec<Ino> {
+        let inos: Vec<Ino> =
+            [self.paths.current(name), self.paths.home(name)].into_iter().flatten().collect();
+        for ino in &inos {
+            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.pin());
+        }
+        inos
     }
 
     /// What pinned the inode is over, and the name that it had is another file's: one that is bind-mounted alone follows that.
