@@ -311,13 +311,12 @@ impl Model {
 
     /// A new file was refused: what was removed for it is back, and who writes it goes on as a writer of that.
     fn put_back(&mut self, handle: usize, errno: i32) {
-        let Some(id) =
-            self.writer(handle).filter(|id| !self.drafts[*id].orphan && !self.drafts[*id].published)
-        else {
+        let Some(id) = self.writer(handle) else { return };
+        let draft = &mut self.drafts[id];
+        let is_new = !draft.orphan && !draft.published;
+        let (name, Some(text)) = (draft.name.clone(), draft.removed.take().filter(|_| is_new)) else {
             return;
         };
-        let Some(text) = self.drafts[id].removed.take() else { return };
-        let name = self.drafts[id].name.clone();
         let revision = self.set(&name, text);
         let draft = &mut self.drafts[id];
         (draft.published, draft.expect) = (true, Expect::At(revision));
