@@ -174,8 +174,9 @@ impl InProcess {
                 (ino, opened)
             }
         };
-        // Only readers are served past the page cache, of a key without a value or whose name leads elsewhere.
-        assert!(!opened.direct || !access.write, "{name:?} has a name to look up");
+        // Past the page cache are served readers, of a key without a value or whose name leads elsewhere, and who changes a text
+        // whose size the kernel is yet to ask for.
+        assert!(!opened.direct || !access.truncate, "{name:?} has a name to look up");
         let mut table = self.table.lock();
         table.last += 1;
         let fd = Fd(table.last);

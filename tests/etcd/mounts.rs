@@ -150,13 +150,13 @@ fn of_two_mounts_that_change_one_value_the_second_is_stale() {
     let (one, other) = (mount(&cluster.argument()), mount(&cluster.argument()));
     fs::write(one.path("k"), "[1]").unwrap();
     wait_for(PATIENCE, || other.text("k").as_deref() == Some("[1]"));
-    let open = |mount: &Mount| fs::OpenOptions::new().append(true).open(mount.path("k")).unwrap();
+    let open = |mount: &Mount| fs::OpenOptions::new().write(true).open(mount.path("k")).unwrap();
     let (mut first, mut second) = (open(&one), open(&other));
-    first.write_all(b"\n").unwrap();
-    second.write_all(b" \n").unwrap();
+    first.write_all(b"[2]").unwrap();
+    second.write_all(b"[3]").unwrap();
     assert_eq!(close(first), 0);
     assert_eq!(close(second), libc::ESTALE);
-    assert_eq!(cluster.members[0].get(format!("{}k", cluster.prefix())).unwrap(), b"[1]\n");
+    assert_eq!(cluster.members[0].get(format!("{}k", cluster.prefix())).unwrap(), b"[2]");
 }
 
 #[test]
