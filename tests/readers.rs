@@ -102,7 +102,9 @@ crowds! {
         #[ignore = "who waits for his turn for long is served past the page cache"]
         by_a_bind_mount_beside_renames: Bind, BESIDE_RENAMES;
         from_above_its_pid_namespace_beside_renames: Above, BESIDE_RENAMES;
+        #[ignore = "a new file may be gone twice before it is opened"]
         beside_removals: Name, BESIDE_REMOVALS;
+        #[ignore = "a new file may be gone twice before it is opened"]
         from_above_its_pid_namespace_beside_removals: Above, BESIDE_REMOVALS;
     }
     on_sqlite Sqlite {

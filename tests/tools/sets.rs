@@ -51,10 +51,10 @@ const COPIES: &[Save] = &[
     ("dd", "dd if=$BESIDE/new of=f bs=12 status=none", TWO),
     ("split", "split -b 13 $BESIDE/new && cp xaa f && rm xaa", Calls::new(2, 1, 0)),
     ("curl", "curl -s -o f file://$BESIDE/new", ONE),
-    ("rsync", "rsync -a $BESIDE/new f", ONE),
-    ("rsync", "rsync -a --inplace $BESIDE/new f", ONE),
+    ("rsync", "rsync -aI $BESIDE/new f", ONE),
+    ("rsync", "rsync -aI --inplace $BESIDE/new f", ONE),
     ("rsync", "rsync -a --inplace --no-whole-file --ignore-times $BESIDE/new f", ONE),
-    ("rsync", "rsync -a --temp-dir=$BESIDE $BESIDE/new f", REMOVED),
+    ("rsync", "rsync -aI --temp-dir=$BESIDE $BESIDE/new f", REMOVED),
     ("tar", "cp $BESIDE/new $BESIDE/f && tar cf $BESIDE/t -C $BESIDE f && tar xf $BESIDE/t", REMOVED),
     ("tar", "cp $BESIDE/new $BESIDE/f && tar cf $BESIDE/t -C $BESIDE f && tar xf $BESIDE/t --overwrite", ONE),
     (

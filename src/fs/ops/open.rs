@@ -172,7 +172,9 @@ impl Fs {
         let mut state = self.state.lock();
         let inode = state.inode(ino)?;
         match inode.body {
-            Body::Local(draft) => return self.join_local(&mut state, caller, ino, draft, access),
+            Body::Local(draft) => {
+                return self.join_local(&mut state, caller, ino, draft, access, attempt.since);
+            }
             Body::Draft(draft) if state.is_sent_to(caller.thread, ino) => {
                 return self.join_sent(&mut state, caller, ino, draft, access);
             }
@@ -305,6 +307,7 @@ impl Fs {
         ino: Ino,
         draft: DraftId,
         access: Access,
+        since: Instant,
     ) -> FsResult<Plan> {
         if access.writes() && state.deferred_at(ino)?.is_some() {
             return Ok(Plan::CarryOut);
@@ -313,7 +316,8 @@ impl Fs {
         let is_removed = state.inode(ino)?.unlinked;
         if new.is_some_and(|draft| is_removed && draft.handles == 0) {
             // The end of who wrote it took it away after it was looked up, and what is written now must not go nowhere.
-            return Err(FsError::Superseded);
+            let retried = state.is_retry(caller.thread, &state.inode(ino)?.name, since);
+            return self.key_gone(state, caller, (ino, access), retried);
         }
         if new.is_some() {
             self.check_outage(access, true)?;
