@@ -7,7 +7,7 @@ use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Content, Handle};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Access, Caller, DraftId, Fh, FileNumber, Ino, Opened};
-use crate::store::{Entry, Expect, Text};
+use crate::store::{Entry, Expect, Meta, Text};
 
 impl Fs {
     /// Opens the inode that the name has for a writer, who has it alone. What the kernel is to drop before that is answered, at
@@ -64,10 +64,7 @@ impl Fs {
             Content::Snapshot(text, meta) => (text, meta),
         };
         if !access.writes() {
-            let content = Content::Snapshot(text, meta);
-            let fh = state.add_handle(handle(caller, ino, content, false));
-            state.end_retry(caller.thread, ino);
-            return Opened { fh, direct: true, no_flush: true };
+            return read(state, caller, ino, (text, meta), true);
         }
         let mut draft = Draft::new(text.to_vec(), Publish::OnClose, Expect::Absent, state.now());
         draft.orphan = true;
@@ -101,10 +98,7 @@ impl Fs {
             |draft: &Draft| draft.purpose == Publish::OnClose && draft.published.is_none() && !draft.orphan;
         if !write && state.draft(draft).is_some_and(never_published) {
             // A new key, which is being written or may be: nothing of it is there for others yet.
-            let content = Content::Snapshot(Text::from([]), None);
-            let fh = state.add_handle(handle(caller, ino, content, false));
-            state.end_retry(caller.thread, ino);
-            return Opened { fh, direct: true, no_flush: true };
+            return read(state, caller, ino, (Text::from([]), None), true);
         }
         // The redirect ends only after the handle holds the inode.
         let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write));
@@ -139,8 +133,18 @@ pub(crate) fn read_snapshot(
     entry: Entry,
     direct: bool,
 ) -> Opened {
-    let content = Content::Snapshot(entry.text, Some(entry.meta));
-    let fh = state.add_handle(handle(caller, ino, content, false));
+    read(state, caller, ino, (entry.text, Some(entry.meta)), direct)
+}
+
+/// The handle of who reads this text, which may be of no version.
+fn read(
+    state: &mut State,
+    caller: Caller,
+    ino: Ino,
+    (text, meta): (Text, Option<Meta>),
+    direct: bool,
+) -> Opened {
+    let fh = state.add_handle(handle(caller, ino, Content::Snapshot(text, meta), false));
     state.end_retry(caller.thread, ino);
     Opened { fh, direct, no_flush: true }
 }

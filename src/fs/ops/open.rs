@@ -57,6 +57,13 @@ impl From<(Opened, Option<(PathInvalidation, DraftId)>)> for Plan {
     }
 }
 
+impl Plan {
+    /// Done, once the kernel has no such dentry any more, if there is one to drop.
+    fn after(dentry: Option<PathInvalidation>, opened: Opened) -> Self {
+        dentry.map_or(Self::Done(opened), |dentry| Self::Begin(dentry, None, opened))
+    }
+}
+
 /// An open as far as it has come.
 struct Attempt {
     fetched: Option<Fetched>,
@@ -297,7 +304,7 @@ impl Fs {
         let name = state.inode(ino)?.name.clone();
         let dentry = if access.writes() { state.drop_dentries(&name) } else { None };
         let opened = self.open_direct(state, caller, ino, entry, access);
-        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Begin(dentry, None, opened)))
+        Ok(Plan::after(dentry, opened))
     }
 
     fn join_local(
@@ -341,7 +348,7 @@ impl Fs {
         }
         let dentry = state.drop_late_dentries(caller.thread, &name);
         let opened = self.join(state, caller, ino, draft, access);
-        Ok(dentry.map_or(Plan::Done(opened), |dentry| Plan::Begin(dentry, None, opened)))
+        Ok(Plan::after(dentry, opened))
     }
 
     /// What an open of an inode comes to whose key is gone.
