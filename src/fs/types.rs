@@ -60,6 +60,8 @@ pub struct Attr {
     pub changed: SystemTime,
     /// When the key was first set.
     pub created: SystemTime,
+    /// Whether the kernel may keep them. Not while it cannot be told whether it takes in the size: it has to ask again.
+    pub lasts: bool,
 }
 
 /// The answer to a lookup, and how long it is good.

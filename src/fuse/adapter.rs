@@ -87,7 +87,7 @@ impl Filesystem for Adapter {
             if fs.is_beside_writer(caller, inode, fh) {
                 return Ok(Step::Wait(fs.stat_beside_writer(caller, inode)));
             }
-            fs.getattr(inode, fh).map(Step::Done)
+            fs.getattr_as(caller, inode, fh).map(Step::Done)
         };
         self.answers.now_or_give(Op::GetAttr, ino, attr, |result| answer_attr(reply, result));
     }
@@ -231,7 +231,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -240,7 +240,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = || self.fs.read(Fh(fh.0), offset, size as usize, <[u8]>::to_vec);
+        let read = || self.fs.read_as(caller(request), Fh(fh.0), offset, size as usize, <[u8]>::to_vec);
         self.answers.now(Op::Read, ino, read, |result| match result {
             Ok(bytes) => reply.data(&bytes),
             Err(errno) => reply.error(errno),

@@ -84,10 +84,11 @@ impl Answer {
     }
 }
 
-/// For how long the attributes of an entry are right: they change with the inode only, except those of directories.
+/// For how long the kernel may keep the attributes of an entry: they change with the inode only, except those of directories.
 const fn lasting(attr: Option<&Attr>, entry: Duration) -> Duration {
     match attr {
         Some(attr) if attr.directory => entry,
+        Some(attr) if !attr.lasts => Duration::ZERO,
         Some(_) | None => FOREVER,
     }
 }
@@ -114,7 +115,7 @@ impl Entries {
         if self.out.len() + size.next_multiple_of(8) > self.room {
             return true;
         }
-        put_entry(&mut self.out, Some(attr), valid, valid);
+        put_entry(&mut self.out, Some(attr), if attr.lasts { valid } else { Duration::ZERO }, valid);
         put_u64(&mut self.out, [attr.number.0, item.next]);
         put_u32(&mut self.out, [item.name.len() as u32, kind(attr) >> 12]);
         self.out.extend(item.name.as_bytes());
@@ -208,6 +209,7 @@ mod tests {
             modified: time(20),
             changed: UNIX_EPOCH - Duration::new(1, 1),
             created: time(0),
+            lasts: true,
         }
     }
 

@@ -13,22 +13,27 @@ use crate::fs::types::{Attr, Caller, Changes, DraftId, Fh, Found, Ino, ROOT};
 use crate::store::{Meta, Revision};
 
 impl Fs {
+    /// As [`Fs::getattr`], for who may be [the one](State::asks) by whom it shows that the kernel has taken in the answer.
+    pub fn getattr_as(&self, caller: Caller, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
+        self.state.lock().asks(caller.thread, ino);
+        self.getattr(ino, fh)
+    }
+
     /// Attributes of an inode; through a handle, of what that handle reads or writes.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
         let mut state = self.state.lock();
+        state.tell(ino, fh);
         let attr = self.attr_in(&state, ino, fh)?;
-        if let Some(inode) = state.inode_mut(ino) {
-            inode.cached.tell(false);
-        }
         // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
         // makes its attributes last.
         // So does what a handle shows of another version, which is not for those who read the inode by its pages.
         let handle = fh.and_then(|fh| state.handle(fh).ok());
         let lasting = ino == ROOT
-            || state.inode(ino).is_ok_and(|inode| match handle {
-                Some(handle) => handle.shows(inode),
-                None => inode.handles > 0 || state.is_current(ino, inode),
-            });
+            || attr.lasts
+                && state.inode(ino).is_ok_and(|inode| match handle {
+                    Some(handle) => handle.shows(inode),
+                    None => inode.handles > 0 || state.is_current(ino, inode),
+                });
         let ttl = match attr.directory {
             true if attr.links == 0 => Duration::ZERO,
             true => self.listing_ttl(),
@@ -125,6 +130,7 @@ impl Fs {
             modified: times.modified,
             changed: times.changed,
             created,
+            lasts: !matches!(inode.body, Body::Key(_)) || inode.cached.size.is_known(),
         }
     }
 
@@ -150,6 +156,7 @@ impl Fs {
             modified: times.modified,
             changed: times.changed,
             created: self.started,
+            lasts: true,
         }
     }
 }

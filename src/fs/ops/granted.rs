@@ -20,9 +20,12 @@ impl Fs {
         entry: Entry,
         access: Access,
     ) -> (Opened, Option<(PathInvalidation, DraftId)>) {
-        let direct = !access.truncate && !state.is_sized(ino);
+        let direct = !access.truncate && !state.is_told(ino);
         let draft = state.add_draft(Draft { off_pages: direct, ..draft_of(entry, access) });
         let dentry = state.write_on(ino, draft);
+        if let Some(inode) = state.inode_mut(ino).filter(|_| access.truncate) {
+            inode.cached.size.know();
+        }
         let fh = self.begin_draft(state, caller, ino, draft, access);
         let opened = Opened { fh, direct, no_flush: false };
         let Some(dentry) = dentry else { return (opened, None) };
@@ -46,6 +49,9 @@ impl Fs {
         }
         let draft = state.add_draft(draft_of(entry, access));
         state.own_draft(draft, ino);
+        if let Some(inode) = state.inode_mut(ino) {
+            inode.cached.size.forget();
+        }
         let fh = self.begin_draft(state, caller, ino, draft, access);
         Opened { fh, direct: true, no_flush: false }
     }
@@ -145,6 +151,9 @@ fn read(
     direct: bool,
 ) -> Opened {
     let fh = state.add_handle(handle(caller, ino, Content::Snapshot(text, meta), false));
+    if let Some(inode) = state.inode_mut(ino).filter(|_| direct) {
+        inode.cached.size.opened(fh);
+    }
     state.end_retry(caller.thread, ino);
     Opened { fh, direct, no_flush: true }
 }

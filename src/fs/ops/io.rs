@@ -8,9 +8,22 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
-use crate::fs::types::{Document, DraftId, Fh, WriteMode, Written};
+use crate::fs::types::{Caller, Document, DraftId, Fh, WriteMode, Written};
 
 impl Fs {
+    /// As [`Fs::read`], for who may be [the one](State::reads) by whom it shows that the kernel has taken in the size.
+    pub fn read_as<T>(
+        &self,
+        caller: Caller,
+        fh: Fh,
+        offset: u64,
+        size: usize,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> FsResult<T> {
+        self.state.lock().reads(caller.thread, fh);
+        self.read(fh, offset, size, take)
+    }
+
     /// Reads up to `size` bytes at `offset` of what the handle has open.
     pub fn read<T>(&self, fh: Fh, offset: u64, size: usize, take: impl FnOnce(&[u8]) -> T) -> FsResult<T> {
         let state = self.state.lock();

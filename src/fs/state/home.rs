@@ -126,8 +126,10 @@ impl State {
     /// truncate(2) by name made the inode this version, and the kernel truncates what it has of it; but not under who reads it.
     pub(crate) fn truncated(&mut self, ino: Ino, meta: &Meta) {
         let inode = self.inodes.get_mut(&ino).filter(|inode| inode.handles == 0 && inode.cached.is_fresh());
-        if let Some(Inode { name, body: Body::Key(known), .. }) = inode {
+        if let Some(Inode { name, body: Body::Key(known), cached, .. }) = inode {
             *known = meta.clone();
+            // It ignores what it is told until it has taken in the answer.
+            cached.size.forget();
             let name = name.clone();
             self.note_change(&name);
         }
@@ -167,12 +169,6 @@ impl State {
                 && inode.cached.is_fresh()
                 && self.paths.deferred_rename(&inode.name).is_none()
         })
-    }
-
-    /// Whether the kernel has the size of the version that the inode shows. It does not ask when the inode is opened: an append
-    /// would go elsewhere, and an answer that tells the size while it is written to the pages would cut them.
-    pub(crate) fn is_sized(&self, ino: Ino) -> bool {
-        self.inodes.get(&ino).is_some_and(|inode| inode.cached.is_sized())
     }
 
     /// Whether it is the turn of this open of the inode.

@@ -4,6 +4,9 @@
 //! flight at a time: with each the kernel counts a new version of the attributes, and ignores the answers to questions that
 //! it asked before.
 
+use crate::fs::state::size::KernelSize;
+use crate::fs::types::Fh;
+
 /// The pages and attributes that the kernel may have of versions before the present one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Cached {
@@ -24,8 +27,8 @@ pub(crate) struct KernelCache {
     cached: Cached,
     /// The kernel may use the dentry that leads to it without a question.
     lasts: bool,
-    /// An answer told the size since the attributes were last invalidated: an open does not ask for it, and an append goes by it.
-    sized: bool,
+    /// Whether it has the size of the present version.
+    pub(crate) size: KernelSize,
     /// An UNLINK, RENAME or SETATTR of it may be in flight, after which the kernel distrusts our size, or takes an older one
     /// for the newest.
     pinned: bool,
@@ -52,15 +55,32 @@ impl KernelCache {
         self.pinned = false;
     }
 
+    /// What happened to it was a RENAME over it, which is about to be answered.
+    pub(crate) fn replaced(&mut self) {
+        self.pinned = false;
+        self.size.replaced();
+    }
+
+    /// The first answer that names the inode tells the attributes: there are none that the kernel could keep.
+    pub(crate) const fn introduce(&mut self) {
+        if self.is_fresh() {
+            self.size.know();
+        }
+    }
+
     /// An answer tells the attributes, and that the name leads here, for longer than this once if it is `lasting`.
-    pub(crate) const fn tell(&mut self, lasting: bool) {
-        self.sized = self.is_fresh();
+    pub(crate) fn tell(&mut self, lasting: bool) {
+        if self.is_fresh() {
+            self.size.tell();
+        }
         self.lasts |= lasting;
     }
 
-    /// Whether the kernel has the size of the present version.
-    pub(crate) const fn is_sized(self) -> bool {
-        self.sized
+    /// A reader, who asked before, reads.
+    pub(crate) fn read(&mut self, fh: Fh) {
+        if !self.pinned {
+            self.size.read(fh);
+        }
     }
 
     /// The dentry is to be dropped; whether there may be one that lasts.
@@ -70,7 +90,7 @@ impl KernelCache {
 
     /// What the kernel has of it is of an older version from now on.
     pub(crate) const fn mark_stale(&mut self) {
-        self.sized = false;
+        self.size.forget();
         self.cached = match self.cached {
             Cached::Fresh | Cached::Stale => Cached::Stale,
             Cached::Invalidating | Cached::InvalidatingStale => Cached::InvalidatingStale,
@@ -96,7 +116,8 @@ impl KernelCache {
         stale
     }
 
-    pub(crate) const fn end_invalidation(&mut self) {
+    pub(crate) fn end_invalidation(&mut self) {
+        self.size.invalidated();
         self.cached = match self.cached {
             Cached::Invalidating => Cached::Fresh,
             Cached::InvalidatingStale => Cached::Stale,

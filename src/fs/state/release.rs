@@ -129,7 +129,7 @@ impl State {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.body = Body::Key(meta);
             inode.unlinked = false;
-            inode.cached.unpin();
+            inode.cached.replaced();
         }
         self.stale(ino)
     }

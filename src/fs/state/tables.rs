@@ -251,6 +251,9 @@ impl State {
     /// The kernel is told of the inode by an answer that is good for `ttl`, and refers to it until it forgets it.
     pub(crate) fn count_lookup(&mut self, ino: Ino, ttl: Duration) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
+            if inode.lookups == 0 {
+                inode.cached.introduce();
+            }
             inode.lookups += 1;
             inode.cached.tell(!ttl.is_zero());
         }
@@ -346,6 +349,7 @@ impl State {
     pub(crate) fn remove_handle(&mut self, fh: Fh) -> Option<(Handle, bool)> {
         let handle = self.handles.remove(&fh)?;
         if let Some(inode) = self.inodes.get_mut(&handle.ino) {
+            inode.cached.size.closed(fh);
             inode.handles = inode.handles.saturating_sub(1);
             inode.readers = inode.readers.saturating_sub(u32::from(handle.is_reader()));
         }

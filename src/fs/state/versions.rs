@@ -114,7 +114,7 @@ impl State {
     pub(crate) fn follow_replacement(&mut self, ino: Ino) {
         let has_name = self.inodes.get(&ino).is_none_or(|inode| self.belongs_to(&inode.name, ino));
         if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| !has_name) {
-            inode.cached.unpin();
+            inode.cached.replaced();
         }
     }
 
@@ -220,7 +220,7 @@ impl State {
         if let Some(ino) = self.paths.home(name) {
             self.paths.leave_home(name, ino);
             // What pinned it was this.
-            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.cached.unpin());
+            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.cached.replaced());
         }
         self.end_file(name);
     }
