@@ -3,6 +3,7 @@
 
 mod appending;
 mod attributes;
+mod closing;
 mod completing;
 mod in_flight;
 mod naming;

@@ -3,6 +3,7 @@
 mod append;
 mod attributes;
 pub(crate) mod backup;
+mod close;
 mod create;
 mod directories;
 pub(crate) mod granted;

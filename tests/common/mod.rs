@@ -3,6 +3,7 @@
 
 pub mod etcd;
 pub mod http;
+pub mod inside;
 pub mod pipe;
 pub mod port;
 pub mod postgres;

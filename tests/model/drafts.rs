@@ -41,6 +41,8 @@ pub(super) struct Draft {
     /// Its name was removed.
     pub(super) orphan: bool,
     pub(super) writers: usize,
+    /// Created with `O_EXCL`.
+    pub(super) exclusive: bool,
     /// What was removed for it.
     pub(super) removed: Option<Vec<u8>>,
 }
@@ -66,6 +68,12 @@ pub(super) fn counted(text: &[u8]) -> usize {
 }
 
 impl Draft {
+    /// Whether its open has emptied the file, nothing was written since, and others write it, too.
+    pub(super) fn is_begun(&self) -> bool {
+        let is_emptied = self.text.is_empty() && self.expect == Expect::Anything && !self.exclusive;
+        is_emptied && self.writers > 1
+    }
+
     pub(super) fn new(name: &str, text: Vec<u8>, expect: Expect, scratch: bool) -> Self {
         Self {
             name: name.to_owned(),
@@ -75,6 +83,7 @@ impl Draft {
             text,
             expect,
             published: false,
+            exclusive: false,
             empty: false,
             changed: false,
             in_order: true,

@@ -114,6 +114,7 @@ impl Model {
         } else if flags & O_CREAT != 0 {
             let draft = self.add(Draft::new(name, Vec::new(), Expect::Anything, name.starts_with(".x.")));
             self.drafts[draft].removed = self.removed.remove(name);
+            self.drafts[draft].exclusive = flags & O_EXCL != 0;
             self.locals.insert(name.to_owned(), draft);
             Content::Writer(draft)
         } else {
@@ -226,10 +227,8 @@ impl Model {
     fn publish(&mut self, id: usize) -> Outcome<()> {
         let draft = &self.drafts[id];
         let due = draft.changed || !self.json && !draft.published;
-        if draft.orphan || draft.scratch || !due {
-            return Ok(());
-        }
-        if self.json && draft.text.is_empty() && !draft.published {
+        let is_nothing = self.json && draft.text.is_empty() && !draft.published;
+        if draft.orphan || draft.scratch || !due || is_nothing {
             return Ok(());
         }
         let mut value = draft.value()?;
@@ -256,9 +255,7 @@ impl Model {
         }
         let draft = &mut self.drafts[id];
         let name = draft.name.clone();
-        if let Some(base) = &mut draft.base {
-            base.clone_from(&value);
-        }
+        draft.base.iter_mut().for_each(|base| base.clone_from(&value));
         let revision = self.set(&name, value);
         self.published(id, revision);
         Ok(())
@@ -284,7 +281,9 @@ impl Model {
     }
 
     pub(super) fn close(&mut self, handle: usize) -> Outcome<()> {
-        let synced = self.sync(handle);
+        let is_begun = self.writer(handle).is_some_and(|id| !self.json && self.drafts[id].is_begun());
+        let synced =
+            if is_begun { self.handles[handle].failed.map_or(Ok(()), Err) } else { self.sync(handle) };
         if let Err(errno) = synced {
             self.put_back(handle, errno);
         }

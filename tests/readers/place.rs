@@ -1,15 +1,15 @@
 //! Where a crowd meets: a store, its mount, and the way to the key.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::document::{SHORTEST, document};
 use crate::common::etcd::Shared;
-use crate::common::{Mount, PATIENCE, prefect, unmount, wait_for};
+use crate::common::inside::{Inside, run};
+use crate::common::{Mount, prefect, unmount};
 
 /// Which key-value store.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ impl Place {
             (_, None) => "memory:".to_owned(),
         };
         let mounted = match way {
-            Way::Above => Mounted::Inside(Inside::start(home, &store)),
+            Way::Above => Mounted::Inside(Inside::start(home, &store, &[])),
             _ => Mounted::Beside(Mount::start_in(home, &store, &prefect::PATIENT)),
         };
         let elsewhere = match behind {
@@ -118,45 +118,4 @@ impl Drop for Bound {
     fn drop(&mut self) {
         unmount(&self.place);
     }
-}
-
-/// A kvfs in a PID namespace of its own, whose mount is seen out here.
-struct Inside {
-    child: Child,
-    dir: PathBuf,
-    home: TempDir,
-}
-
-impl Inside {
-    fn start(home: TempDir, store: &str) -> Self {
-        let dir = home.path().join("mnt");
-        fs::create_dir(&dir).unwrap();
-        run(Command::new("mount").arg("--bind").args([home.path(), home.path()]));
-        run(Command::new("mount").arg("--make-shared").arg(home.path()));
-        let kvfs = Mount::command(&home);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "unchanged", "--pid", "--fork", "--kill-child"]);
-        command.args(["sh", "-c", "mount -t proc proc /proc && exec \"$@\"", "sh"]).arg(kvfs.get_program());
-        command
-            .args(["-f", store])
-            .arg(&dir)
-            .envs(kvfs.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let outside = fs::metadata(home.path()).unwrap().dev();
-        let child = command.spawn().unwrap();
-        wait_for(PATIENCE, || fs::metadata(&dir).unwrap().dev() != outside);
-        Self { child, dir, home }
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        unmount(&self.dir);
-        self.child.wait().unwrap();
-        unmount(self.home.path());
-    }
-}
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
 }

@@ -128,7 +128,10 @@ impl Fs {
     ) -> FsResult<Found> {
         let access = Access { write: true, append: false, truncate: false };
         let (found, Opened { fh, .. }) = self.create_file(caller, (within, name), mode, access, true)?;
-        let closed = self.close(caller, fh).await;
+        let closed = match self.publish_complete(fh).await {
+            Err(error) => Err(self.put_back_at_close(fh, error).await),
+            Ok(()) => Ok(()),
+        };
         self.clone().release(fh).await;
         if let (Err(_), Some(attr)) = (&closed, found.attr) {
             let mut state = self.state.lock();

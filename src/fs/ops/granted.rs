@@ -176,5 +176,5 @@ pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
 
 pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool) -> Handle {
     let (file, opener) = (FileNumber(0), caller.thread);
-    Handle { ino, file, content, writable, opener, failed: None, refused: Vec::new() }
+    Handle { ino, file, content, writable, opener, closer: None, failed: None, refused: Vec::new() }
 }

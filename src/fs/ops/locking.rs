@@ -178,6 +178,10 @@ impl Fs {
 
     /// Brings a handle that has changed nothing, and shares its inode with nobody, to the current version.
     async fn refresh(self: &Arc<Self>, fh: Fh) {
+        let ino = self.state.lock().handle(fh).map(|handle| handle.ino);
+        if let Ok(ino) = ino {
+            _ = self.await_end_at(ino).await;
+        }
         let Some((ino, name, key)) = self.outdated(fh) else { return };
         let Ok(answer) = self.cache.get_key_value(&key).await else { return };
         let Some(entry) = answer.value else { return };

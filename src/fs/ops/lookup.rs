@@ -25,6 +25,9 @@ impl Fs {
         within: Ino,
         name: String,
     ) -> FsResult<Found> {
+        if let Ok(path) = self.path(within, &name) {
+            self.await_end(&path).await?;
+        }
         // While a directory is renamed it is not certain for long where things are.
         let staying = self.gates.try_stay();
         let found = match staying {

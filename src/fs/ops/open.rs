@@ -105,6 +105,7 @@ impl Fs {
         if access.writes() {
             self.writable()?;
         }
+        self.await_end_at(ino).await?;
         let mut attempt = Attempt { fetched: None, asked: 0, since: Instant::now(), turn: None };
         let opened = self.try_open(caller, ino, access, &mut attempt).await;
         if let Some(turn) = attempt.turn

@@ -1,8 +1,4 @@
 //! When and how a draft becomes the value of its key.
-//!
-//! FLUSH is not close: shells flush an empty file before they write, and children flush what they inherited in
-//! mid-document. So every flush of a complete document publishes, and an incomplete one is an error only for the
-//! process that opened the file.
 
 use std::sync::Arc;
 
@@ -20,12 +16,12 @@ use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{Caller, DraftId, Fh, Ino};
+use crate::fs::types::{DraftId, Fh, Ino};
+use crate::store;
 use crate::store::{Expect, Key, Meta, Text};
-use crate::{store, sys};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
-enum Verdict {
+pub(super) enum Verdict {
     /// There is nothing to publish.
     Nothing,
     /// The draft is complete.
@@ -61,44 +57,13 @@ pub(super) struct Unpublished {
 }
 
 /// A handle that writes.
-struct Writer {
-    ino: Ino,
-    draft: DraftId,
-    opener: u32,
+pub(super) struct Writer {
+    pub(super) ino: Ino,
+    pub(super) draft: DraftId,
+    pub(super) opener: u32,
 }
 
 impl Fs {
-    /// close(2) of a descriptor: publishes a complete draft.
-    pub async fn flush(self: Arc<Self>, caller: Caller, fh: Fh, owner: u64) -> FsResult<()> {
-        let result = self.close(caller, fh).await;
-        // Only now: who waits for the lock shall find what was published under it.
-        self.unlock_process(fh, owner);
-        result
-    }
-
-    pub(crate) async fn close(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
-        match self.close_draft(caller, fh).await {
-            Err(error) => Err(self.put_back_at_close(fh, error).await),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    async fn close_draft(self: &Arc<Self>, caller: Caller, fh: Fh) -> FsResult<()> {
-        let Some((Writer { ino, draft, opener }, verdict)) = self.assess(fh, false)? else {
-            return Ok(());
-        };
-        match verdict {
-            Verdict::Publish => self.publish(ino, draft, opener).await?,
-            // Whether the opener is alive decides nothing about its own close.
-            Verdict::Unfit(error) if sys::same_process(caller.thread, opener) || !sys::is_alive(opener) => {
-                return Err(error);
-            }
-            Verdict::Nothing | Verdict::Unfit(_) => {}
-        }
-        self.settle(draft).await;
-        Ok(())
-    }
-
     /// Publishes what a handle writes, if that is complete.
     pub(crate) async fn publish_complete(self: &Arc<Self>, fh: Fh) -> FsResult<()> {
         let Ok(Some((Writer { ino, draft, opener }, Verdict::Publish))) = self.assess(fh, false) else {
@@ -128,7 +93,7 @@ impl Fs {
     }
 
     /// What a flush, or an fsync, through a writing handle comes to; `None` for a reader.
-    fn assess(&self, fh: Fh, fsync: bool) -> FsResult<Option<(Writer, Verdict)>> {
+    pub(super) fn assess(&self, fh: Fh, fsync: bool) -> FsResult<Option<(Writer, Verdict)>> {
         let state = self.state.lock();
         let handle = state.handle(fh)?;
         if let Some(error) = &handle.failed {
@@ -219,7 +184,7 @@ impl Fs {
     }
 
     /// Waits until the kernel has been told of all that the draft published.
-    async fn settle(&self, id: DraftId) {
+    pub(super) async fn settle(&self, id: DraftId) {
         let untold = self.state.lock().draft_mut(id).map(|draft| std::mem::take(&mut draft.untold));
         for told in untold.unwrap_or_default() {
             _ = told.await;
@@ -227,7 +192,7 @@ impl Fs {
     }
 
     /// As [`Fs::publish`], up to what the kernel must drop then.
-    async fn publish_in_turn(
+    pub(super) async fn publish_in_turn(
         self: &Arc<Self>,
         ino: Ino,
         id: DraftId,

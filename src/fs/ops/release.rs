@@ -4,21 +4,38 @@ use std::sync::Arc;
 
 use crate::fs::core::Fs;
 use crate::fs::refusals::Kept;
+use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::{Draft, Publish};
-use crate::fs::state::nodes::Content;
+use crate::fs::state::nodes::{Body, Content};
 use crate::fs::state::release::Released;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
-use crate::store::{Key, RETRY_AFTER};
+use crate::store::{Deadline, Key, RETRY_AFTER};
+
+/// The last descriptor of a writer is closed, and what is left of his draft is being published.
+struct Ending {
+    fs: Arc<Fs>,
+    draft: DraftId,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(draft) = self.fs.state.lock().draft_mut(self.draft) {
+            draft.ending = false;
+        }
+        self.fs.unlocked.notify_waiters();
+    }
+}
 
 impl Fs {
     /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
     pub async fn release(self: Arc<Self>, fh: Fh) {
-        let late = self.late_draft(fh);
-        if let Some((ino, id, opener)) = late {
-            // A mapping may have written after the last close.
-            _ = self.publish(ino, id, opener).await;
+        if let Some((ending, ino, opener)) = self.begin_end(fh) {
+            let published = self.publish_in_turn(ino, ending.draft, opener).await;
+            // Who waits for it may hold the lock of the directory.
+            drop(ending);
+            self.invalidate_and_wait(published.unwrap_or_default()).await;
         }
         self.put_back_at_end(fh).await;
         let Released { mut invalidations, unpublished, emptied } = self.let_go(fh);
@@ -40,19 +57,46 @@ impl Fs {
         self.invalidate_and_wait(invalidations).await;
     }
 
-    /// The draft of the last writer, if it changed and nobody was told yet that it cannot be published.
-    fn late_draft(&self, fh: Fh) -> Option<(Ino, DraftId, u32)> {
-        let state = self.state.lock();
+    /// The last descriptor of a writer is closed: what is left to publish of its draft, if nobody was told yet that it cannot be.
+    /// A mapping may have written after the close of the last descriptor, and where any bytes are a value not every close
+    /// publishes.
+    fn begin_end(self: &Arc<Self>, fh: Fh) -> Option<(Ending, Ino, u32)> {
+        let mut state = self.state.lock();
         let handle = state.handle(fh).ok().filter(|handle| handle.writable && handle.failed.is_none())?;
         let Content::Draft(id) = handle.content else { return None };
+        let (ino, opener) = (handle.ino, handle.opener);
+        let is_new = matches!(state.inode(ino).ok()?.body, Body::Local(_));
         let draft = state.draft(id)?;
+        let is_new_value = is_new && draft.published.is_none() && self.settings.validate == Validate::None;
         let due = draft.handles == 1
             && draft.purpose == Publish::OnClose
-            && draft.bytes.is_changed()
+            && (draft.bytes.is_changed() || is_new_value)
             && draft.refused.is_none()
             && !draft.orphan
             && self.check(draft).is_ok();
-        due.then_some((handle.ino, id, handle.opener))
+        if !due {
+            return None;
+        }
+        state.draft_mut(id)?.ending = true;
+        Some((Ending { fs: self.clone(), draft: id }, ino, opener))
+    }
+
+    /// Waits until what is left of a file by the end of a writer is published: no close(2) has waited for it, and who looks the
+    /// file up may know that it is closed.
+    pub(crate) async fn await_end(&self, name: &str) -> FsResult<()> {
+        loop {
+            let ended = self.unlocked.notified();
+            if !self.state.lock().is_ending(name) {
+                return Ok(());
+            }
+            Deadline::wait(ended).await?;
+        }
+    }
+
+    /// As [`Fs::await_end`], by the inode.
+    pub(crate) async fn await_end_at(&self, ino: Ino) -> FsResult<()> {
+        let name = self.state.lock().inode(ino)?.name.clone();
+        self.await_end(&name).await
     }
 
     /// Whether the draft can be published as it is.
@@ -103,8 +147,11 @@ impl Fs {
         self.carry_out_all().await;
         let (complete, mut rest) = {
             let state = self.state.lock();
+            let is_raw = self.settings.validate == Validate::None;
             let open = state.drafts().filter(|(_, draft)| !draft.orphan);
             let pending = open.filter(|(_, draft)| match draft.purpose {
+                // Nobody has closed one that nothing was written to.
+                Publish::OnClose if is_raw && draft.bytes.is_empty() => draft.ending,
                 Publish::OnClose => draft.bytes.is_changed(),
                 Publish::OnRename => !draft.bytes.is_empty(),
                 Publish::Never => draft.was_key,

@@ -55,6 +55,8 @@ pub(crate) struct Draft {
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
     pub(crate) opening: bool,
+    /// Its last descriptor is closed, and what is left of it to publish is being published.
+    pub(crate) ending: bool,
     /// The kernel syncs after each write (`O_SYNC`, `O_DSYNC`).
     pub(crate) syncs: bool,
     /// The key was deleted or replaced while the draft was open: it goes nowhere.
@@ -90,6 +92,7 @@ impl Draft {
             off_pages: false,
             handles: 0,
             opening: false,
+            ending: false,
             syncs: false,
             orphan: false,
             replaced: false,

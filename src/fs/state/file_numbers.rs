@@ -288,6 +288,7 @@ mod tests {
             content,
             writable: false,
             opener: 1,
+            closer: None,
             failed: None,
             refused: Vec::new(),
         });

@@ -97,6 +97,11 @@ impl Locks {
         self.conflicts(file, wanted).filter(|lock| lock.process.is_some()).copied().collect()
     }
 
+    /// Whether `owner` holds one.
+    pub fn has(&self, file: FileNumber, owner: Owner) -> bool {
+        self.held.get(&file).is_some_and(|held| held.iter().any(|lock| lock.owner == owner))
+    }
+
     fn conflicts(&self, file: FileNumber, wanted: &Lock) -> impl Iterator<Item = &Lock> {
         self.held.get(&file).into_iter().flatten().filter(|lock| lock.excludes(wanted))
     }

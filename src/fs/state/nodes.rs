@@ -85,8 +85,10 @@ pub(crate) struct Handle {
     pub(crate) content: Content,
     /// Opened for writing.
     pub(crate) writable: bool,
-    /// Thread that opened it; only its process is told of an incomplete document.
+    /// Thread of the process that opened it; only that is told of an incomplete document.
     pub(crate) opener: u32,
+    /// The table of descriptors of the process that opened it, once that has closed one of its copies.
+    pub(crate) closer: Option<u64>,
     /// A write failed: nothing of this handle is published any more.
     pub(crate) failed: Option<FsError>,
     /// The bytes of the write that failed, kept to be kept as rejected.

@@ -59,6 +59,11 @@ impl State {
         released
     }
 
+    /// Whether the last descriptor of a writer of `name` is closed, and what is left of his draft is being published.
+    pub(crate) fn is_ending(&self, name: &str) -> bool {
+        self.paths.drafts(name).iter().filter_map(|id| self.draft(*id)).any(|draft| draft.ending)
+    }
+
     /// The text of a draft that was to be published and was not.
     pub(crate) fn unpublished(
         &self,
@@ -68,7 +73,8 @@ impl State {
     ) -> Option<(String, Vec<u8>, FsError)> {
         let (draft, inode) = (self.draft(id)?, self.inode(handle.ino).ok()?);
         let goes_to_store = !draft.orphan && draft.purpose == Publish::OnClose;
-        if !goes_to_store || !draft.bytes.is_changed() && handle.failed.is_none() {
+        let was_refused = handle.failed.is_some() || draft.refused.is_some();
+        if !goes_to_store || !draft.bytes.is_changed() && !was_refused {
             return None;
         }
         let text = [draft.bytes.text(), &handle.refused].concat();

@@ -100,8 +100,8 @@ impl World {
     }
 
     pub(super) fn open(&mut self, ino: Ino, content: Content, writable: bool) {
-        let (file, failed, refused) = (FileNumber(0), None, Vec::new());
-        let handle = Handle { ino, file, content, writable, opener: 1, failed, refused };
+        let (file, closer, failed, refused) = (FileNumber(0), None, None, Vec::new());
+        let handle = Handle { ino, file, content, writable, opener: 1, closer, failed, refused };
         self.handles.push(self.state.add_handle(handle));
     }
 
