@@ -216,7 +216,9 @@ macro_rules! every_case {
             conflicts {
                 of_two_writers_that_truncate_the_last_to_write_wins
                 a_change_based_on_an_old_value_is_stale_and_its_text_is_kept
-                of_two_changes_of_one_value_the_second_is_stale
+                descriptors_of_one_process_share_what_they_write
+                of_those_that_share_nothing_the_last_close_wins
+                who_wrote_a_text_that_cannot_be_hears_of_it_at_his_close
                 writers_of_a_new_file_share_it_until_it_is_a_key
                 a_conflict_can_be_settled_by_a_new_attempt
                 a_rename_does_not_hide_that_a_change_is_stale

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod drafts;
+mod naming;
 mod reference;
 
 use std::fmt::Debug;

@@ -7,6 +7,7 @@ mod closing;
 mod completing;
 mod in_flight;
 mod naming;
+mod one_process;
 mod reading;
 mod refusals;
 mod removed;

@@ -12,6 +12,7 @@ pub(crate) mod file_numbers;
 mod files;
 mod home;
 pub(super) mod invalidation;
+mod kin;
 pub(crate) mod ledger;
 pub(crate) mod listings;
 pub mod locks;

@@ -68,6 +68,12 @@ pub fn had_started(thread: u32, by: Tick) -> bool {
     Stat::of(Path::new(&format!("/proc/{thread}"))).is_ok_and(|stat| stat.started <= by.0)
 }
 
+/// Whether thread `by` did something at that moment, and `thread`, which waits for an answer, certainly is of its process. (A
+/// process of which a thread waits so is not within execve(2), which keeps those out who ask about it.)
+pub fn is_of_process(thread: u32, by: u32, at: Tick) -> bool {
+    super::same_process(thread, by) && had_started(by, at)
+}
+
 /// Whether that thread has a regular file of `device` open that `is_it`, by its inode number. `None` if that cannot be told.
 pub fn thread_has_open(thread: u32, device: u64, is_it: impl Fn(u64) -> bool) -> Option<bool> {
     has_open(Path::new(&format!("/proc/{thread}")), device, is_it).ok()

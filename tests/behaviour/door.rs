@@ -50,6 +50,8 @@ pub(crate) trait Door {
     fn list(&self) -> Outcome<Vec<String>>;
     /// What another process reads, if it finds the file.
     fn read_as_another(&self, name: &str) -> Option<Vec<u8>>;
+    /// Sets it by another process, as `echo` does.
+    fn save_as_another(&self, name: &str, text: &str) -> Outcome<()>;
     /// Texts kept because they could not be published (rule 9).
     fn rejected(&self) -> Vec<Vec<u8>>;
     /// The store, as another client of it sees it; `memory:` behind a mount cannot be reached.

@@ -38,6 +38,8 @@ pub(super) struct Draft {
     /// Why it was not published, as its writer was told.
     pub(super) refused: Option<i32>,
     pub(super) scratch: bool,
+    /// Of a file that has another name since, by this backup.
+    pub(super) backup: Option<u64>,
     /// Its name was removed.
     pub(super) orphan: bool,
     pub(super) writers: usize,
@@ -90,6 +92,7 @@ impl Draft {
             blank_since: false,
             refused: None,
             scratch,
+            backup: None,
             orphan: false,
             writers: 0,
             removed: None,

@@ -19,18 +19,20 @@ struct Handle {
     append: bool,
     writable: bool,
     failed: Option<i32>,
+    /// Something was written by it.
+    written: bool,
 }
 
 /// The directory.
 pub(super) struct Model {
-    json: bool,
-    keys: BTreeMap<String, (Vec<u8>, u64)>,
+    pub(super) json: bool,
+    pub(super) keys: BTreeMap<String, (Vec<u8>, u64)>,
     /// Files that are no keys: new ones and scratch files.
-    locals: BTreeMap<String, usize>,
-    drafts: Vec<Draft>,
+    pub(super) locals: BTreeMap<String, usize>,
+    pub(super) drafts: Vec<Draft>,
     handles: Vec<Handle>,
     /// Values that were removed, as long as nothing else has become of their names.
-    removed: BTreeMap<String, Vec<u8>>,
+    pub(super) removed: BTreeMap<String, Vec<u8>>,
     revision: u64,
 }
 
@@ -100,7 +102,13 @@ impl Model {
             }
             if write { Content::Writer(draft) } else { Content::Reader }
         } else if let Some((text, revision)) = self.keys.get(name) {
-            if write {
+            if let Some(draft) = self.shared(name).filter(|_| write) {
+                if truncate {
+                    self.drafts[draft].clear();
+                    self.drafts[draft].expect = Expect::Anything;
+                }
+                Content::Writer(draft)
+            } else if write {
                 let mut draft = Draft::new(name, text.clone(), Expect::At(*revision), false);
                 draft.published = true;
                 if truncate {
@@ -123,11 +131,22 @@ impl Model {
         if let Content::Writer(draft) = content {
             self.drafts[draft].writers += 1;
         }
-        self.handles.push(Handle { content, append: flags & O_APPEND != 0, writable: write, failed: None });
+        let append = flags & O_APPEND != 0;
+        self.handles.push(Handle { content, append, writable: write, failed: None, written: false });
         Ok(self.handles.len() - 1)
     }
 
-    fn add(&mut self, draft: Draft) -> usize {
+    /// The draft that is written to already, if nothing of it is unsaved.
+    fn shared(&self, name: &str) -> Option<usize> {
+        let (there, revision) = self.keys.get(name)?;
+        self.drafts.iter().position(|draft| {
+            let is_of_it = draft.name == name && draft.backup.is_none() && !draft.orphan;
+            let is_live = is_of_it && draft.writers > 0 && !draft.scratch;
+            is_live && !draft.changed && draft.expect == Expect::At(*revision) && draft.text == *there
+        })
+    }
+
+    pub(super) fn add(&mut self, draft: Draft) -> usize {
         self.drafts.push(draft);
         self.drafts.len() - 1
     }
@@ -143,6 +162,7 @@ impl Model {
         let append = self.handles[handle].append;
         let at = if append { size } else { at };
         let completes = draft.completes(at, data, self.json);
+        self.handles[handle].written |= failed.is_none();
         if let Some(errno) = failed.filter(|_| !(completes && draft.refused == failed)) {
             return Err(errno);
         }
@@ -184,6 +204,10 @@ impl Model {
             }
             return self.resize(id, size);
         }
+        if let Some(id) = self.shared(name) {
+            self.resize(id, size)?;
+            return if self.check(&self.drafts[id].text).is_ok() { self.publish(id) } else { Ok(()) };
+        }
         let (text, _) = self.keys.get(name).ok_or(ENOENT)?;
         match size {
             _ if size == text.len() => Ok(()),
@@ -194,21 +218,31 @@ impl Model {
                 if self.json && !is_document(&text) {
                     return Err(EINVAL);
                 }
-                self.set(name, text);
+                self.set_anew(name, None, text);
                 Ok(())
             }
         }
     }
 
-    fn set(&mut self, name: &str, text: Vec<u8>) -> u64 {
+    pub(super) fn set(&mut self, name: &str, text: Vec<u8>) -> u64 {
         self.forget_removed(name);
         self.revision += 1;
         self.keys.insert(name.to_owned(), (text, self.revision));
         self.revision
     }
 
+    /// As [`Model::set`]. Drafts of the same file that have the version before go on from this one: all are of one process.
+    fn set_anew(&mut self, name: &str, backup: Option<u64>, text: Vec<u8>) -> u64 {
+        let before = self.keys.get(name).map(|(_, revision)| Expect::At(*revision));
+        let revision = self.set(name, text);
+        let of_it = |draft: &&mut Draft| draft.name == name && draft.backup == backup && !draft.orphan;
+        let kin = self.drafts.iter_mut().filter(of_it).filter(|draft| Some(draft.expect) == before);
+        kin.for_each(|draft| draft.expect = Expect::At(revision));
+        revision
+    }
+
     /// What was removed at `name` does not come back.
-    fn forget_removed(&mut self, name: &str) {
+    pub(super) fn forget_removed(&mut self, name: &str) {
         self.removed.remove(name);
         self.drafts.iter_mut().filter(|draft| draft.name == name).for_each(|draft| draft.removed = None);
     }
@@ -254,14 +288,14 @@ impl Model {
             draft.base = Some(Vec::new());
         }
         let draft = &mut self.drafts[id];
-        let name = draft.name.clone();
+        let (name, backup) = (draft.name.clone(), draft.backup);
         draft.base.iter_mut().for_each(|base| base.clone_from(&value));
-        let revision = self.set(&name, value);
+        let revision = self.set_anew(&name, backup, value);
         self.published(id, revision);
         Ok(())
     }
 
-    fn check(&self, text: &[u8]) -> Outcome<()> {
+    pub(super) fn check(&self, text: &[u8]) -> Outcome<()> {
         if counted(text) > LIMIT {
             Err(EFBIG)
         } else if self.json && !is_document(text) {
@@ -271,7 +305,7 @@ impl Model {
         }
     }
 
-    fn published(&mut self, id: usize, revision: u64) {
+    pub(super) fn published(&mut self, id: usize, revision: u64) {
         let draft = &mut self.drafts[id];
         draft.expect = Expect::At(revision);
         (draft.published, draft.changed, draft.scratch) = (true, false, false);
@@ -282,8 +316,11 @@ impl Model {
 
     pub(super) fn close(&mut self, handle: usize) -> Outcome<()> {
         let is_begun = self.writer(handle).is_some_and(|id| !self.json && self.drafts[id].is_begun());
-        let synced =
-            if is_begun { self.handles[handle].failed.map_or(Ok(()), Err) } else { self.sync(handle) };
+        let synced = match self.handles[handle].failed {
+            failed if is_begun => failed.map_or(Ok(()), Err),
+            _ if self.is_left_to_others(handle) => Ok(()),
+            _ => self.sync(handle),
+        };
         if let Err(errno) = synced {
             self.put_back(handle, errno);
         }
@@ -308,6 +345,13 @@ impl Model {
         synced
     }
 
+    /// Whether what is no value was not written by this handle, and others are left that may write to it.
+    fn is_left_to_others(&self, handle: usize) -> bool {
+        let Some(draft) = self.writer(handle).map(|id| &self.drafts[id]) else { return false };
+        let is_unfit = draft.changed && draft.value().and_then(|value| self.check(&value)).is_err();
+        is_unfit && draft.writers > 1 && !self.handles[handle].written
+    }
+
     /// A new file was refused: what was removed for it is back, and who writes it goes on as a writer of that.
     fn put_back(&mut self, handle: usize, errno: i32) {
         let Some(id) = self.writer(handle) else { return };
@@ -323,97 +367,5 @@ impl Model {
             draft.refused = Some(errno);
         }
         self.locals.retain(|_, local| *local != id);
-    }
-
-    fn orphan(&mut self, name: &str) {
-        self.forget_removed(name);
-        self.drafts.iter_mut().filter(|draft| draft.name == name).for_each(|draft| draft.orphan = true);
-    }
-
-    pub(super) fn unlink(&mut self, name: &str) -> Outcome<()> {
-        let local = self.locals.remove(name);
-        let key = if local.is_none() { Some(self.keys.remove(name).ok_or(ENOENT)?) } else { None };
-        self.orphan(name);
-        self.removed.extend(key.map(|(text, _)| (name.to_owned(), text)));
-        Ok(())
-    }
-
-    pub(super) fn rename(&mut self, from: &str, to: &str, no_replace: bool) -> Outcome<()> {
-        if !self.exists(from) {
-            return Err(ENOENT);
-        }
-        if no_replace && self.exists(to) {
-            return Err(EEXIST);
-        }
-        if from == to {
-            return Ok(());
-        }
-        if let Some(draft) = self.locals.get(from).copied() {
-            return self.rename_local(draft, from, to);
-        }
-        self.rename_key(from, to);
-        Ok(())
-    }
-
-    fn rename_local(&mut self, id: usize, from: &str, to: &str) -> Outcome<()> {
-        let draft = &self.drafts[id];
-        let empty = self.json && draft.text.is_empty();
-        if counted(&draft.text) > LIMIT {
-            return Err(EFBIG);
-        }
-        if empty && self.keys.contains_key(to) || !empty && self.json && !is_document(&draft.text) {
-            return Err(EINVAL);
-        }
-        let text = draft.text.clone();
-        self.locals.remove(to);
-        self.orphan(to);
-        self.locals.remove(from);
-        self.forget_removed(from);
-        to.clone_into(&mut self.drafts[id].name);
-        if empty {
-            self.drafts[id].scratch = false;
-            self.locals.insert(to.to_owned(), id);
-        } else {
-            // A value that is there already is not set again.
-            let same = self.keys.get(to).filter(|(there, _)| *there == text).map(|(_, revision)| *revision);
-            let revision = same.unwrap_or_else(|| self.set(to, text));
-            self.published(id, revision);
-        }
-        Ok(())
-    }
-
-    /// Writers go on under the new name; those whose value was changed under them stay stale.
-    fn rename_key(&mut self, from: &str, to: &str) {
-        self.locals.remove(to);
-        self.orphan(to);
-        self.forget_removed(from);
-        let (text, old) = self.keys.remove(from).unwrap();
-        let new = self.set(to, text);
-        for draft in self.drafts.iter_mut().filter(|draft| !draft.orphan && draft.name == from) {
-            to.clone_into(&mut draft.name);
-            if draft.expect == Expect::At(old) {
-                draft.expect = Expect::At(new);
-            }
-        }
-    }
-
-    /// A file that was written under another name is renamed onto `name`. Who writes that goes on with a file without a name.
-    pub(super) fn replace_by_rename(&mut self, name: &str, text: &[u8]) {
-        self.locals.remove(name);
-        self.orphan(name);
-        if self.keys.get(name).is_none_or(|(there, _)| there != text) {
-            self.set(name, text.to_vec());
-        }
-    }
-
-    /// The key `name` is renamed to `backup`, and written anew.
-    pub(super) fn replace_with_backup(&mut self, name: &str, text: &[u8], backup: &str) {
-        let old = self.keys[name].0.clone();
-        if self.locals.remove(backup).is_some() {
-            self.orphan(backup);
-        }
-        let draft = self.add(Draft::new(backup, old, Expect::Anything, true));
-        self.locals.insert(backup.to_owned(), draft);
-        self.set(name, text.to_vec());
     }
 }

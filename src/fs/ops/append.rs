@@ -29,7 +29,7 @@ impl Fs {
         }
         (draft.text, draft.moment) = (Text::from(text), written.bytes.moment());
         (draft.expect, draft.is_merged) = (Expect::At(newest.meta.revision), true);
-        draft.replaced = Some(newest.text);
+        draft.replaced = Some(newest);
         Ok(true)
     }
 

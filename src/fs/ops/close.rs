@@ -12,9 +12,11 @@ use crate::fs::ops::publish::{Verdict, Writer};
 use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::FsResult;
 use crate::fs::state::locks::{Family, Owner};
+use crate::fs::state::nodes::{Content, Handle};
 use crate::fs::types::{Caller, DraftId, Fh};
 use crate::store::Expect;
 use crate::sys;
+use crate::sys::process::Tick;
 
 impl Fs {
     /// close(2) of a descriptor of this `table`: publishes a complete draft.
@@ -36,7 +38,7 @@ impl Fs {
         match verdict {
             Verdict::Publish if self.is_left_to_the_end(fh, draft, (table, by_opener)) => {}
             Verdict::Publish => self.publish(ino, draft, opener).await?,
-            Verdict::Unfit(error) if by_opener => return Err(error),
+            Verdict::Unfit(error) if by_opener && !self.is_left_to_others(fh) => return Err(error),
             Verdict::Nothing | Verdict::Unfit(_) => {}
         }
         self.settle(draft).await;
@@ -56,9 +58,18 @@ impl Fs {
             _ => sys::same_process(thread, opener) || closer.is_none() && !sys::is_alive(opener),
         };
         if is_it && let Some(handle) = self.state.lock().handle_mut(fh) {
-            (handle.opener, handle.closer) = (thread, Some(table));
+            (handle.opener, handle.opened, handle.closer) = (thread, Tick::now(), Some(table));
         }
         Ok(is_it)
+    }
+
+    /// Whether a handle has written nothing to its draft, and others are left that may.
+    fn is_left_to_others(&self, fh: Fh) -> bool {
+        let state = self.state.lock();
+        let Ok(Handle { content: Content::Draft(draft), written: false, .. }) = state.handle(fh) else {
+            return false;
+        };
+        state.draft(*draft).is_some_and(|draft| draft.handles > 1)
     }
 
     /// Whether what may be but a part of a value is published by the end of the handle: what its open has emptied, before the

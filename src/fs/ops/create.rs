@@ -6,13 +6,13 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 
 use crate::fs::core::Fs;
-use crate::fs::ops::granted::{draft_of, handle};
+use crate::fs::ops::granted::draft_of;
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
 use crate::fs::rules::scratch::Class;
 use crate::fs::state::drafts::{Draft, Publish};
-use crate::fs::state::nodes::{Body, Content, Overrides};
+use crate::fs::state::nodes::{Body, Content, Handle, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Access, Caller, DraftId, Found, Ino, Opened};
@@ -103,7 +103,7 @@ impl Fs {
             self.room_for_name(state)?;
             state.room_for_attributes(state.paths().attributes(name).as_ref(), &attributes)?;
         }
-        let draft = state.add_draft(draft);
+        let draft = state.add_draft_of_key(name, caller.thread, draft);
         let ino = if there {
             state.add_inode(name, &key, Body::Draft(draft))
         } else {
@@ -113,7 +113,7 @@ impl Fs {
             state.paths_mut().set_attributes(name, Some(attributes));
             ino
         };
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true));
+        let fh = state.add_handle(Handle::new(caller.thread, ino, Content::Draft(draft), true));
         state.count_lookup(ino, Duration::ZERO);
         let attr = self.attr_in(state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))

@@ -6,7 +6,7 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Content, Handle};
 use crate::fs::state::tables::State;
-use crate::fs::types::{Access, Caller, DraftId, Fh, FileNumber, Ino, Opened};
+use crate::fs::types::{Access, Caller, DraftId, Fh, Ino, Opened};
 use crate::store::{Entry, Expect, Meta, Text};
 
 impl Fs {
@@ -21,7 +21,8 @@ impl Fs {
         access: Access,
     ) -> (Opened, Option<(PathInvalidation, DraftId)>) {
         let direct = !access.truncate && !state.is_told(ino);
-        let draft = state.add_draft(Draft { off_pages: direct, ..draft_of(entry, access) });
+        let draft = Draft { off_pages: direct, ..draft_of(entry, access) };
+        let draft = add_draft(state, caller, ino, draft);
         let dentry = state.write_on(ino, draft);
         if let Some(inode) = state.inode_mut(ino).filter(|_| access.truncate) {
             inode.cached.size.know();
@@ -47,7 +48,7 @@ impl Fs {
         if !access.writes() {
             return read_snapshot(state, caller, ino, entry, true);
         }
-        let draft = state.add_draft(draft_of(entry, access));
+        let draft = add_draft(state, caller, ino, draft_of(entry, access));
         state.own_draft(draft, ino);
         if let Some(inode) = state.inode_mut(ino) {
             inode.cached.size.forget();
@@ -85,7 +86,7 @@ impl Fs {
         if access.truncate {
             self.truncated(state, draft);
         }
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), true));
+        let fh = state.add_handle(Handle::new(caller.thread, ino, Content::Draft(draft), true));
         state.end_retry(caller.thread, ino);
         fh
     }
@@ -107,12 +108,13 @@ impl Fs {
             return read(state, caller, ino, (Text::from([]), None), true);
         }
         // The redirect ends only after the handle holds the inode.
-        let fh = state.add_handle(handle(caller, ino, Content::Draft(draft), write));
+        let fh = state.add_handle(Handle::new(caller.thread, ino, Content::Draft(draft), write));
         state.end_retry(caller.thread, ino);
         if access.truncate {
             self.truncated(state, draft);
         }
-        Opened { fh, direct: false, no_flush: !write }
+        let direct = !access.truncate && state.draft(draft).is_some_and(|draft| draft.off_pages);
+        Opened { fh, direct, no_flush: !write }
     }
 
     /// `O_TRUNC`: overwrites whatever is there, as `set_key_value` does.
@@ -129,6 +131,12 @@ impl Fs {
             }
         }
     }
+}
+
+/// A new draft of the key that the inode is of.
+fn add_draft(state: &mut State, caller: Caller, ino: Ino, draft: Draft) -> DraftId {
+    let name = state.inode(ino).map_or_else(|_| String::new(), |inode| inode.name.clone());
+    state.add_draft_of_key(&name, caller.thread, draft)
 }
 
 /// The handle of who reads one version. He is not sent anywhere any more.
@@ -150,7 +158,7 @@ fn read(
     (text, meta): (Text, Option<Meta>),
     direct: bool,
 ) -> Opened {
-    let fh = state.add_handle(handle(caller, ino, Content::Snapshot(text, meta), false));
+    let fh = state.add_handle(Handle::new(caller.thread, ino, Content::Snapshot(text, meta), false));
     if let Some(inode) = state.inode_mut(ino).filter(|_| direct) {
         inode.cached.size.opened(fh);
     }
@@ -172,9 +180,4 @@ pub(crate) fn draft_of(entry: Entry, access: Access) -> Draft {
     let mut draft = Draft::new(text, Publish::OnClose, expect, entry.meta.modified);
     draft.published = Some(entry.meta);
     draft
-}
-
-pub(crate) fn handle(caller: Caller, ino: Ino, content: Content, writable: bool) -> Handle {
-    let (file, opener) = (FileNumber(0), caller.thread);
-    Handle { ino, file, content, writable, opener, closer: None, failed: None, refused: Vec::new() }
 }

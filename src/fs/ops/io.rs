@@ -60,6 +60,9 @@ impl Fs {
             }
         }
         draft.off_pages |= offset != told;
+        if let Some(handle) = state.handle_mut(fh) {
+            handle.written = true;
+        }
         match self.write_to_draft(&mut state, id, (offset, data), mode) {
             Ok(Some(generation)) => {
                 Ok(Written::Document(Document { fh, length: data.len(), size, generation }))

@@ -183,7 +183,7 @@ impl Fs {
             Body::Local(draft) => {
                 return self.join_local(&mut state, caller, ino, draft, access, attempt.since);
             }
-            Body::Draft(draft) if state.is_sent_to(caller.thread, ino) => {
+            Body::Draft(draft) if self.may_join(&state, caller, inode, ino) => {
                 return self.join_sent(&mut state, caller, ino, draft, access);
             }
             Body::Directory => return Err(FsError::IsDirectory),
@@ -203,6 +203,10 @@ impl Fs {
         }
         let Some(entry) = self.value_to_open(inode, shown, attempt) else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return self.key_gone(&mut state, caller, (ino, access), retried) };
+        let shared = state.shared_draft(&inode.name, caller.thread, &entry);
+        if let Some((_, shared)) = shared.filter(|_| access.writes() && !retried) {
+            return Err(state.redirect(caller.thread, ino, Some(shared)));
+        }
         let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
         let Some(shown) = shown else {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
@@ -334,6 +338,12 @@ impl Fs {
         Ok(Plan::Done(self.join(state, caller, ino, draft, access)))
     }
 
+    /// Whether the caller was sent to the draft of the inode, and nobody has opened that yet, or it still may be shared.
+    fn may_join(&self, state: &State, caller: Caller, inode: &Inode, ino: Ino) -> bool {
+        let is_shared = || self.shared_by(state, caller, ino).is_some_and(|(_, shared)| shared == ino);
+        state.is_sent_to(caller.thread, ino) && (inode.handles == 0 || is_shared())
+    }
+
     /// Opens the draft of a writer who was sent to it; or whoever else the thread is by now.
     fn join_sent(
         &self,
@@ -401,7 +411,7 @@ fn send_to_draft(state: &mut State, caller: Caller, ino: Ino, entry: Entry, acce
     let Ok(inode) = state.inode(ino) else { return FsError::NotFound };
     let (name, key) = (inode.name.clone(), inode.key.clone());
     let target = (caller.thread != 0).then(|| {
-        let draft = state.add_draft(draft_of(entry, access));
+        let draft = state.add_draft_of_key(&name, caller.thread, draft_of(entry, access));
         state.add_inode(&name, &key, Body::Draft(draft))
     });
     state.redirect(caller.thread, ino, target)

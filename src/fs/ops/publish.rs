@@ -18,7 +18,7 @@ use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
 use crate::store;
-use crate::store::{Expect, Key, Meta, Text};
+use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
 pub(super) enum Verdict {
@@ -52,8 +52,18 @@ pub(super) struct Unpublished {
     is_new: bool,
     /// The keys that there were before.
     before: Option<Keys>,
-    /// The value that there was.
-    pub(super) replaced: Option<Text>,
+    /// The version that there was.
+    pub(super) replaced: Option<Entry>,
+}
+
+impl Unpublished {
+    /// The version that it takes the place of, for all that is known.
+    fn before(&self) -> Option<Revision> {
+        match self.expect {
+            Expect::At(revision) => Some(revision),
+            Expect::Anything | Expect::Absent => self.replaced.as_ref().map(|entry| entry.meta.revision),
+        }
+    }
 }
 
 /// A handle that writes.
@@ -238,12 +248,13 @@ impl Fs {
             Err(store::Error::Changed) if self.is_superseded(&mut state, id) => return Ok(also),
             set => set?,
         };
+        state.follow_kin(&name, id, draft.before(), meta.revision);
         let mut invalidations = Self::committed(&mut state, ino, id, &name, &meta, draft.moment);
         if draft.is_new {
             invalidations.extend(self.name_added(&mut state, &name, draft.before.as_ref()));
         }
         if let Some(published) = state.draft_mut(id) {
-            published.overwritten.get_or_insert(Overwritten(draft.replaced));
+            published.overwritten.get_or_insert(Overwritten(draft.replaced.map(|entry| entry.text)));
             published.base = draft.is_merged.then_some(draft.text);
         }
         invalidations.extend(also);
@@ -274,7 +285,7 @@ impl Fs {
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
         let (id, expect, is_merged) = (draft.new_id(), draft.expect, draft.base.is_some());
-        let replaced = self.cache.peek(&key).and_then(|answer| answer.value).map(|entry| entry.text);
+        let replaced = self.cache.peek(&key).and_then(|answer| answer.value);
         Ok(Next::Set(Unpublished { key, id, text, expect, moment, is_merged, is_new, before, replaced }))
     }
 

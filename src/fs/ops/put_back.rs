@@ -43,7 +43,9 @@ impl Fs {
             let handle = state.handle(fh).ok().filter(|handle| handle.writable);
             handle.and_then(|handle| match handle.content {
                 Content::Draft(id) if state.draft(id)?.handles == 1 => {
-                    Some((id, state.unpublished(handle, id, check)?.2))
+                    let (_, text, why) = state.unpublished(handle, id, check)?;
+                    // Who took all of it back has made an empty file.
+                    (handle.failed.is_some() || !text.is_empty()).then_some((id, why))
                 }
                 Content::Draft(_) | Content::Snapshot(..) => None,
             })

@@ -11,7 +11,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::scratch;
 use crate::fs::state::buffer::{Buffer, Moment};
 use crate::fs::state::predecessors::Predecessor;
-use crate::fs::types::{Ino, ROOT};
+use crate::fs::types::{DraftId, Ino, ROOT};
 use crate::store::{Error, Expect, Limits, Meta, Text, counted_len};
 
 /// Where a draft's bytes may go.
@@ -51,6 +51,8 @@ pub(crate) struct Draft {
     pub(crate) base: Option<Text>,
     /// The kernel has other pages: it took an append to be elsewhere than at the end of the bytes, or writes past them.
     pub(crate) off_pages: bool,
+    /// The first draft of the process, if it certainly had others of the file open when this one began.
+    pub(crate) kin: Option<DraftId>,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
@@ -90,6 +92,7 @@ impl Draft {
             published: None,
             base: None,
             off_pages: false,
+            kin: None,
             handles: 0,
             opening: false,
             ending: false,

@@ -282,16 +282,7 @@ mod tests {
         state.count_lookup(first, std::time::Duration::ZERO);
         let made = shown(&state, first);
         let content = Content::Snapshot(Text::from(&b"1"[..]), Some(meta("i")));
-        let reader = state.add_handle(Handle {
-            ino: first,
-            file: FileNumber(0),
-            content,
-            writable: false,
-            opener: 1,
-            closer: None,
-            failed: None,
-            refused: Vec::new(),
-        });
+        let reader = state.add_handle(Handle::new(1, first, content, false));
         let next = Meta { revision: Revision(2), ..meta("i") };
         state.install_version("k", &next, Origin::Read);
         let looked = |state: &mut State| {

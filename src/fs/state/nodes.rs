@@ -7,6 +7,7 @@ use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::turns::Turns;
 use crate::fs::types::{DraftId, FileNumber, Ino};
 use crate::store::{Key, Meta, Revision, Text};
+use crate::sys::process::Tick;
 
 /// What an inode is.
 #[derive(Clone, Debug)]
@@ -89,6 +90,10 @@ pub(crate) struct Handle {
     pub(crate) opener: u32,
     /// The table of descriptors of the process that opened it, once that has closed one of its copies.
     pub(crate) closer: Option<u64>,
+    /// When it did, which tells it from a later one of its number.
+    pub(crate) opened: Tick,
+    /// It has written something.
+    pub(crate) written: bool,
     /// A write failed: nothing of this handle is published any more.
     pub(crate) failed: Option<FsError>,
     /// The bytes of the write that failed, kept to be kept as rejected.
@@ -96,6 +101,22 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    /// What `thread` opens.
+    pub(crate) fn new(thread: u32, ino: Ino, content: Content, writable: bool) -> Self {
+        Self {
+            ino,
+            file: FileNumber(0),
+            content,
+            writable,
+            opener: thread,
+            opened: Tick::now(),
+            closer: None,
+            written: false,
+            failed: None,
+            refused: Vec::new(),
+        }
+    }
+
     /// Whether its attributes are those that the inode has for all.
     pub(crate) fn shows(&self, inode: &Inode) -> bool {
         match (&self.content, &inode.body) {

@@ -9,8 +9,7 @@ use tokio::time::Instant;
 use crate::fs::rules::error::FsError;
 use crate::fs::state::nodes::Overrides;
 use crate::store::{Key, Text};
-use crate::sys;
-use crate::sys::process::{Tick, had_started};
+use crate::sys::process::{Tick, is_of_process};
 
 /// The value that a process removed before it made the file anew.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ impl Predecessor {
 
     /// Whether the process of `thread` certainly removed it.
     fn is_of(&self, thread: u32) -> bool {
-        sys::same_process(thread, self.by) && had_started(self.by, self.at)
+        is_of_process(thread, self.by, self.at)
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::versions::Origin;
 use super::NOW;
 use crate::fs::clock::SystemClock;
 use crate::fs::rules::names::parent;
-use crate::fs::types::{Fh, FileNumber, Ino};
+use crate::fs::types::{Fh, Ino};
 use crate::store::{Expect, Key, Meta, Revision, Text};
 
 /// The tables, and what the kernel and the store know.
@@ -100,9 +100,7 @@ impl World {
     }
 
     pub(super) fn open(&mut self, ino: Ino, content: Content, writable: bool) {
-        let (file, closer, failed, refused) = (FileNumber(0), None, None, Vec::new());
-        let handle = Handle { ino, file, content, writable, opener: 1, closer, failed, refused };
-        self.handles.push(self.state.add_handle(handle));
+        self.handles.push(self.state.add_handle(Handle::new(1, ino, content, writable)));
     }
 
     /// Opens what a lookup finds for writing: where nobody else has it open, on the inode itself; else on one of its own.
