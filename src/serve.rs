@@ -1,5 +1,6 @@
 //! The KV API of Prefect Cloud 1 over any store, so that unchanged 1.x flows go on working.
 
+mod body;
 mod browsers;
 mod connections;
 mod http;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::body::{RequestBody, Unread};
 use super::browsers;
 use super::connections::Connection;
 use super::keys::Keys;
@@ -21,12 +23,6 @@ use super::query;
 use super::scalar;
 use super::schema::{Access, Schema, UNAVAILABLE, schema};
 use super::tenant::Tenant;
-
-/// Largest request. A value has at most 10,000 characters, twelve times that if all are escaped twice; the rest is for
-/// long keys.
-const REQUEST_LIMIT: usize = 1 << 20;
-/// How long the body of a request may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the answer of `/health` is kept.
 const HEALTH_AGE: Duration = Duration::from_secs(1);
@@ -105,16 +101,14 @@ impl App {
 }
 
 impl Handler {
-    async fn answer(&self, (tenant, allowed): (Arc<Tenant>, Vec<Arc<Tenant>>), body: Body) -> Response {
-        const GIANT: &str = "the request is over 1 MiB or broken";
-        if body.size_hint().lower() > REQUEST_LIMIT as u64 {
-            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "BAD_REQUEST", GIANT);
-        }
-        let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, REQUEST_LIMIT)).await else {
-            return refusal(StatusCode::REQUEST_TIMEOUT, "BAD_REQUEST", "the request did not arrive in time");
-        };
-        let Ok(body) = body else {
-            return refusal(StatusCode::PAYLOAD_TOO_LARGE, "BAD_REQUEST", GIANT);
+    async fn answer(
+        &self,
+        (tenant, allowed): (Arc<Tenant>, Vec<Arc<Tenant>>),
+        body: &mut RequestBody,
+    ) -> Response {
+        let body = match body.read().await {
+            Ok(body) => body,
+            Err(why) => return unread(&why),
         };
         let _work = self.connection.work();
         let Some(_memory) = self.app.memory.reserve_request(body.len()).await else {
@@ -152,8 +146,15 @@ async fn health(State(Handler { app, .. }): State<Handler>, headers: HeaderMap) 
 }
 
 async fn graphql(State(handler): State<Handler>, request: Request) -> Response {
-    let start = Instant::now();
     let (parts, body) = request.into_parts();
+    let mut body = RequestBody::new(&parts.headers, body);
+    let response = answer(&handler, &parts, &mut body).await;
+    body.discard();
+    response
+}
+
+async fn answer(handler: &Handler, parts: &Parts, body: &mut RequestBody) -> Response {
+    let start = Instant::now();
     // Neither keys nor values nor the query, which may hold both.
     let what = format!("{} {} {:?}", handler.client, parts.method, parts.uri.path());
     if let Some(why) = handler.app.foreign(&parts.headers) {
@@ -190,6 +191,15 @@ struct Envelope {
     variables: Value,
     #[serde(rename = "operationName")]
     operation_name: Option<String>,
+}
+
+fn unread(why: &Unread) -> Response {
+    let (status, why) = match why {
+        Unread::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request is over 1 MiB"),
+        Unread::Broken => (StatusCode::BAD_REQUEST, "the request is broken"),
+        Unread::Late => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+    };
+    refusal(status, "BAD_REQUEST", why)
 }
 
 fn parse(body: &[u8]) -> Result<async_graphql::Request, (&'static str, String)> {

@@ -317,3 +317,39 @@ fn asking_for_its_health_does_not_ask_the_store_each_time() {
     let asked = behind.log().matches("POST").count();
     assert!((1..50).contains(&asked), "{asked}");
 }
+
+/// The answer to a client that reads none before it has sent all of its request.
+fn after_all_is_sent(server: &Server, head: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = server.connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let (status, _, body) = answer(stream);
+    (status, body)
+}
+
+#[test]
+fn who_sends_all_of_a_request_before_it_reads_finds_why_it_was_refused() {
+    let server = Server::memory();
+    let whole = vec![b' '; 16 << 20];
+    let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", whole.len());
+    let in_chunks = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let chunk = [b"100000\r\n".as_slice(), &whole[..1 << 20], b"\r\n"].concat();
+    let chunks = [chunk.repeat(16), b"0\r\n\r\n".to_vec()].concat();
+    for (first, key, status, why) in [
+        ("POST / HTTP/1.1", KEY, 413, "over 1 MiB"),
+        ("POST / HTTP/1.1", "wrong", 200, "UNAUTHENTICATED"),
+        ("PUT / HTTP/1.1", KEY, 405, "send a POST"),
+    ] {
+        let head = format!("{first}\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+        let sent = after_all_is_sent(&server, &format!("{head}{length}"), &whole);
+        assert!(sent.0 == status && sent.1.contains(why), "{first}: {sent:?}");
+        let sent = after_all_is_sent(&server, &format!("{head}{in_chunks}"), &chunks);
+        assert!(sent.0 == status && sent.1.contains(why), "{first} in chunks: {sent:?}");
+    }
+    assert!(server.peak() < 64 << 10, "VmHWM {} KiB", server.peak());
+    // Who waits to be asked for it is not.
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\n");
+    assert_eq!(after_all_is_sent(&server, &format!("{head}{length}"), b"").0, 413);
+    is_served(&server);
+}
