@@ -150,9 +150,11 @@ macro_rules! every_case {
                 a_new_file_whose_text_is_refused_is_gone_with_its_close
                 a_file_that_was_made_empty_stays_where_a_text_is_refused
                 a_new_file_that_is_emptied_again_stays
+                a_file_that_is_made_anew_and_emptied_again_stays_empty
                 who_reads_a_new_file_that_is_refused_reads_nothing
                 a_handle_stays_failed_after_a_failed_write
                 fsync_publishes_and_the_writer_goes_on
+                fsync_sets_a_document_over_a_longer_text_that_is_yet_to_be_cut
                 a_name_leads_to_what_was_synced_while_its_creator_writes_on
                 a_failure_after_an_fsync_leaves_what_was_synced
                 opening_for_writing_and_closing_changes_nothing
@@ -297,6 +299,7 @@ macro_rules! smoke {
                 text_that_can_be_no_document_is_refused_by_the_write
                 half_a_document_is_refused_by_close_and_kept
                 fsync_publishes_and_the_writer_goes_on
+                fsync_sets_a_document_over_a_longer_text_that_is_yet_to_be_cut
                 bytes_in_the_middle_can_be_replaced
             }
             reading {

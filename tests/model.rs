@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
     fn sync(&mut self) {
         let Some((fd, handle)) = self.writer() else { return };
         self.log.push(format!("fsync {fd:?}"));
-        let (found, expected) = (self.door.fsync(fd), self.model.sync(handle));
+        let (found, expected) = (self.door.fsync(fd), self.model.sync(handle, true));
         self.same(found, expected);
     }
 

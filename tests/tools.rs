@@ -97,6 +97,7 @@ macro_rules! every_case {
                 python_dumps_json_with_one_set
                 python_hears_at_close_that_a_document_is_incomplete
                 python_hears_at_fsync_that_a_document_is_incomplete
+                tinydb_sets_once_what_it_syncs_before_it_cuts_off_the_rest
                 python_edits_in_place_with_one_set
                 python_replaces_a_key_by_a_temporary_file_with_one_set
                 python_replaces_a_key_by_a_synced_temporary_file

@@ -251,6 +251,15 @@ pub(super) fn a_new_file_that_is_emptied_again_stays(door: &dyn Door) {
     assert_eq!((door.list().unwrap(), door.text("k")), (vec!["k".to_owned()], String::new()));
 }
 
+pub(super) fn a_file_that_is_made_anew_and_emptied_again_stays_empty(door: &dyn Door) {
+    key(door, "1");
+    assert_eq!(door.unlink("k"), Ok(()));
+    let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
+    assert_eq!((door.ftruncate(fd, 5), door.ftruncate(fd, 0), door.close(fd)), (Ok(()), Ok(()), Ok(())));
+    eventually(|| door.unlink("k") == Ok(()));
+    assert_eq!(door.list().unwrap(), Vec::<String>::new());
+}
+
 pub(super) fn who_reads_a_new_file_that_is_refused_reads_nothing(door: &dyn Door) {
     let fd = door.open("k", O_WRONLY | O_CREAT).unwrap();
     let reader = door.open("k", O_RDONLY).unwrap();
@@ -294,6 +303,23 @@ pub(super) fn fsync_publishes_and_the_writer_goes_on(door: &dyn Door) {
     assert_eq!(door.close(fd), Ok(()));
     assert_eq!(door.text("k"), "[1,2]");
     stored_is(door, "k", Some("[1,2]"));
+}
+
+pub(super) fn fsync_sets_a_document_over_a_longer_text_that_is_yet_to_be_cut(door: &dyn Door) {
+    key(door, "{\"long\":\"value\"}");
+    let fd = door.open("k", O_RDWR).unwrap();
+    for text in ["{\"n\":22}", "[2]"].map(str::as_bytes) {
+        let (begin, end) = text.split_at(text.len() / 2);
+        assert_eq!(door.pwrite(fd, 0, begin), Ok(begin.len()));
+        assert_eq!(door.fsync(fd), Err(EINVAL));
+        assert_eq!(door.pwrite(fd, begin.len() as u64, end), Ok(end.len()));
+        assert_eq!(door.fsync(fd), Ok(()));
+        assert_eq!(door.read_as_another("k").unwrap(), text);
+        assert_eq!(door.ftruncate(fd, text.len() as u64), Ok(()));
+        assert_eq!(door.contents(fd).unwrap(), text);
+    }
+    assert_eq!(door.close(fd), Ok(()));
+    stored_is(door, "k", Some("[2]"));
 }
 
 pub(super) fn a_name_leads_to_what_was_synced_while_its_creator_writes_on(door: &dyn Door) {

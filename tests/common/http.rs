@@ -1,4 +1,4 @@
-//! Requests in bytes, and the Prefect clients that `scripts/setup` installs.
+//! Requests in bytes, and the clients that `scripts/setup` installs.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -28,15 +28,20 @@ pub fn answer(mut stream: TcpStream) -> (u16, String, String) {
 
 /// The programs of a Prefect, such as `prefect-1.4.1`; `None`, with a line that says why, where it is not installed.
 pub fn prefect_bin(version: &str) -> Option<PathBuf> {
+    installed(version, "bin/prefect").map(|place| place.join("bin"))
+}
+
+/// Where a tool is, such as `prefect-1.4.1`, which has this `file`; `None`, with a line that says why, where it is not installed.
+pub fn installed(tool: &str, file: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("KVFS_TOOLS").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/kvfs-tools"),
         PathBuf::from,
     );
-    let bin = cache.join(version).join("bin");
-    if bin.join("prefect").exists() {
-        return Some(bin);
+    let place = cache.join(tool);
+    if place.join(file).exists() {
+        return Some(place);
     }
-    let missing = format!("{} is missing: run scripts/setup", bin.display());
+    let missing = format!("{} is missing: run scripts/setup", place.display());
     assert!(std::env::var_os("KVFS_REQUIRE_FUSE").is_none(), "{missing}");
     eprintln!("skipped: {missing}");
     None

@@ -35,6 +35,10 @@ pub(super) struct Draft {
     pub(super) base: Option<Vec<u8>>,
     /// White space was added to what was published, if anything.
     pub(super) blank_since: bool,
+    /// How many bytes were written from the start on in order, whatever is behind them.
+    pub(super) rewritten: usize,
+    /// How many from the start on are published without those behind them.
+    pub(super) beginning: Option<usize>,
     /// Why it was not published, as its writer was told.
     pub(super) refused: Option<i32>,
     pub(super) scratch: bool,
@@ -90,6 +94,8 @@ impl Draft {
             changed: false,
             in_order: true,
             blank_since: false,
+            rewritten: 0,
+            beginning: None,
             refused: None,
             scratch,
             backup: None,
@@ -104,6 +110,7 @@ impl Draft {
         (self.changed, self.in_order, self.from_nothing) = (true, true, true);
         (self.blank_since, self.refused) = (false, None);
         (self.appended_at, self.base) = (None, None);
+        (self.rewritten, self.beginning) = (0, None);
     }
 
     pub(super) fn truncate(&mut self, size: usize) -> Outcome<()> {
@@ -116,11 +123,28 @@ impl Draft {
         if size == 0 {
             self.clear();
         } else {
+            let saved = self.beginning.take() == Some(size);
             self.text.resize(size, 0);
-            (self.changed, self.in_order) = (true, false);
-            (self.blank_since, self.refused, self.appended_at) = (false, None, None);
+            (self.changed, self.in_order, self.rewritten) = (!saved, false, 0);
+            (self.blank_since, self.refused) = (saved, None);
+            self.appended_at = saved.then_some(size);
         }
         Ok(())
+    }
+
+    /// It is published, as this revision.
+    pub(super) fn became(&mut self, revision: u64) {
+        self.expect = Expect::At(revision);
+        (self.published, self.changed, self.scratch) = (true, false, false);
+        (self.blank_since, self.refused) = (true, None);
+        self.appended_at = Some(self.text.len());
+    }
+
+    /// What is published is this document alone, if one is given.
+    pub(super) fn only_begins_with(&mut self, document: Option<Vec<u8>>) {
+        let Some(document) = document else { return };
+        (self.changed, self.beginning) = (true, Some(document.len()));
+        (self.blank_since, self.appended_at) = (false, None);
     }
 
     /// What is to be published.
@@ -130,6 +154,12 @@ impl Draft {
             (Some(base), Some(appended)) => Ok([base, appended].concat()),
             (Some(_), None) => Err(ESTALE),
         }
+    }
+
+    /// The document that was written over the beginning of a longer text, where the whole is none.
+    pub(super) fn beginning_of<'a>(&self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let beginning = text.get(..self.rewritten).filter(|beginning| beginning.len() < text.len())?;
+        (is_document(beginning) && !is_document(text)).then_some(beginning)
     }
 
     pub(super) fn appended(&self) -> Option<&[u8]> {
@@ -159,6 +189,8 @@ impl Draft {
         }
         self.blank_since &= at == self.text.len() && data.trim_ascii().is_empty();
         (self.text, self.changed, self.refused) = (text, true, None);
+        self.rewritten = if at == 0 || at == self.rewritten { at + data.len() } else { 0 };
+        self.beginning = None;
         Ok(())
     }
 }

@@ -171,7 +171,7 @@ impl Model {
             draft.appended_at = None;
         }
         if written.is_ok() && completes {
-            written = self.publish(id);
+            written = self.publish(id, false);
             if written.is_err() {
                 self.drafts[id].text.truncate(size);
             }
@@ -206,7 +206,7 @@ impl Model {
         }
         if let Some(id) = self.shared(name) {
             self.resize(id, size)?;
-            return if self.check(&self.drafts[id].text).is_ok() { self.publish(id) } else { Ok(()) };
+            return if self.check(&self.drafts[id].text).is_ok() { self.publish(id, false) } else { Ok(()) };
         }
         let (text, _) = self.keys.get(name).ok_or(ENOENT)?;
         match size {
@@ -247,25 +247,27 @@ impl Model {
         self.drafts.iter_mut().filter(|draft| draft.name == name).for_each(|draft| draft.removed = None);
     }
 
-    /// fsync(2), and the first half of close(2).
-    pub(super) fn sync(&mut self, handle: usize) -> Outcome<()> {
+    /// fsync(2), or the first half of close(2).
+    pub(super) fn sync(&mut self, handle: usize, fsync: bool) -> Outcome<()> {
         if let Some(errno) = self.handles[handle].failed {
             return Err(errno);
         }
         match self.writer(handle) {
-            Some(draft) => self.publish(draft),
+            Some(draft) => self.publish(draft, fsync),
             None => Ok(()),
         }
     }
 
-    fn publish(&mut self, id: usize) -> Outcome<()> {
+    fn publish(&mut self, id: usize, fsync: bool) -> Outcome<()> {
         let draft = &self.drafts[id];
         let due = draft.changed || !self.json && !draft.published;
         let is_nothing = self.json && draft.text.is_empty() && !draft.published;
         if draft.orphan || draft.scratch || !due || is_nothing {
             return Ok(());
         }
-        let mut value = draft.value()?;
+        let whole = draft.value()?;
+        let begins = draft.beginning_of(&whole).filter(|_| fsync && self.json).map(<[u8]>::to_vec);
+        let mut value = begins.clone().unwrap_or(whole);
         self.check(&value)?;
         let there = self.keys.get(&draft.name);
         if let Expect::At(revision) = draft.expect
@@ -292,6 +294,7 @@ impl Model {
         draft.base.iter_mut().for_each(|base| base.clone_from(&value));
         let revision = self.set_anew(&name, backup, value);
         self.published(id, revision);
+        self.drafts[id].only_begins_with(begins);
         Ok(())
     }
 
@@ -306,11 +309,7 @@ impl Model {
     }
 
     pub(super) fn published(&mut self, id: usize, revision: u64) {
-        let draft = &mut self.drafts[id];
-        draft.expect = Expect::At(revision);
-        (draft.published, draft.changed, draft.scratch) = (true, false, false);
-        (draft.blank_since, draft.refused) = (true, None);
-        draft.appended_at = Some(draft.text.len());
+        self.drafts[id].became(revision);
         self.locals.retain(|_, local| *local != id);
     }
 
@@ -319,7 +318,7 @@ impl Model {
         let synced = match self.handles[handle].failed {
             failed if is_begun => failed.map_or(Ok(()), Err),
             _ if self.is_left_to_others(handle) => Ok(()),
-            _ => self.sync(handle),
+            _ => self.sync(handle, false),
         };
         if let Err(errno) = synced {
             self.put_back(handle, errno);

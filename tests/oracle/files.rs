@@ -76,7 +76,9 @@ impl Open {
                     // The kernel lets go of the file after close(2) has returned.
                     wait_for(PATIENCE, || {
                         let text = fs::read_to_string(&path).or_else(|_| fs::read_to_string(dir.join("g")));
-                        text.is_err() || text.is_ok_and(|text| text.is_empty() || text == texts.old)
+                        let stays =
+                            |text: String| ["", texts.old.trim_end(), texts.new].contains(&text.trim_end());
+                        text.is_err() || text.is_ok_and(stays)
                     });
                 }
                 log.push(format!("close {}", told(closed)));
@@ -105,6 +107,9 @@ pub(super) fn value(log: &[String]) -> Option<String> {
     text("f=").or_else(|| text("g="))
 }
 
+/// What is said of an fsync(2) that succeeds after a write.
+const SYNCED: &str = "synced";
+
 /// Whether a mount failed to refuse `text`, which is no document.
 pub(super) fn refused(open: Open, texts: &Texts, text: &str, found: &[String]) -> bool {
     let left = value(found);
@@ -112,9 +117,10 @@ pub(super) fn refused(open: Open, texts: &Texts, text: &str, found: &[String]) -
         // A new file without content: there, and local.
         return left.as_deref() != Some("");
     }
-    // A new file of which nothing but such a text was written is gone.
-    let kept = open.exists.then_some(texts.old);
-    left.as_deref() != kept || !found.iter().any(|line| line.contains("EINVAL"))
+    // A new file of which nothing but such a text was written is gone. What was synced before it stays.
+    let synced = found.iter().any(|line| line == SYNCED);
+    let kept = open.exists.then_some(if synced { texts.new } else { texts.old });
+    left.as_deref().map(str::trim_end) != kept || !found.iter().any(|line| line.contains("EINVAL"))
 }
 
 fn all_of(hands: &Hands) -> String {
@@ -145,7 +151,8 @@ pub(super) const WORKS: &[(&str, Work)] = &[
     ("write past the end", |at| vec![told(at.file.write_at(at.texts.byte.as_bytes(), 20)), all_of(at)]),
     ("write, sync, write", |at| {
         let first = write(at, at.texts.new);
-        vec![first, told(at.file.sync_all()), write(at, "\n"), told(at.file.sync_data()), all_of(at)]
+        let synced = at.file.sync_all().map_or_else(|error| told::<()>(Err(error)), |()| SYNCED.to_owned());
+        vec![first, synced, write(at, "\n"), told(at.file.sync_data()), all_of(at)]
     }),
     ("read", |at| {
         let mut buffer = [0; 4];

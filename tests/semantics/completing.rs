@@ -3,9 +3,10 @@
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Elsewhere, Mount, PATIENCE, can_mount, close, errno, wait_for};
+use crate::common::{Elsewhere, Mount, PATIENCE, can_mount, close, errno, is_running, wait_for};
 
 const OLD: &str = "{\"old\":1}";
 
@@ -221,4 +222,107 @@ fn rule_04_a_sync_after_each_write_sets_a_whole_document_and_lets_a_part_be() {
     }
     let out = mount.sh("printf '[1' | dd of=doc bs=1 oflag=sync");
     assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("closing"), "{out:?}");
+}
+
+#[test]
+fn rule_04_fsync_sets_the_document_that_was_written_over_a_longer_text() {
+    if !can_mount() {
+        return;
+    }
+    let (mount, elsewhere) = mounted();
+    let rewrite = |text: &str| {
+        fs::write(mount.path("doc"), "{\"long\":\"value\"}").unwrap();
+        let mut file = OpenOptions::new().read(true).write(true).open(mount.path("doc")).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        (file, sets(&mount))
+    };
+    // What is left of the longer text is cut off: nothing is left to set.
+    let (file, before) = rewrite("[1]\n");
+    assert_eq!(errno(file.sync_all()), 0);
+    assert_eq!(
+        (elsewhere.get("doc").as_deref(), mount.text("doc").as_deref()),
+        (Some("[1]\n"), Some("[1]\n"))
+    );
+    file.set_len(4).unwrap();
+    assert_eq!(
+        file.metadata().unwrap().modified().unwrap(),
+        fs::metadata(mount.path("doc")).unwrap().modified().unwrap()
+    );
+    elsewhere.set("doc", "[2]");
+    assert_eq!((errno(file.sync_all()), close(file), sets(&mount)), (0, 0, before + 1));
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("[2]"));
+    // It is not: the close tells of it, and what was synced stays.
+    let (file, before) = rewrite("[3]");
+    assert_eq!(errno(file.sync_data()), 0);
+    assert_eq!((close(file), sets(&mount)), (libc::EINVAL, before + 1));
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("[3]"));
+    wait_for(PATIENCE, || {
+        mount.rejected().iter().any(|path| fs::read(path).unwrap() == b"[3]ong\":\"value\"}")
+    });
+    assert!(mount.last_error().contains("before it stays set"), "{}", mount.last_error());
+    // Cut elsewhere, or written on behind a gap, it is what is left that counts.
+    for change in [|file: &File| file.set_len(5).unwrap(), |file: &File| file.write_all_at(b"x", 9).unwrap()]
+    {
+        let (file, before) = rewrite("[4]");
+        change(&file);
+        assert_eq!((errno(file.sync_all()), close(file), sets(&mount)), (libc::EINVAL, libc::EINVAL, before));
+    }
+}
+
+/// What is done to a file whose text was set.
+type How = fn(&Mount, File);
+
+/// Leaves no document.
+fn spoil(file: &File) {
+    file.write_all_at(b"x", 1).unwrap();
+}
+
+/// What is told of a document that was set, of which `how` has the rest refused.
+fn told_of(how: How) -> Vec<String> {
+    let (mount, elsewhere) = mounted();
+    let mut file = File::create(mount.path("doc")).unwrap();
+    file.write_all(b"[1]").unwrap();
+    how(&mount, file);
+    wait_for(PATIENCE, || replaced(&mount) == [OLD]);
+    assert_eq!(elsewhere.get("doc").as_deref(), Some("[1]"));
+    let mut told: Vec<String> =
+        mount.rejected().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    told.extend(is_running(mount.pid).then(|| mount.last_error()));
+    told
+}
+
+#[test]
+fn rule_04_whatever_tells_of_a_refusal_says_that_a_part_is_set() {
+    if !can_mount() {
+        return;
+    }
+    let hows: [How; 5] = [
+        |_, file| {
+            spoil(&file);
+            assert_eq!(close(file), libc::EINVAL);
+        },
+        |_, file| {
+            spoil(&file);
+            assert_eq!((errno(file.sync_all()), close(file)), (libc::EINVAL, libc::EINVAL));
+        },
+        |_, file| assert_eq!((errno(file.set_len(10_002)), close(file)), (libc::EFBIG, 0)),
+        // Nobody is told by the close of a child; what is kept tells.
+        |_, file| {
+            let script = "import os, sys; sys.stdin.read(); os.pwrite(1, b'x', 1)";
+            let child =
+                Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(file).spawn();
+            assert!(child.unwrap().wait_with_output().unwrap().status.success());
+        },
+        // So it is at the end of the mount.
+        |mount, file| {
+            spoil(&file);
+            assert!(Command::new("kill").arg(mount.pid.to_string()).status().unwrap().success());
+            wait_for(PATIENCE, || !is_running(mount.pid));
+        },
+    ];
+    for (number, how) in hows.into_iter().enumerate() {
+        let told = told_of(how);
+        assert!(told.iter().any(|text| text.contains("before it stays set")), "{number}: {told:?}");
+        assert!(!told.iter().any(|text| text.contains("the old value stays")), "{number}: {told:?}");
+    }
 }

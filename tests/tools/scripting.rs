@@ -1,6 +1,7 @@
 //! sed, perl, Python, jq, sponge and git.
 
 use super::{Bench, Calls, On};
+use crate::common::http::installed;
 
 /// Indented, so that it looks the same on every store on a new mount too.
 const OLD: &str = "{\n  \"n\": 1\n}\n";
@@ -91,6 +92,29 @@ pub(super) fn python_hears_at_fsync_that_a_document_is_incomplete(on: On) {
                   os.close(fd)";
     assert_eq!(at.python(script).succeeds(Calls::sets(1)), "Invalid argument\n");
     only_f_is(&at, "[1,2]");
+}
+
+pub(super) fn tinydb_sets_once_what_it_syncs_before_it_cuts_off_the_rest(on: On) {
+    let Some(at) = bench(on, &["python3"]) else { return };
+    let Some(packages) = installed("tinydb-4.9.0", "tinydb/__init__.py") else { return };
+    let tinydb = |change: &str| {
+        let script = format!(
+            "import tinydb\ndb = tinydb.TinyDB('f')\nwhere = tinydb.where('n')\n{change}\nprint(open('f').read())\ndb.close()"
+        );
+        let mut command = at.command("python3");
+        at.run(command.arg("-c").arg(script).env("PYTHONPATH", &packages)).succeeds(Calls::sets(1))
+    };
+    at.put("f", "{\"_default\":{\"1\":{\"n\":\"long\"},\"2\":{\"n\":2}}}");
+    for (change, left) in [
+        ("db.remove(where == 'long')", "{\"_default\": {\"2\": {\"n\": 2}}}"),
+        ("db.update({'n': 22})", "{\"_default\": {\"2\": {\"n\": 22}}}"),
+        ("db.drop_tables()", "{}"),
+    ] {
+        let shown = at.kept(left);
+        assert_eq!(tinydb(change).trim_end(), at.text("f").trim_end(), "{change}");
+        assert_eq!(at.stored("f"), shown, "{change}");
+    }
+    only_f_is(&at, "{}");
 }
 
 pub(super) fn python_edits_in_place_with_one_set(on: On) {

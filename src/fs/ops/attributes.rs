@@ -66,7 +66,8 @@ impl Fs {
                 Some(fh) => {
                     let mut state = self.state.lock();
                     let (id, _) = state.draft_of(fh)?;
-                    state.resize(id, size, &self.cache.limits())?;
+                    let resized = state.resize(id, size, &self.cache.limits());
+                    resized.map_err(|error| self.part_is_set(&mut state, id, error))?;
                 }
                 None => self.truncate(caller, ino, size).await?,
             }

@@ -38,7 +38,9 @@ impl Fs {
         match verdict {
             Verdict::Publish if self.is_left_to_the_end(fh, draft, (table, by_opener)) => {}
             Verdict::Publish => self.publish(ino, draft, opener).await?,
-            Verdict::Unfit(error) if by_opener && !self.is_left_to_others(fh) => return Err(error),
+            Verdict::Unfit(error) if by_opener && !self.is_left_to_others(fh) => {
+                return Err(self.part_is_set(&mut self.state.lock(), draft, error));
+            }
             Verdict::Nothing | Verdict::Unfit(_) => {}
         }
         self.settle(draft).await;

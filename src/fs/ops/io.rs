@@ -156,11 +156,11 @@ impl Fs {
         if end <= draft.bytes.len() {
             return Ok(());
         }
-        if keep_size {
-            draft.check_size(end, Some(0), &limits)?;
-            state.room(id, end)
+        let reserved = if keep_size {
+            draft.check_size(end, Some(0), &limits).and_then(|()| state.room(id, end))
         } else {
             state.resize(id, end, &limits)
-        }
+        };
+        reserved.map_err(|error| self.part_is_set(&mut state, id, error))
     }
 }

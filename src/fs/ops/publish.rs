@@ -95,9 +95,12 @@ impl Fs {
         };
         match verdict {
             Verdict::Publish => self.publish_locked(ino, draft, opener).await,
-            // It is the kernel that syncs after each write.
-            Verdict::Unfit(_) if self.state.lock().draft(draft).is_some_and(|draft| draft.syncs) => Ok(()),
-            Verdict::Unfit(error) => Err(error),
+            Verdict::Unfit(error) => {
+                let mut state = self.state.lock();
+                // It is the kernel that syncs after each write.
+                let by_kernel = state.draft(draft).is_some_and(|draft| draft.syncs);
+                if by_kernel { Ok(()) } else { Err(self.part_is_set(&mut state, draft, error)) }
+            }
             Verdict::Nothing => Ok(()),
         }
     }
@@ -142,10 +145,13 @@ impl Fs {
                 Some(_) => Verdict::Unfit(Fault::Empty.into()),
             };
         }
-        match draft.check(&self.cache.limits(), self.settings.validate) {
-            Ok(()) => Verdict::Publish,
-            Err(error) => Verdict::Unfit(error),
-        }
+        let (limits, validate) = (self.cache.limits(), self.settings.validate);
+        let fit = if fsync && !draft.syncs {
+            draft.synced(&limits, validate).map(drop)
+        } else {
+            draft.check(&limits, validate)
+        };
+        fit.map_or_else(Verdict::Unfit, |()| Verdict::Publish)
     }
 
     /// Sets the key to the draft that thread `by` writes. Returns once the store has it durably and the kernel shows it.
@@ -254,7 +260,7 @@ impl Fs {
             invalidations.extend(self.name_added(&mut state, &name, draft.before.as_ref()));
         }
         if let Some(published) = state.draft_mut(id) {
-            published.overwritten.get_or_insert(Overwritten(draft.replaced.map(|entry| entry.text)));
+            published.overwritten.get_or_insert(Overwritten::by(draft.replaced.map(|entry| entry.text)));
             published.base = draft.is_merged.then_some(draft.text);
         }
         invalidations.extend(also);
@@ -279,8 +285,9 @@ impl Fs {
         if over || !draft.bytes.is_changed() && draft.published.is_some() {
             return Ok(Next::Nothing);
         }
-        draft.check(&self.cache.limits(), self.settings.validate)?;
-        let (text, moment) = (Text::from(draft.value()?), draft.bytes.moment());
+        // A close comes here with a value only.
+        let (text, moment) = draft.synced(&self.cache.limits(), self.settings.validate)?;
+        let text = Text::from(text);
         let gone = self.peek_meta(&key).is_some_and(|told| told.value.is_none());
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
@@ -313,12 +320,12 @@ impl Fs {
     /// that of a deleted key is.
     pub(crate) fn part_is_set(&self, state: &mut State, id: DraftId, error: FsError) -> FsError {
         let Some(draft) = state.draft_mut(id) else { return error };
-        let Some(Overwritten(replaced)) = draft.overwritten.take() else { return error };
-        let (ino, was_there) = (draft.ino, replaced.is_some());
-        if let (Some(text), Ok(inode)) = (replaced, state.inode(ino)) {
+        let Some(overwritten) = &mut draft.overwritten else { return error };
+        let (replaced, text, ino) = (overwritten.was_there, overwritten.text.take(), draft.ino);
+        if let (Some(text), Ok(inode)) = (text, state.inode(ino)) {
             self.rejected.keep_deleted(&inode.name, text);
         }
-        FsError::PartlySet { why: Box::new(error), replaced: was_there }
+        FsError::PartlySet { why: Box::new(error), replaced }
     }
 
     /// Takes in that the store has the draft as `meta`.

@@ -72,9 +72,10 @@ impl Fs {
             && draft.purpose == Publish::OnClose
             && (draft.bytes.is_changed() || is_new_value)
             && draft.refused.is_none()
-            && !draft.orphan
-            && self.check(draft).is_ok();
-        if !due {
+            && !draft.orphan;
+        if let Err(error) = due.then(|| self.check(draft))? {
+            let error = self.part_is_set(&mut state, id, error);
+            state.draft_mut(id)?.refused = Some(error);
             return None;
         }
         state.draft_mut(id)?.ending = true;
@@ -200,7 +201,10 @@ impl Fs {
             };
             self.deadline().scope(put_back).await;
         }
-        rest.into_iter().filter(|id| self.keep_rejected_draft(*id)).count()
+        let rejected = rest.into_iter().filter(|id| self.keep_rejected_draft(*id)).count();
+        // What these had replaced.
+        self.rejected.write_deleted(usize::MAX);
+        rejected
     }
 
     /// Keeps a copy of what was the value of a key, and cannot be one under its backup name.
@@ -222,7 +226,9 @@ impl Fs {
 
     fn keep_rejected_draft(&self, id: DraftId) -> bool {
         let (name, text, why) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
+            let unfit = state.draft(id).and_then(|draft| self.check(draft).err());
+            let unfit = unfit.map(|error| self.part_is_set(&mut state, id, error));
             let Some(draft) = state.draft(id) else { return false };
             let Ok(inode) = state.inode(draft.ino) else { return false };
             // The key of a backup that still is in the store needs no copy.
@@ -235,9 +241,7 @@ impl Fs {
             {
                 return false;
             }
-            let why = draft.refused.clone();
-            let why = why.or_else(|| self.check(draft).err());
-            let why = match why {
+            let why = match draft.refused.clone().or(unfit) {
                 Some(why) if draft.purpose != Publish::Never => why.to_string(),
                 _ => "it is a scratch file, which ends with the mount, and holds what was the value of a key"
                     .into(),

@@ -17,6 +17,8 @@ pub(crate) struct Buffer {
     generation: u64,
     /// When they last changed, or what utimes(2) said since.
     modified: SystemTime,
+    /// As of when they were before they changed, or what utimes(2) said since.
+    unchanged: SystemTime,
     /// utimes(2) was called after the last write; the time outlives the publish.
     time_set: bool,
     /// When they last changed, for promotion.
@@ -27,6 +29,10 @@ pub(crate) struct Buffer {
     sequence: Option<Sequence>,
     /// Since they were last published, white space was added at the end, if anything.
     blank_since: bool,
+    /// How many were written from the start on in order, whatever is behind them; 0 where something else was written last.
+    rewritten: usize,
+    /// How many from the start on are saved without those behind them, if nothing has changed since.
+    beginning_saved: Option<usize>,
 }
 
 /// The bytes at one moment.
@@ -62,9 +68,12 @@ impl Buffer {
             changed: false,
             generation: 0,
             modified,
+            unchanged: modified,
             time_set: false,
             touched: Instant::now(),
             blank_since: false,
+            rewritten: 0,
+            beginning_saved: None,
         }
     }
 
@@ -93,9 +102,21 @@ impl Buffer {
         Moment { generation: self.generation, length: self.text.len() }
     }
 
+    /// What was written from the start on in order, over bytes of which more are left behind it.
+    pub(super) fn rewritten(&self) -> Option<(&[u8], Moment)> {
+        let written = 0 < self.rewritten && self.rewritten < self.text.len();
+        let moment = Moment { generation: self.generation, length: self.rewritten };
+        written.then(|| (&self.text[..self.rewritten], moment))
+    }
+
     /// When the bytes last changed, or what utimes(2) said since.
     pub(crate) const fn modified(&self) -> SystemTime {
         self.modified
+    }
+
+    /// The same of the bytes before they changed.
+    pub(crate) const fn unchanged(&self) -> SystemTime {
+        self.unchanged
     }
 
     /// Whether that is what utimes(2) said.
@@ -106,6 +127,7 @@ impl Buffer {
     /// utimes(2).
     pub(crate) const fn set_modified(&mut self, modified: SystemTime) {
         self.modified = modified;
+        self.unchanged = modified;
         self.time_set = true;
     }
 
@@ -133,17 +155,21 @@ impl Buffer {
         self.begin();
         self.touch(modified);
         self.changed = false;
+        self.unchanged = modified;
     }
 
     fn begin(&mut self) {
         self.sequence = Some(Sequence::from(&self.text));
         self.appended_at = Some(self.text.len());
         self.blank_since = false;
+        self.rewritten = 0;
     }
 
     /// The bytes were saved as they were at this moment.
     pub(super) const fn saved(&mut self, Moment { generation, length }: Moment) {
-        if self.generation == generation {
+        if self.generation == generation && length < self.text.len() {
+            self.beginning_saved = Some(length);
+        } else if self.generation == generation {
             self.changed = false;
             self.blank_since = true;
             self.appended_at = Some(length);
@@ -175,16 +201,22 @@ impl Buffer {
             self.text.resize(end, 0);
         }
         self.text[offset..end].copy_from_slice(data);
+        self.rewritten = if offset == 0 || offset == self.rewritten { end } else { 0 };
         self.touch(now);
     }
 
     /// Sets the size; new bytes are zero.
     pub(super) fn resize(&mut self, size: usize, now: SystemTime) {
+        let (saved, modified) = (self.beginning_saved == Some(size), self.modified);
         self.text.resize(size, 0);
         self.leave_order();
         self.leave_append();
         self.blank_since = false;
-        self.touch(now);
+        self.rewritten = 0;
+        self.touch(if saved { modified } else { now });
+        if saved {
+            self.saved(self.moment());
+        }
     }
 
     /// They are not written from the start to the end any more.
@@ -233,6 +265,7 @@ impl Buffer {
 
     fn touch(&mut self, now: SystemTime) {
         self.changed = true;
+        self.beginning_saved = None;
         self.generation += 1;
         self.modified = now;
         self.time_set = false;

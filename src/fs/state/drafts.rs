@@ -25,9 +25,20 @@ pub(crate) enum Publish {
     Never,
 }
 
-/// The value that was there, if there was one.
+/// What a publish replaced.
 #[derive(Debug)]
-pub(crate) struct Overwritten(pub(crate) Option<Text>);
+pub(crate) struct Overwritten {
+    /// There was a value.
+    pub(crate) was_there: bool,
+    /// That value, until it is kept.
+    pub(crate) text: Option<Text>,
+}
+
+impl Overwritten {
+    pub(crate) const fn by(text: Option<Text>) -> Self {
+        Self { was_there: text.is_some(), text }
+    }
+}
 
 /// The unsaved bytes of one file, and what may become of them.
 #[derive(Debug)]
@@ -214,6 +225,17 @@ impl Draft {
     /// Whether the draft can be published as it is.
     pub(crate) fn check(&self, limits: &Limits, validate: Validate) -> FsResult<()> {
         check_value(&self.value()?, limits, validate)
+    }
+
+    /// What fsync(2) publishes, and the moment it is of: the value; where that is none because what is left of a longer text is
+    /// yet to be cut off, the document that was written over its beginning.
+    pub(crate) fn synced(&self, limits: &Limits, validate: Validate) -> FsResult<(Cow<'_, [u8]>, Moment)> {
+        match (self.check(limits, validate), self.bytes.rewritten()) {
+            (Err(FsError::Invalid(_)), Some((document, moment))) if validate.check(document).is_ok() => {
+                Ok((document.into(), moment))
+            }
+            (checked, _) => checked.and_then(|()| Ok((self.value()?, self.bytes.moment()))),
+        }
     }
 }
 
