@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::fs::core::Fs;
+use crate::fs::rules::document::Fault;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::nodes::Content;
 use crate::fs::state::predecessors::Predecessor;
@@ -50,7 +51,10 @@ impl Fs {
                 Content::Draft(_) | Content::Snapshot(..) => None,
             })
         };
-        if let Some((id, why)) = refused {
+        // A file that was only emptied is not refused: nobody is told so.
+        if let Some((id, why)) = refused
+            && why != FsError::Invalid(Fault::Empty)
+        {
             self.put_back_or_keep(id, &why).await;
         }
     }
