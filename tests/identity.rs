@@ -4,12 +4,13 @@
 use std::fs::Permissions;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirEntryExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use crate::common;
-use common::{Elsewhere, Mount, PATIENCE, can_mount, wait_for};
+use common::{Elsewhere, Mount, PATIENCE, can_mount, close, wait_for};
 
 fn number(path: impl AsRef<Path>) -> u64 {
     fs::metadata(path).unwrap().ino()
@@ -253,4 +254,51 @@ fn who_writes_a_file_that_is_removed_elsewhere_sees_no_links() {
     assert_eq!(attributes(&file).2, 1);
     Elsewhere::of(&mount).delete("k");
     wait_for(PATIENCE, || attributes(&file).2 == 0);
+}
+
+/// utimes(2) by name.
+fn touch(path: &Path, second: u64) {
+    let date = format!("@{second}");
+    assert!(Command::new("touch").args(["-d", &date]).arg(path).status().unwrap().success());
+}
+
+fn modified(file: &File, path: &Path) -> (SystemTime, SystemTime) {
+    (file.metadata().unwrap().modified().unwrap(), fs::metadata(path).unwrap().modified().unwrap())
+}
+
+#[test]
+fn a_time_that_is_set_by_name_is_of_what_is_written_too_and_a_writer_who_changes_nothing_shows_it() {
+    if !can_mount() {
+        return;
+    }
+    let old = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    for mount in [Mount::sqlite(&[]), Mount::memory(&[])] {
+        let path = mount.path("k");
+        fs::write(&path, "[1]").unwrap();
+        let whole = || File::options().read(true).write(true).open(&path).unwrap();
+        let changes: [fn(&File); 4] = [
+            |file| file.set_len(3).unwrap(),
+            |file| kvfs::sys::reserve(file, 2).unwrap(),
+            |file| file.write_all_at(b"", 1).unwrap(),
+            |_| {},
+        ];
+        for (change, second) in changes.into_iter().zip(1..) {
+            touch(&path, second);
+            let file = whole();
+            change(&file);
+            assert_eq!(modified(&file, &path), (old(second), old(second)), "{second}");
+            assert_eq!(close(file), 0);
+            assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old(second), "{second}");
+        }
+        for (again, second) in [(false, 11), (true, 12)] {
+            let file = whole();
+            file.write_all_at(b"2", 1).unwrap();
+            touch(&path, second);
+            if again {
+                file.write_all_at(b"3", 1).unwrap();
+            }
+            assert_eq!(close(file), 0);
+            assert_eq!(fs::metadata(&path).unwrap().modified().unwrap() == old(second), !again);
+        }
+    }
 }

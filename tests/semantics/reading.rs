@@ -266,3 +266,25 @@ fn rule_02_with_an_extension_every_key_ends_in_it() {
     assert!(!mount.path("plain").exists());
     assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 4);
 }
+
+#[test]
+fn rule_03_a_new_file_that_is_written_is_an_empty_one_of_one_time_for_others() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let shown = || {
+        let out = mount.sh("stat -c '%s %.9Y %.9Z' new; tar cf /dev/null new");
+        (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let mut file = File::create_new(mount.path("new")).unwrap();
+    let made = shown();
+    assert!(made.0.starts_with("0 ") && made.1.is_empty(), "{made:?}");
+    file.write_all(b"[1,").unwrap();
+    assert_eq!(shown(), made);
+    file.write_all(b"2,").unwrap();
+    assert_eq!(shown(), made);
+    assert_eq!(mount.sh("touch -d @1000000000 new; stat -c '%s %Y' new").stdout, b"0 1000000000\n");
+    file.write_all(b"3]").unwrap();
+    assert!(shown().0.starts_with("7 "), "{:?}", shown());
+}

@@ -173,10 +173,13 @@ struct Shown {
 
 impl Shown {
     fn of_draft(draft: &Draft) -> Self {
-        if let Some(meta) = draft.published.as_ref().filter(|_| draft.opening) {
-            return Self::of(meta);
+        let size = draft.bytes.len() as u64;
+        match &draft.published {
+            Some(meta) if draft.opening => return Self::of(meta),
+            Some(meta) if !draft.bytes.is_changed() => return Self { size, ..Self::of(meta) },
+            _ => {}
         }
-        let (size, modified) = (draft.bytes.len() as u64, draft.bytes.modified());
+        let modified = draft.bytes.modified();
         let created = draft.published.as_ref().map_or(modified, |meta| meta.created);
         Self { size, modified, created, version: None }
     }
@@ -251,6 +254,9 @@ impl Fs {
             && let Some(draft) = state.draft_mut(id)
         {
             draft.bytes.set_modified(modified);
+        }
+        if let Some(modified) = changes.modified.filter(|_| changes.size.is_none()) {
+            state.set_modified(ino, modified);
         }
         state.set_attributes_of(ino, Some(new));
         Ok(())

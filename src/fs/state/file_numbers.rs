@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::fs::rules::hash::hash;
 use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
@@ -139,6 +140,18 @@ impl State {
         } else {
             let name = inode.name.clone();
             self.paths.set_attributes(&name, attributes);
+        }
+    }
+
+    /// utimes(2) of the file that `ino` is of: what is written to it and not saved yet is as of then, too.
+    pub(crate) fn set_modified(&mut self, ino: Ino, modified: SystemTime) {
+        let Some(file) = self.inodes.get(&ino).map(|inode| inode.file) else { return };
+        for handle in self.handles.values().filter(|handle| handle.file == file) {
+            if let Content::Draft(id) = handle.content
+                && let Some(draft) = self.drafts.get_mut(&id)
+            {
+                draft.bytes.set_modified(modified);
+            }
         }
     }
 

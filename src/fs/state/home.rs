@@ -87,9 +87,10 @@ impl State {
 
     /// What others see of a new file of which nothing is published: an empty file. Who writes to that has a draft of his own.
     pub(crate) fn empty_stand_in(&mut self, ino: Ino) -> Ino {
-        let Some(Inode { name, key, .. }) = self.inodes.get(&ino) else { return ino };
+        let Some(Inode { name, key, body: Body::Local(id), .. }) = self.inodes.get(&ino) else { return ino };
         let (name, key) = (name.clone(), key.clone());
-        let empty = self.add_inode(&name, &key, Body::Key(Meta::nothing(self.now())));
+        let modified = self.draft(*id).map_or_else(|| self.now(), |draft| draft.bytes.unchanged());
+        let empty = self.add_inode(&name, &key, Body::Key(Meta::nothing(modified)));
         if let Some(inode) = self.inodes.get_mut(&empty) {
             inode.private = Some(Private { text: Some(Text::from([])) });
         }
