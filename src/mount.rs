@@ -2,6 +2,7 @@
 
 mod announce;
 mod background;
+mod beneath;
 pub mod daemon;
 mod end;
 mod explain;
@@ -26,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use self::announce::Announcement;
 use self::background::Role;
+use self::beneath::Beside;
 use self::end::Mounted;
 use self::threads::Spare;
 use self::turn::Turn;
@@ -149,14 +151,19 @@ fn mount(
     let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
     let spare = Spare::hold(started_last(settings))?;
     let turn = Turn::wait(&mountpoint)?;
-    point::take(&mountpoint, settings.nonempty)?;
+    let beside = point::take(&mountpoint, settings.nonempty, &settings.state)?;
     let messages = Arc::new(Messages::default());
     let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes);
     let make_room = || spare.give_up();
-    let ended = fuse::mount(&fs, &mountpoint, &settings.fuse, runtime.handle(), messages, status, make_room);
+    let place = beside.as_ref().map_or(mountpoint.as_path(), Beside::path);
+    let ended = fuse::mount(&fs, place, &settings.fuse, runtime.handle(), messages, status, make_room);
     let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
     // The first answer of the mount.
-    let root = runtime.block_on(mounted.answer(&mut ended))?;
+    let mut root = runtime.block_on(mounted.answer(place, &mut ended))?;
+    if let Some(beside) = beside {
+        beside.take_over(&mountpoint)?;
+        root = runtime.block_on(mounted.answer(&mountpoint, &mut ended))?;
+    }
     drop(turn);
     fs.is_device(root.device);
     mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());

@@ -3,6 +3,7 @@
 
 pub mod lease;
 pub mod mapped;
+pub mod moving;
 pub mod process;
 
 use std::ffi::{CStr, CString};

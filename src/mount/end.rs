@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -58,9 +58,9 @@ impl Mounted {
         *self.following.lock() = Some(task);
     }
 
-    /// Waits for the first answer of the mount. If there is none, nothing stays mounted.
-    pub(super) async fn answer(&self, ended: &mut Ended) -> Result<Root, Failure> {
-        let path = self.path.clone();
+    /// Waits for an answer of the mount, at `place`. If there is none, nothing stays mounted there.
+    pub(super) async fn answer(&self, place: &Path, ended: &mut Ended) -> Result<Root, Failure> {
+        let path = place.to_owned();
         let look = move || {
             let device = std::fs::metadata(&path)?.dev();
             let place = OpenOptions::new().read(true).custom_flags(sys::PATH_ONLY).open(&path)?;
@@ -74,7 +74,7 @@ impl Mounted {
             },
             _ = ended => "its threads could not be started, or somebody ended it".into(),
         };
-        self.unmount();
+        self.unmount_at(place);
         Err(Failure::Fuse(format!("the mount on {} does not answer: {why}", self.path.display())))
     }
 
@@ -85,10 +85,14 @@ impl Mounted {
 
     /// Unmounts, also while files are open there.
     pub(super) fn unmount(&self) -> bool {
+        self.unmount_at(&self.path)
+    }
+
+    fn unmount_at(&self, path: &Path) -> bool {
         if let Some(spare) = self.for_helper.lock().take() {
             spare.give_up();
         }
-        let done = point::unmount(&self.path, false) || point::unmount(&self.path, true);
+        let done = point::unmount(path, false) || point::unmount(path, true);
         if done {
             self.guard.dismiss();
         }

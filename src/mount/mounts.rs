@@ -117,6 +117,11 @@ pub(super) fn is_ours(path: &Path) -> bool {
     ours().is_ok_and(|places| places.iter().any(|place| place.path == path))
 }
 
+/// How many mounts lie at `path`, one over the other.
+pub(super) fn count(path: &Path) -> usize {
+    table().map_or(0, |table| table.iter().filter(|entry| entry.path == path).count())
+}
+
 /// A line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {

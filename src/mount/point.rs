@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::beneath::Beside;
 use super::turn::Turn;
 use super::{daemon, mounts};
 use crate::failure::Failure;
@@ -38,11 +39,18 @@ pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Resul
     Ok(place)
 }
 
-/// Prepares `place` for the mount: detaches a dead mount of kvfs. The caller holds the lock of starts.
-pub(super) fn take(place: &Path, nonempty: bool) -> Result<(), Failure> {
+/// Prepares `place` for the mount. Detaches dead mounts of kvfs there, but for the last one if the mount can be made in `state`: where
+/// to do so, to take over from that. The caller holds the lock of starts.
+pub(super) fn take(place: &Path, nonempty: bool, state: &Path) -> Result<Option<Beside>, Failure> {
     let shown = place.display();
     while is_dead(place)? {
-        tracing::info!("taking over the dead mount at {shown}");
+        if mounts::count(place) == 1
+            && let Some(beside) = Beside::make(state)
+        {
+            tracing::info!("taking over from the dead mount at {shown}");
+            return Ok(Some(beside));
+        }
+        tracing::info!("detaching the dead mount at {shown}: for a moment nothing is mounted there");
         if !unmount(place, true) {
             return Err(Failure::Mountpoint(format!(
                 "{shown} is a dead mount that cannot be detached; end it with `umount -l {shown}`"
@@ -53,7 +61,7 @@ pub(super) fn take(place: &Path, nonempty: bool) -> Result<(), Failure> {
         let hint = surrounding(place).unwrap_or_else(|| "name a directory that is there".into());
         Failure::Mountpoint(format!("cannot create {shown}: {error}; {hint}"))
     })?;
-    check_directory(place, nonempty)
+    check_directory(place, nonempty).map(|()| None)
 }
 
 /// The absolute path without links, and whether it exists. Sends no message to a mount there: it may be dead.

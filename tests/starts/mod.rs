@@ -4,6 +4,7 @@ mod logs;
 mod messages;
 mod ordinary;
 mod signals;
+mod takeover;
 mod user;
 
 use std::fs;
