@@ -3,6 +3,7 @@
 
 pub(crate) mod backups;
 pub(crate) mod buffer;
+pub(crate) mod closers;
 mod deferred_renames;
 mod directories;
 pub(crate) mod directory;

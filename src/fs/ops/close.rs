@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::fs::core::Fs;
 use crate::fs::ops::publish::{Verdict, Writer};
 use crate::fs::rules::document::Validate;
-use crate::fs::rules::error::FsResult;
+use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::locks::{Family, Owner};
 use crate::fs::state::nodes::{Content, Handle};
 use crate::fs::types::{Caller, DraftId, Fh};
@@ -47,20 +47,22 @@ impl Fs {
         Ok(())
     }
 
-    /// Whether it is the process that opened the file which closes it. Where no process is known who closes first is taken for
-    /// it, and where the thread is gone that opened the file, and its process has not closed a copy before.
+    /// Whether it is the process that opened the file which closes it. Where none is known it may be; and where the thread is gone
+    /// that opened the file, and its process has not closed a copy before, it is taken for it.
     fn is_by_opener(&self, thread: u32, fh: Fh, table: u64) -> FsResult<bool> {
-        let (opener, closer) = {
-            let state = self.state.lock();
-            let handle = state.handle(fh)?;
-            (handle.opener, handle.closer)
+        let (opener, is_known) = {
+            let mut state = self.state.lock();
+            let is_untouched = state.draft_of(fh).is_ok_and(|(_, draft)| draft.is_untouched());
+            let handle = state.handle_mut(fh).ok_or(FsError::BadHandle)?;
+            if (thread, handle.opener) == (0, 0) {
+                return Ok(handle.closers.by_unknown(table, is_untouched));
+            }
+            (handle.opener, handle.closers.have_opener())
         };
-        let is_it = match (thread, opener) {
-            (0, 0) => closer.is_none_or(|closer| closer == table),
-            _ => sys::same_process(thread, opener) || closer.is_none() && !sys::is_alive(opener),
-        };
+        let is_it = sys::same_process(thread, opener) || !is_known && !sys::is_alive(opener);
         if is_it && let Some(handle) = self.state.lock().handle_mut(fh) {
-            (handle.opener, handle.opened, handle.closer) = (thread, Tick::now(), Some(table));
+            (handle.opener, handle.opened) = (thread, Tick::now());
+            handle.closers.by_opener(table);
         }
         Ok(is_it)
     }
@@ -123,11 +125,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_no_process_is_known_a_fragment_is_an_error_for_who_closes_first() {
+    async fn where_no_process_is_known_a_fragment_is_an_error_for_who_may_be_done() {
         let (fs, _, fh) = written(Validate::Json, thread(0)).await;
         let close = async |table| fs.clone().flush(thread(0), fh, table).await;
         fs.write(fh, 0, b"[1,").unwrap();
-        assert!(close(1).await.is_err());
+        // A child has closed the one of two copies by its execve(2), and then the other one.
+        assert!(close(2).await.is_err());
         assert_eq!(close(2).await, Ok(()));
         assert!(close(1).await.is_err());
     }

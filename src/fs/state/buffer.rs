@@ -85,7 +85,7 @@ impl Buffer {
         self.text.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 

@@ -175,6 +175,11 @@ impl Draft {
         Ok(completes)
     }
 
+    /// Whether nothing was written since it was opened.
+    pub(crate) const fn is_untouched(&self) -> bool {
+        self.overwritten.is_none() && (self.bytes.is_empty() || !self.bytes.is_changed())
+    }
+
     /// Nothing of it is left to publish.
     pub(crate) fn drop_blank(&mut self) {
         self.bytes.saved(self.bytes.moment());

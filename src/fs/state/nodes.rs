@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use crate::fs::rules::error::FsError;
+use crate::fs::state::closers::Closers;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::turns::Turns;
 use crate::fs::types::{DraftId, FileNumber, Ino};
@@ -88,12 +89,12 @@ pub(crate) struct Handle {
     pub(crate) writable: bool,
     /// Thread of the process that opened it; only that is told of an incomplete document.
     pub(crate) opener: u32,
-    /// The table of descriptors of the process that opened it, once that has closed one of its copies.
-    pub(crate) closer: Option<u64>,
     /// When it did, which tells it from a later one of its number.
     pub(crate) opened: Tick,
     /// It has written something.
     pub(crate) written: bool,
+    /// Who closed copies of it.
+    pub(crate) closers: Closers,
     /// A write failed: nothing of this handle is published any more.
     pub(crate) failed: Option<FsError>,
     /// The bytes of the write that failed, kept to be kept as rejected.
@@ -110,8 +111,8 @@ impl Handle {
             writable,
             opener: thread,
             opened: Tick::now(),
-            closer: None,
             written: false,
+            closers: Closers::default(),
             failed: None,
             refused: Vec::new(),
         }
