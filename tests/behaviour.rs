@@ -139,7 +139,7 @@ macro_rules! every_case {
                 an_open_that_truncates_and_writes_nothing_keeps_the_value
                 a_file_that_is_cut_is_judged_at_its_close_by_what_is_left
                 a_file_that_is_cut_by_name_has_what_is_left_at_once_or_its_old_value
-                who_writes_a_file_that_is_cut_by_name_is_told
+                what_is_unsaved_takes_the_place_of_what_its_process_cuts_by_name
                 a_new_file_cannot_be_cut_by_name_to_what_is_no_document
                 a_file_cut_to_nothing_and_written_anew_is_published
                 a_longer_value_overwritten_by_a_shorter_one_can_be_cut

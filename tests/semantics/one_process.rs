@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -58,6 +59,20 @@ fn rule_10_what_one_process_does_to_a_file_is_no_conflict() {
         let out = command.output().unwrap();
         assert!(out.status.success(), "{validate}: {}", String::from_utf8_lossy(&out.stderr));
     }
+}
+
+#[test]
+fn rule_10_what_another_process_cuts_by_name_is_changed_by_somebody_else() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::memory(&[]);
+    fs::write(mount.path("k"), "[1]\n").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(mount.path("k")).unwrap();
+    assert!(mount.sh("truncate -s 3 k").status.success());
+    file.write_all_at(b"[2]", 0).unwrap();
+    assert_eq!(close(file), libc::ESTALE);
+    assert_eq!(fs::read_to_string(mount.path("k")).unwrap(), "[1]");
 }
 
 #[test]
