@@ -40,6 +40,7 @@ macro_rules! every_case {
                 vim_saves_with_one_set_when_started_elsewhere
                 vim_creates_a_key_with_one_set
                 vim_shows_why_it_could_not_save_and_the_old_value_stays
+                vim_keeps_the_old_value_whatever_it_does_for_a_backup
                 vim_leaves_a_swap_file_only_while_it_runs
                 nano_saves_with_one_set
                 nano_shows_why_it_could_not_save_and_the_old_value_stays

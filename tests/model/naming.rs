@@ -40,11 +40,15 @@ impl Model {
     fn rename_local(&mut self, id: usize, from: &str, to: &str) -> Outcome<()> {
         let draft = &self.drafts[id];
         let empty = self.json && draft.text.is_empty();
-        if counted(&draft.text) > LIMIT {
-            return Err(EFBIG);
-        }
-        if empty && self.keys.contains_key(to) || !empty && self.json && !is_document(&draft.text) {
-            return Err(EINVAL);
+        let is_value =
+            if empty { !self.keys.contains_key(to) } else { !self.json || is_document(&draft.text) };
+        if counted(&draft.text) > LIMIT || !is_value {
+            let errno = if counted(&draft.text) > LIMIT { EFBIG } else { EINVAL };
+            // What was removed there is back.
+            if let Some(text) = self.removed.remove(to).filter(|_| !self.exists(to)) {
+                self.set(to, text);
+            }
+            return Err(errno);
         }
         let text = draft.text.clone();
         self.locals.remove(to);
@@ -70,6 +74,7 @@ impl Model {
         self.orphan(to);
         self.forget_removed(from);
         let (text, old) = self.keys.remove(from).unwrap();
+        self.removed.insert(from.to_owned(), text.clone());
         let new = self.set(to, text);
         for draft in self.drafts.iter_mut().filter(|draft| !draft.orphan && draft.name == from) {
             to.clone_into(&mut draft.name);

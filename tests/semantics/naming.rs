@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use crate::common::{Elsewhere, Mount, PATIENCE, can_mount, close, errno, wait_for};
 
@@ -169,5 +170,29 @@ fn rule_07_a_save_by_way_of_an_editors_own_names_is_one_set() {
         assert_eq!(changes(), [before[0] + 1, before[1], before[2]], "{beside}");
         assert_eq!(mount.text("k.json").as_deref(), Some("{\"new\":1}"), "{beside}");
         assert_eq!(mount.names(), ["k.json"], "{beside}");
+    }
+}
+
+#[test]
+fn rule_09_who_is_killed_after_a_set_that_failed_leaves_the_old_value_and_the_text() {
+    if !can_mount() {
+        return;
+    }
+    for (opening, text) in [("WRONLY | os.O_TRUNC", "[1]"), ("RDWR", "[2]"), ("WRONLY | os.O_CREAT", "[3]")] {
+        let mount = Mount::sqlite(&["--timeout", "500ms"]);
+        fs::write(mount.path("doc"), "[0]").unwrap();
+        let name = if opening.contains("CREAT") { "new" } else { "doc" };
+        let other = rusqlite::Connection::open(mount.home.path().join("kv.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let script = format!(
+            "import os\nfd = os.open('{name}', os.O_{opening})\ntry: os.write(fd, b'{text}'); os.fsync(fd)\n\
+             except OSError as error: print(error.errno, flush=True)\nos.kill(os.getpid(), 9)"
+        );
+        let out = Command::new("python3").args(["-c", &script]).current_dir(&mount.dir).output().unwrap();
+        assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("{}\n", libc::EBUSY), "{opening}");
+        wait_for(PATIENCE, || mount.rejected().iter().any(|path| fs::read(path).unwrap() == text.as_bytes()));
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(mount.text("doc").as_deref(), Some("[0]"), "{opening}");
+        assert_eq!(mount.names(), ["doc"], "{opening}");
     }
 }

@@ -1,7 +1,7 @@
 //! Rule 4: a failure leaves the old value in place, also for who removes the file before it is made anew.
 
 use std::fs;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -146,4 +146,87 @@ fn rule_09_what_was_removed_is_kept_where_the_store_does_not_take_it_back() {
         wait_for(PATIENCE, || mount.last_error().contains("could not be set again"));
         database.execute_batch("ROLLBACK").unwrap();
     }
+}
+
+/// They rename the old file before they write the new one, and what the backup is called.
+const RENAMERS: [(&str, &str); 6] = [
+    ("sed -i.bak s/1/oops/ k", "k.bak"),
+    ("sed -i~ s/1/oops/ k", "k~"),
+    ("perl -i.bak -pe s/1/oops/ k", "k.bak"),
+    ("perl -i~ -pe s/1/oops/ k", "k~"),
+    (
+        "python3 -c 'import fileinput\nfor line in fileinput.input(\"k\", True, \".bak\"): print(line.replace(\"1\", \"oops\"))'",
+        "k.bak",
+    ),
+    (
+        "python3 -c 'import os\nos.rename(\"k\", \"k~\")\nwith open(\"k\", \"w\") as f: f.write(\"[1,\")'",
+        "k~",
+    ),
+];
+
+#[test]
+fn rule_04_what_a_program_renames_for_a_text_that_is_refused_has_its_name_again() {
+    if !can_mount() {
+        return;
+    }
+    for mount in [Mount::sqlite(&[]), Mount::memory(&[])] {
+        let key = mount.path("k");
+        for (program, backup) in RENAMERS {
+            fs::write(&key, "[1]\n").unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+            let ran = mount.sh(program);
+            assert!(!ran.status.success(), "{program}: {ran:?}");
+            wait_for(PATIENCE, || mount.text("k").as_deref() == Some("[1]\n"));
+            wait_for(PATIENCE, || fs::metadata(&key).unwrap().mode() & 0o777 == 0o640);
+            assert_eq!(mount.text(backup).as_deref(), Some("[1]\n"), "{program}");
+            assert!(mount.last_error().contains("not JSON") || mount.last_error().contains("incomplete"));
+            // It is a file as before.
+            fs::write(&key, "[2]\n").unwrap();
+            assert_eq!(mount.text("k").as_deref(), Some("[2]\n"), "{program}");
+            fs::remove_file(mount.path(backup)).unwrap();
+            assert_eq!(mount.names(), ["k"], "{program}");
+        }
+        // Without a backup that stays.
+        let program =
+            "python3 -c 'import fileinput\nfor line in fileinput.input(\"k\", True): print(\"oops\")'";
+        assert!(!mount.sh(program).status.success());
+        assert_eq!(
+            (mount.text("k").as_deref(), mount.names().as_slice()),
+            (Some("[2]\n"), ["k".to_owned()].as_slice())
+        );
+    }
+}
+
+#[test]
+fn rule_07_a_key_whose_successor_is_refused_was_never_renamed() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let elsewhere = Elsewhere::of(&mount);
+    let (key, backup) = (mount.path("k"), mount.path("k~"));
+    fs::write(&key, "[1]").unwrap();
+    fs::rename(&key, &backup).unwrap();
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&key).unwrap();
+    file.write_all(b"[2,").unwrap();
+    let shown = || String::from_utf8(mount.sh("cat k").stdout).unwrap();
+    assert_eq!(close(file), libc::EINVAL);
+    assert_eq!((shown().as_str(), elsewhere.get("k").as_deref()), ("[1]", Some("[1]")));
+    // Another one that is none is no rename, either.
+    assert_eq!(errno(fs::write(&key, "bad")), libc::EINVAL);
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("[1]"));
+    assert_eq!((mount.text("k~").as_deref(), elsewhere.get("k~")), (Some("[1]"), None));
+    fs::write(&key, "[2]").unwrap();
+    assert_eq!((shown().as_str(), elsewhere.get("k").as_deref()), ("[2]", Some("[2]")));
+    // The backup may have its name back, and is one.
+    fs::rename(&backup, &key).unwrap();
+    assert_eq!((mount.text("k").as_deref(), elsewhere.get("k").as_deref()), (Some("[1]"), Some("[1]")));
+    assert_eq!(mount.calls("rename_key"), 0);
+    // Who renames another file over it, which is refused.
+    fs::rename(&key, &backup).unwrap();
+    fs::write(mount.path(".k.swp"), "bad").unwrap();
+    assert_eq!(errno(fs::rename(mount.path(".k.swp"), &key)), libc::EINVAL);
+    wait_for(PATIENCE, || mount.text("k").as_deref() == Some("[1]"));
+    assert_eq!(errno(File::open(&backup).unwrap().sync_all()), 0);
+    assert_eq!((mount.calls("rename_key"), elsewhere.get("k~")), (0, None));
 }

@@ -159,6 +159,28 @@ pub(super) fn vim_shows_why_it_could_not_save_and_the_old_value_stays(on: On) {
     assert!(kept.contains(&"{\n  \"n\": oops\n}\n".to_owned()), "{kept:?}");
 }
 
+pub(super) fn vim_keeps_the_old_value_whatever_it_does_for_a_backup(on: On) {
+    for (options, leaves) in [
+        ("backupcopy=yes writebackup", &["f", "f~"][..]),
+        ("backupcopy=no writebackup", &["f"]),
+        ("backupcopy=auto backup patchmode=.orig", &["f"]),
+        ("nobackup nowritebackup", &["f"]),
+    ] {
+        let Some(at) = bench(on, "vim") else { return };
+        let vim = format!("vim -u NONE -N -es -c 'set {options}' -c '%s/1/oops/' -c 'silent! w' -c 'qa!' f");
+        let before = Calls::of(&at.mount);
+        assert_eq!(at.sh(&format!("{vim} || true")).code, Some(0), "{options}");
+        // A copy is written back.
+        let calls = Calls::of(&at.mount).since(before);
+        assert!([Calls::NONE, Calls::sets(1)].contains(&calls), "{options}: {calls:?}");
+        assert_eq!((at.text("f").as_str(), at.stored("f")), (OLD, at.kept(OLD)), "{options}");
+        assert_eq!(at.names(), leaves, "{options}");
+        assert!(at.mount.last_error().contains("not JSON at byte"), "{options}: {}", at.mount.last_error());
+        assert!(at.set_aside().contains(&"{\n  \"n\": oops\n}\n".to_owned()), "{options}");
+        assert_eq!(at.afresh().names(), ["f"], "{options}");
+    }
+}
+
 pub(super) fn vim_leaves_a_swap_file_only_while_it_runs(on: On) {
     let Some(at) = bench(on, "vim") else { return };
     let before = Calls::of(&at.mount);

@@ -25,6 +25,8 @@ pub(crate) enum Ended {
     Renamed,
     /// The store cannot have the backup name, for this reason: the key has its old name again.
     GivenBack(FsError),
+    /// A successor was refused: the key has its old name again.
+    Kept,
 }
 
 impl Fs {
@@ -72,6 +74,7 @@ impl Fs {
             key: key.clone(),
             meta: entry.meta,
             shown: None,
+            is_kept: false,
         };
         state.paths_mut().set_deferred_rename(from, deferred);
         Ok(())
@@ -100,8 +103,17 @@ impl Fs {
         deferred: &DeferredRename,
     ) -> FsResult<Ended> {
         let operation = self.begin([name.to_owned(), deferred.backup.clone()]).await?;
-        if !self.state.lock().is_deferred(name, deferred) {
-            return Ok(Ended::Renamed);
+        {
+            let mut state = self.state.lock();
+            if !state.is_deferred(name, deferred) {
+                return Ok(Ended::Renamed);
+            }
+            if state.is_kept(name) {
+                let invalidations = state.keep_name(name);
+                drop(state);
+                self.invalidate_later(invalidations);
+                return Ok(Ended::Kept);
+            }
         }
         let Some(target) = &deferred.target else {
             return Ok(self.give_back(name, deferred, self.why_no_key(&deferred.backup)));

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::fs::core::Fs;
-use crate::fs::rules::document::Fault;
 use crate::fs::rules::error::{FsError, FsResult};
+use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::Content;
 use crate::fs::state::predecessors::Predecessor;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{DraftId, Fh};
+use crate::fs::types::{Caller, DraftId, Fh};
 use crate::store;
 use crate::store::{Error, Expect, Meta};
 
@@ -18,8 +18,9 @@ impl Fs {
     pub(crate) async fn put_back_at_close(self: &Arc<Self>, fh: Fh, why: FsError) -> FsError {
         let found = {
             let mut state = self.state.lock();
-            let id = state.draft_of(fh).map(|(id, _)| id);
-            id.ok().and_then(|id| Some((id, state.predecessor_of(id)?)))
+            let Ok((id, _)) = state.draft_of(fh) else { return why };
+            state.successor_refused(id);
+            state.predecessor_of(id).map(|removed| (id, removed))
         };
         let Some((id, removed)) = found else { return why };
         match self.put_back(id, &removed, &why).await {
@@ -51,10 +52,7 @@ impl Fs {
                 Content::Draft(_) | Content::Snapshot(..) => None,
             })
         };
-        // A file that was only emptied is not refused: nobody is told so.
-        if let Some((id, why)) = refused
-            && why != FsError::Invalid(Fault::Empty)
-        {
+        if let Some((id, why)) = refused {
             self.put_back_or_keep(id, &why).await;
         }
     }
@@ -63,6 +61,7 @@ impl Fs {
     pub(crate) async fn put_back_or_keep(self: &Arc<Self>, id: DraftId, why: &FsError) {
         let found = {
             let mut state = self.state.lock();
+            state.successor_refused(id);
             let removed = state.predecessor_of(id);
             removed.and_then(|removed| {
                 let ino = state.draft(id)?.ino;
@@ -98,6 +97,32 @@ impl Fs {
         Ok(true)
     }
 
+    /// A file could not be renamed to `name`, for this reason. What to tell, once what the same process had renamed or removed
+    /// there before is back. Directories must [stay](Fs::stay), and the kernel may hold their locks.
+    pub(crate) async fn put_back_after_rename(
+        self: &Arc<Self>,
+        caller: Caller,
+        name: &str,
+        why: FsError,
+    ) -> FsError {
+        let removed = self.state.lock().take_predecessor(name, caller.thread);
+        let Some(removed) = removed else {
+            self.state.lock().successor_refused_at(name, caller.thread);
+            return why;
+        };
+        match self.set_unmade(name, &removed, &why).await {
+            Ok(None) => why,
+            Ok(Some(invalidations)) => {
+                self.invalidate_later(invalidations);
+                FsError::PutBack(Box::new(why))
+            }
+            Err(error) => {
+                self.keep_removed(name.to_owned(), removed, error).await;
+                why
+            }
+        }
+    }
+
     /// Sets a value again that was removed, unless there is another one.
     async fn set_again(&self, removed: &Predecessor) -> FsResult<Option<Meta>> {
         match self.cache.set_key_value(&removed.key, removed.text.clone(), Expect::Absent).await {
@@ -125,26 +150,34 @@ impl Fs {
         why: &FsError,
     ) -> FsResult<()> {
         let staying = self.stay().await?;
-        let operation = self.begin([name.to_owned()]).await?;
+        let invalidations = self.set_unmade(name, removed, why).await?;
+        drop(staying);
+        self.invalidate_and_wait(invalidations.unwrap_or_default()).await;
+        Ok(())
+    }
+
+    /// Sets again what was removed for a file that could not be made, for this reason; `None` if something else has become of the
+    /// name. Directories must [stay](Fs::stay).
+    async fn set_unmade(
+        self: &Arc<Self>,
+        name: &str,
+        removed: &Predecessor,
+        why: &FsError,
+    ) -> FsResult<Option<Vec<PathInvalidation>>> {
+        let _operation = self.begin([name.to_owned()]).await?;
         if self.state.lock().named(name).is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let before = self.cache.peek_keys().map(|answer| answer.value);
-        let Some(meta) = self.set_again(removed).await? else { return Ok(()) };
+        let Some(meta) = self.set_again(removed).await? else { return Ok(None) };
         let error = FsError::PutBack(Box::new(why.clone()));
         self.refusals.lock().reword(name, &why.to_string(), &error.to_string());
-        let invalidations = {
-            let mut state = self.state.lock();
-            state.paths_mut().set_attributes(name, removed.attributes);
-            let mut invalidations = state.install_version(name, &meta, Origin::Remote);
-            invalidations.extend(self.name_added(&mut state, name, before.as_ref()));
-            invalidations.extend(state.appeared(name));
-            invalidations
-        };
-        drop(operation);
-        drop(staying);
-        self.invalidate_and_wait(invalidations).await;
-        Ok(())
+        let mut state = self.state.lock();
+        state.paths_mut().set_attributes(name, removed.attributes);
+        let mut invalidations = state.install_version(name, &meta, Origin::Remote);
+        invalidations.extend(self.name_added(&mut state, name, before.as_ref()));
+        invalidations.extend(state.appeared(name));
+        Ok(Some(invalidations))
     }
 
     async fn keep_removed(self: &Arc<Self>, name: String, removed: Predecessor, error: FsError) {

@@ -10,6 +10,7 @@ use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Body;
+use crate::fs::state::predecessors::Predecessor;
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
 use crate::fs::types::{Caller, DraftId, Ino};
@@ -50,7 +51,10 @@ impl Fs {
         self.writable()?;
         let _staying = self.stay().await?;
         let parents = [parent(&from).to_owned(), parent(&to).to_owned()];
-        self.clone().rename_file(caller, from, to, no_replace).await?;
+        match self.clone().rename_file(caller, from, to.clone(), no_replace).await {
+            Err(why) if !why.is_routine() => return Err(self.put_back_after_rename(caller, &to, why).await),
+            renamed => renamed?,
+        }
         let mut state = self.state.lock();
         for path in &parents {
             state.keep_directory(path);
@@ -100,7 +104,7 @@ impl Fs {
             Source::Key(key) if backup => {
                 self.rename_to_backup(caller, &key, &from, &to, (!foreign).then_some(&target)).await
             }
-            Source::Key(key) => self.rename_key((&from, &key), (&to, &target), expect).await,
+            Source::Key(key) => self.rename_key(caller, (&from, &key), (&to, &target), expect).await,
         };
         if renamed.is_ok() {
             self.tell_writers(writers);
@@ -114,6 +118,7 @@ impl Fs {
     /// Renames a key in the store, at the version that is known.
     async fn rename_key(
         self: &Arc<Self>,
+        caller: Caller,
         (from, key): (&str, &Key),
         (to, target): (&str, &Key),
         expect: Expect,
@@ -124,7 +129,12 @@ impl Fs {
             let before = entry.meta.revision;
             match self.cache.rename_key(key, target, Expect::At(before), expect).await {
                 Ok(meta) => {
-                    let invalidations = self.state.lock().renamed_key(from, to, target, before, &meta);
+                    let mut state = self.state.lock();
+                    let attributes = state.paths().attributes(from);
+                    let invalidations = state.renamed_key(from, to, target, before, &meta);
+                    let removed = Predecessor::new(caller.thread, key.clone(), entry.text);
+                    state.removed(from, removed.map(|removed| removed.with(attributes)));
+                    drop(state);
                     self.invalidate_later(invalidations);
                     return Ok(());
                 }

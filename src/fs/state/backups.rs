@@ -28,15 +28,18 @@ pub(crate) struct DeferredRename {
     pub(crate) meta: Meta,
     /// The inode in which all others still see it.
     pub(crate) shown: Option<Ino>,
+    /// A successor was refused: it keeps its name, unless there is another one.
+    pub(crate) is_kept: bool,
 }
 
 impl DeferredRename {
     /// Whether the old name is gone for `thread`: for the process that renamed it, and for all once no successor is to be
-    /// expected any more; but then it is back for all where the store cannot have the backup name.
+    /// expected any more; but then it is back for all where the store cannot have the backup name, or a successor was refused.
     pub(crate) fn invisible_to(&self, thread: u32) -> bool {
-        match self.target {
-            Some(_) => self.is_by(thread) || self.is_expired(),
-            None => self.is_by(thread) && !self.is_expired(),
+        if self.target.is_some() && !self.is_kept {
+            self.is_by(thread) || self.is_expired()
+        } else {
+            self.is_by(thread) && !self.is_expired()
         }
     }
 

@@ -117,14 +117,47 @@ impl State {
     /// The store cannot have the backup name, for this reason: the key has its old name again, and the backup is a scratch
     /// file.
     pub(crate) fn give_back(&mut self, name: &str, why: &FsError) -> Vec<PathInvalidation> {
+        if let Some(backup) = self.paths.deferred_rename(name).map(|deferred| deferred.backup.clone()) {
+            self.paths.set_failure(&backup, Some(why.clone()));
+        }
+        self.keep_name(name)
+    }
+
+    /// The draft is that of a successor which is refused: unless there is another one, the key keeps its name.
+    pub(crate) fn successor_refused(&mut self, id: DraftId) {
+        let draft = self.drafts.get(&id).filter(|draft| !draft.orphan && draft.published.is_none());
+        let Some(inode) = draft.and_then(|draft| self.inodes.get(&draft.ino)) else { return };
+        let name = inode.name.clone();
+        if let Some(deferred) = self.paths.deferred_rename_mut(&name) {
+            deferred.is_kept = true;
+        }
+    }
+
+    /// As [`State::successor_refused`], of a file that the process of `thread` could not rename to `name`.
+    pub(crate) fn successor_refused_at(&mut self, name: &str, thread: u32) {
+        if let Some(deferred) = self.paths.deferred_rename_mut(name).filter(|deferred| deferred.is_by(thread))
+        {
+            deferred.is_kept = true;
+        }
+    }
+
+    /// Whether a successor of the key was refused.
+    pub(crate) fn is_kept(&self, name: &str) -> bool {
+        self.paths.deferred_rename(name).is_some_and(|deferred| deferred.is_kept)
+    }
+
+    /// The key has its old name again, and the backup is a scratch file.
+    pub(crate) fn keep_name(&mut self, name: &str) -> Vec<PathInvalidation> {
         let Some(deferred) = self.paths.take_deferred_rename(name) else { return Vec::new() };
-        self.paths.set_failure(&deferred.backup, Some(why.clone()));
         if let Some((_, id)) = self.backup_draft(&deferred.backup)
             && let Some(draft) = self.drafts.get_mut(&id)
         {
             // The store has the text.
             draft.was_key = false;
         }
+        // A successor had its own.
+        let attributes = self.paths.attributes(&deferred.backup);
+        self.paths.set_attributes(name, attributes);
         let mut invalidations = self.install_version(name, &deferred.meta, Origin::Remote);
         if let Some(ino) = deferred.shown.filter(|ino| self.inodes.contains_key(ino))
             && self.paths.current(name).is_none()
