@@ -114,6 +114,7 @@ impl Fs {
             ino
         };
         let fh = state.add_handle(Handle::new(caller.thread, ino, Content::Draft(draft), true));
+        state.end_redirect(caller.thread);
         state.count_lookup(ino, Duration::ZERO);
         let attr = self.attr_in(state, ino, None)?;
         Ok((Found { attr: Some(attr), ttl: Duration::ZERO }, Opened { fh, direct: false, no_flush: false }))

@@ -7,7 +7,7 @@ use crate::cache::{Answer, FOREVER};
 use crate::fs::core::Fs;
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::rules::names::Decoded;
+use crate::fs::rules::names::{Decoded, base};
 use crate::fs::state::nodes::Body;
 use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
@@ -35,8 +35,7 @@ impl Fs {
             None => self.lookup_beside_move(caller, within, &name).await,
         };
         if !matches!(&found, Ok(Found { attr: Some(_), .. })) {
-            // Who was sent to look again does not come back: it creates the file, or gives up.
-            self.state.lock().end_redirect(caller.thread);
+            self.state.lock().finds_nothing(caller.thread, &name);
         }
         let found = found?;
         let lasting = staying.is_some() && (found.attr.is_some() || !self.is_announced(within, &name));
@@ -223,7 +222,7 @@ impl Fs {
         let newest = self.cache.peek(&state.inode(ino).ok()?.key).map(|answer| answer.value);
         match newest {
             Some(None) => {
-                state.end_redirect(caller.thread);
+                state.finds_nothing(caller.thread, base(name));
                 return None;
             }
             Some(Some(entry)) => _ = state.rebase(ino, &entry),
@@ -286,5 +285,36 @@ impl Fs {
     /// Drops `lookups` references of the kernel.
     pub fn forget(&self, ino: Ino, lookups: u64) {
         self.state.lock().forget(ino, lookups);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::types::{Access, ROOT};
+    use crate::store::{Expect, Text};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_sent_to_look_again_is_not_sent_once_more_where_a_file_comes_and_goes_meanwhile() {
+        let fs = Fs::in_memory(Duration::ZERO).0;
+        let (reader, other) = (Caller { thread: 1, uid: 0, gid: 0 }, Caller { thread: 2, uid: 0, gid: 0 });
+        let make = async || {
+            let text = Text::from(&b"1"[..]);
+            fs.cache.set_key_value(&Key::from("k"), text, Expect::Anything).await.unwrap();
+        };
+        let look =
+            async || fs.clone().lookup(reader, ROOT, "k".into()).await.unwrap().attr.map(|attr| attr.ino);
+        let remove = async || fs.clone().unlink(other, ROOT, "k".into()).await.unwrap();
+        let read = Access { write: false, append: false, truncate: false };
+        make().await;
+        let first = look().await.unwrap();
+        remove().await;
+        assert_eq!(fs.clone().open(reader, first, read).await, Err(FsError::Superseded));
+        // The kernel revalidates the dentry that it has, and looks the name up when that is gone.
+        assert_eq!(look().await, None);
+        make().await;
+        let second = look().await.unwrap();
+        remove().await;
+        assert_ne!(fs.clone().open(reader, second, read).await, Err(FsError::Superseded));
     }
 }

@@ -124,6 +124,13 @@ impl State {
         self.redirects.add_look(thread, &name).then_some(FsError::Superseded)
     }
 
+    /// A lookup by `thread` finds nothing under `name`; the draft inode made for it goes.
+    pub(crate) fn finds_nothing(&mut self, thread: u32, name: &str) {
+        if let Some(ino) = self.redirects.find_nothing(thread, name) {
+            self.collect(ino);
+        }
+    }
+
     /// truncate(2) by name made the inode this version, and the kernel truncates what it has of it; but not under who reads it.
     pub(crate) fn truncated(&mut self, ino: Ino, meta: &Meta) {
         let inode = self.inodes.get_mut(&ino).filter(|inode| inode.handles == 0 && inode.cached.is_fresh());

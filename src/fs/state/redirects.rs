@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fs::rules::names::is_inside;
+use crate::fs::rules::names::{base, is_inside};
 use crate::fs::types::Ino;
 
 /// An open, or a stat(2), that was answered "look again": what the next lookup by the same thread finds.
@@ -15,7 +15,8 @@ struct Redirect {
     name: String,
     /// The draft inode made for a writer.
     to: Option<Ino>,
-    /// An open certainly follows: it was one. After stat(2) none does, unless that was the beginning of one.
+    /// An open certainly follows: it was one. After stat(2) none does, unless that was the beginning of one; nor where there is
+    /// nothing, unless it is there by then.
     is_open: bool,
     /// It has looked the name up since.
     looked: bool,
@@ -126,6 +127,17 @@ impl Redirects {
             unknown.first = None;
             true
         })
+    }
+
+    /// `thread` finds nothing under `name`: it gives the open up, or creates the file. Or the kernel, which drops its dentry,
+    /// looks the name up once more for the same open. Returns the inode that nobody is sent to any more.
+    pub(super) fn find_nothing(&mut self, thread: u32, name: &str) -> Option<Ino> {
+        let Some(redirect) = self.threads.get_mut(&thread).filter(|redirect| base(&redirect.name) == name)
+        else {
+            return self.take(thread);
+        };
+        (redirect.is_open, redirect.since) = (false, Instant::now());
+        redirect.to.take()
     }
 
     /// Whether `thread`, which was told to look again, has looked no name up since: it came by way of `/proc/self/fd/N`, or of a
