@@ -20,6 +20,8 @@ pub(super) struct Draft {
     pub(super) name: String,
     pub(super) text: Vec<u8>,
     pub(super) expect: Expect,
+    /// What another draft of the process was published as after that.
+    pub(super) follows: Option<u64>,
     pub(super) published: bool,
     /// Made empty, by who closed it so.
     pub(super) empty: bool,
@@ -88,6 +90,7 @@ impl Draft {
             base: None,
             text,
             expect,
+            follows: None,
             published: false,
             exclusive: false,
             empty: false,
@@ -103,6 +106,11 @@ impl Draft {
             writers: 0,
             removed: None,
         }
+    }
+
+    /// Whether it may take the place of that version.
+    pub(super) fn goes_on_from(&self, version: Expect) -> bool {
+        version == Expect::Anything || self.expect == version || self.follows.map(Expect::At) == Some(version)
     }
 
     pub(super) fn clear(&mut self) {
@@ -134,7 +142,7 @@ impl Draft {
 
     /// It is published, as this revision.
     pub(super) fn became(&mut self, revision: u64) {
-        self.expect = Expect::At(revision);
+        (self.expect, self.follows) = (Expect::At(revision), None);
         (self.published, self.changed, self.scratch) = (true, false, false);
         (self.blank_since, self.refused) = (true, None);
         self.appended_at = Some(self.text.len());

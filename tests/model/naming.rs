@@ -81,6 +81,7 @@ impl Model {
             if draft.expect == Expect::At(old) {
                 draft.expect = Expect::At(new);
             }
+            draft.follows = draft.follows.map(|at| if at == old { new } else { at });
         }
     }
 

@@ -208,7 +208,7 @@ impl Model {
             self.resize(id, size)?;
             return if self.check(&self.drafts[id].text).is_ok() { self.publish(id, false) } else { Ok(()) };
         }
-        let (text, _) = self.keys.get(name).ok_or(ENOENT)?;
+        let (text, before) = self.keys.get(name).map(|(text, at)| (text, Expect::At(*at))).ok_or(ENOENT)?;
         match size {
             _ if size == text.len() => Ok(()),
             _ if size > LIMIT => Err(EFBIG),
@@ -218,7 +218,7 @@ impl Model {
                 if self.json && !is_document(&text) {
                     return Err(EINVAL);
                 }
-                self.set_anew(name, None, text);
+                self.set_anew(name, None, text, before);
                 Ok(())
             }
         }
@@ -231,14 +231,13 @@ impl Model {
         self.revision
     }
 
-    /// As [`Model::set`]. Drafts of the same file that have the version before go on from this one: all are of one process.
-    fn set_anew(&mut self, name: &str, backup: Option<u64>, text: Vec<u8>) -> u64 {
-        let before = self.keys.get(name).map(|(_, revision)| Expect::At(*revision));
+    /// As [`Model::set`], in place of that version, or of any. Drafts of the same file that have it may take its place: all are of
+    /// one process.
+    fn set_anew(&mut self, name: &str, backup: Option<u64>, text: Vec<u8>, before: Expect) {
         let revision = self.set(name, text);
         let of_it = |draft: &&mut Draft| draft.name == name && draft.backup == backup && !draft.orphan;
-        let kin = self.drafts.iter_mut().filter(of_it).filter(|draft| Some(draft.expect) == before);
-        kin.for_each(|draft| draft.expect = Expect::At(revision));
-        revision
+        let kin = self.drafts.iter_mut().filter(of_it).filter(|draft| draft.goes_on_from(before));
+        kin.for_each(|draft| draft.follows = Some(revision));
     }
 
     /// What was removed at `name` does not come back.
@@ -270,9 +269,9 @@ impl Model {
         let mut value = begins.clone().unwrap_or(whole);
         self.check(&value)?;
         let there = self.keys.get(&draft.name);
-        if let Expect::At(revision) = draft.expect
-            && there.map(|(_, revision)| *revision) != Some(revision)
-        {
+        let now = there.map(|(_, revision)| Expect::At(*revision));
+        let mut before = draft.expect;
+        if matches!(before, Expect::At(_)) && now != Some(before) {
             if self.json && draft.blank_since {
                 let draft = &mut self.drafts[id];
                 (draft.changed, draft.appended_at) = (false, Some(draft.text.len()));
@@ -284,16 +283,20 @@ impl Model {
                 Err(EINVAL) => Err(ESTALE),
                 checked => checked.map(|()| merged),
             });
+            let is_own = draft.follows.is_some() && draft.follows.map(Expect::At) == now;
             let draft = &mut self.drafts[id];
-            draft.refused = merged.as_ref().err().copied();
-            value = merged?;
-            draft.base = Some(Vec::new());
+            before = now.unwrap_or(before);
+            if merged != Err(ESTALE) || !is_own {
+                draft.refused = merged.as_ref().err().copied();
+                value = merged?;
+                draft.base = Some(Vec::new());
+            }
         }
         let draft = &mut self.drafts[id];
         let (name, backup) = (draft.name.clone(), draft.backup);
         draft.base.iter_mut().for_each(|base| base.clone_from(&value));
-        let revision = self.set_anew(&name, backup, value);
-        self.published(id, revision);
+        self.set_anew(&name, backup, value, before);
+        self.published(id, self.revision);
         self.drafts[id].only_begins_with(begins);
         Ok(())
     }

@@ -29,7 +29,7 @@ impl Fs {
         }
         (draft.text, draft.moment) = (Text::from(text), written.bytes.moment());
         (draft.expect, draft.is_merged) = (Expect::At(newest.meta.revision), true);
-        draft.replaced = Some(newest);
+        draft.replaced = Some(newest.text);
         Ok(true)
     }
 
@@ -40,7 +40,7 @@ impl Fs {
     }
 
     /// Whether what is to be published is white space after a published document.
-    fn is_blank_since(&self, draft: &Draft) -> bool {
+    pub(super) fn is_blank_since(&self, draft: &Draft) -> bool {
         self.settings.validate == Validate::Json && draft.bytes.is_blank_since()
     }
 

@@ -18,7 +18,7 @@ use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
 use crate::store;
-use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
+use crate::store::{Expect, Key, Meta, Revision, Text};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
 pub(super) enum Verdict {
@@ -52,16 +52,16 @@ pub(super) struct Unpublished {
     is_new: bool,
     /// The keys that there were before.
     before: Option<Keys>,
-    /// The version that there was.
-    pub(super) replaced: Option<Entry>,
+    /// The value that there was.
+    pub(super) replaced: Option<Text>,
 }
 
 impl Unpublished {
-    /// The version that it takes the place of, for all that is known.
-    fn before(&self) -> Option<Revision> {
+    /// The version that it takes the place of, if not of any.
+    const fn before(&self) -> Option<Revision> {
         match self.expect {
             Expect::At(revision) => Some(revision),
-            Expect::Anything | Expect::Absent => self.replaced.as_ref().map(|entry| entry.meta.revision),
+            Expect::Anything | Expect::Absent => None,
         }
     }
 }
@@ -245,7 +245,7 @@ impl Fs {
         };
         let mut set = self.set(&draft).await;
         while let Err(store::Error::Changed | store::Error::Exists) = set
-            && self.append_to_newest(id, &mut draft).await?
+            && (self.append_to_newest(id, &mut draft).await? || self.follow_kin(id, &mut draft))
         {
             set = self.set(&draft).await;
         }
@@ -260,11 +260,21 @@ impl Fs {
             invalidations.extend(self.name_added(&mut state, &name, draft.before.as_ref()));
         }
         if let Some(published) = state.draft_mut(id) {
-            published.overwritten.get_or_insert(Overwritten::by(draft.replaced.map(|entry| entry.text)));
+            published.overwritten.get_or_insert(Overwritten::by(draft.replaced));
             published.base = draft.is_merged.then_some(draft.text);
         }
         invalidations.extend(also);
         Ok(invalidations)
+    }
+
+    /// Another version than expected is there. Whether that may be one by a draft of the same process, which this one may replace.
+    fn follow_kin(&self, id: DraftId, draft: &mut Unpublished) -> bool {
+        let state = self.state.lock();
+        let written = state.draft(id).filter(|written| !self.is_blank_since(written));
+        let next = written.and_then(|written| written.follows).map(Expect::At);
+        let is_other = next.is_some_and(|next| next != draft.expect);
+        draft.expect = next.unwrap_or(draft.expect);
+        is_other
     }
 
     async fn set(&self, draft: &Unpublished) -> store::Result<Meta> {
@@ -292,7 +302,7 @@ impl Fs {
         let is_new = gone && !state.is_local(name);
         let before = self.cache.peek_keys().map(|answer| answer.value);
         let (id, expect, is_merged) = (draft.new_id(), draft.expect, draft.base.is_some());
-        let replaced = self.cache.peek(&key).and_then(|answer| answer.value);
+        let replaced = self.cache.peek(&key).and_then(|answer| answer.value).map(|entry| entry.text);
         Ok(Next::Set(Unpublished { key, id, text, expect, moment, is_merged, is_new, before, replaced }))
     }
 

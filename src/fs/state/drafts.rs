@@ -12,7 +12,7 @@ use crate::fs::rules::scratch;
 use crate::fs::state::buffer::{Buffer, Moment};
 use crate::fs::state::predecessors::Predecessor;
 use crate::fs::types::{DraftId, Ino, ROOT};
-use crate::store::{Error, Expect, Limits, Meta, Text, counted_len};
+use crate::store::{Error, Expect, Limits, Meta, Revision, Text, counted_len};
 
 /// Where a draft's bytes may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub(crate) struct Draft {
     pub(crate) off_pages: bool,
     /// The first draft of the process, if it certainly had others of the file open when this one began.
     pub(crate) kin: Option<DraftId>,
+    /// What such another one was published as, after that which must hold: this draft may take its place.
+    pub(crate) follows: Option<Revision>,
     /// How many handles write to this draft.
     pub(crate) handles: u32,
     /// The open that began it is not answered yet: the kernel goes by the attributes of the version before.
@@ -104,6 +106,7 @@ impl Draft {
             base: None,
             off_pages: false,
             kin: None,
+            follows: None,
             handles: 0,
             opening: false,
             ending: false,
@@ -142,11 +145,16 @@ impl Draft {
 
     /// What the store has is this draft, as it was at this moment.
     pub(crate) fn published(&mut self, meta: &Meta, moment: Moment) {
-        self.expect = Expect::At(meta.revision);
+        (self.expect, self.follows) = (Expect::At(meta.revision), None);
         self.published = Some(meta.clone());
         self.purpose = Publish::OnClose;
         self.refused = None;
         self.bytes.saved(moment);
+    }
+
+    /// Whether it may take the place of that version.
+    pub(crate) fn goes_on_from(&self, version: Revision) -> bool {
+        self.expect == Expect::At(version) || self.follows == Some(version)
     }
 
     /// Whether the kernel's pages of it, once nothing is left to publish, are what is published.

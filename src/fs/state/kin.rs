@@ -51,8 +51,8 @@ impl State {
         })
     }
 
-    /// The draft was published at `name` in place of the version `before`. Those of its process that went on from that may take
-    /// its place.
+    /// The draft was published at `name` in place of the version `before`, or whatever there was. Those of its process that went on
+    /// from that may take its place.
     pub(crate) fn follow_kin(&mut self, name: &str, id: DraftId, before: Option<Revision>, now: Revision) {
         let kin = self.draft(id).map(|draft| draft.kin.unwrap_or(id));
         let is_kin = |other: &DraftId| {
@@ -70,11 +70,9 @@ impl State {
 
     fn follow_own(&mut self, drafts: Vec<DraftId>, before: Option<Revision>, now: Revision) {
         for id in drafts {
-            let draft = self.drafts.get_mut(&id);
-            if let Some(draft) =
-                draft.filter(|draft| before.is_some_and(|before| draft.expect == Expect::At(before)))
-            {
-                draft.expect = Expect::At(now);
+            let goes_on = |draft: &&mut Draft| before.is_none_or(|before| draft.goes_on_from(before));
+            if let Some(draft) = self.drafts.get_mut(&id).filter(goes_on) {
+                draft.follows = Some(now);
             }
         }
     }

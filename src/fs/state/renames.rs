@@ -95,6 +95,9 @@ impl State {
             if draft.expect == Expect::At(before) {
                 draft.expect = Expect::At(meta.revision);
             }
+            if draft.follows == Some(before) {
+                draft.follows = Some(meta.revision);
+            }
             if let Some(published) = draft.published.as_mut().filter(|known| known.revision == before) {
                 *published = meta.clone();
             }
