@@ -20,6 +20,7 @@ mod release;
 pub(crate) mod rename;
 mod rename_directory;
 pub(crate) mod resolve;
+mod shared;
 mod stat;
 mod truncate;
 mod unlink;

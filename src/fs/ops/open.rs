@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::fs::core::Fs;
 use crate::fs::ops::granted::{draft_of, read_snapshot};
+use crate::fs::ops::shared::send_to_shared;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
@@ -203,11 +204,10 @@ impl Fs {
         }
         let Some(entry) = self.value_to_open(inode, shown, attempt) else { return Ok(Plan::Fetch) };
         let Some(entry) = entry else { return self.key_gone(&mut state, caller, (ino, access), retried) };
-        let shared = state.shared_draft(&inode.name, caller.thread, &entry);
-        if let Some((_, shared)) = shared.filter(|_| access.writes() && !retried) {
-            return Err(state.redirect(caller.thread, ino, Some(shared)));
-        }
         let (shown, is_private) = (shown.map(|meta| meta.revision), inode.private.is_some());
+        if access.writes() && !retried {
+            send_to_shared(&mut state, caller, ino, &entry)?;
+        }
         let Some(shown) = shown else {
             return self.open_elsewhere(&mut state, caller, ino, entry, access, (retried, attempt));
         };
@@ -336,12 +336,6 @@ impl Fs {
             self.check_outage(access, true)?;
         }
         Ok(Plan::Done(self.join(state, caller, ino, draft, access)))
-    }
-
-    /// Whether the caller was sent to the draft of the inode, and nobody has opened that yet, or it still may be shared.
-    fn may_join(&self, state: &State, caller: Caller, inode: &Inode, ino: Ino) -> bool {
-        let is_shared = || self.shared_by(state, caller, ino).is_some_and(|(_, shared)| shared == ino);
-        state.is_sent_to(caller.thread, ino) && (inode.handles == 0 || is_shared())
     }
 
     /// Opens the draft of a writer who was sent to it; or whoever else the thread is by now.

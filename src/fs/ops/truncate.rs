@@ -7,9 +7,8 @@ use crate::fs::rules::document::Validate;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::nodes::Body;
-use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
-use crate::fs::types::{Caller, DraftId, Ino};
+use crate::fs::types::{Caller, Ino};
 use crate::store::{Expect, Limits, Text, counted_len};
 
 impl Fs {
@@ -60,51 +59,6 @@ impl Fs {
         // The kernel holds the lock of the inode, for which who holds the directory's may wait.
         self.invalidate_later(invalidations);
         Ok(())
-    }
-}
-
-impl Fs {
-    /// The draft of the key that the caller's process [shares](State::shared_draft), and its inode.
-    pub(crate) fn shared_by(&self, state: &State, caller: Caller, ino: Ino) -> Option<(DraftId, Ino)> {
-        let inode =
-            state.inode(ino).ok().filter(|inode| matches!(inode.body, Body::Key(_) | Body::Draft(_)))?;
-        let newest = self.cache.peek(&inode.key)?.value?;
-        state.shared_draft(&inode.name, caller.thread, &newest)
-    }
-
-    /// As [`Fs::shared_by`]; the store is asked if need be.
-    async fn shared_for_truncate(&self, caller: Caller, ino: Ino) -> FsResult<Option<(DraftId, Ino)>> {
-        let key = {
-            let state = self.state.lock();
-            let inode = state.inode(ino)?;
-            state.is_written_at(&inode.name, caller.thread).then(|| inode.key.clone())
-        };
-        if let Some(key) = key {
-            self.cache.get_key_value(&key).await?;
-        }
-        Ok(self.shared_by(&self.state.lock(), caller, ino))
-    }
-
-    /// truncate(2) by name of what the process of the caller writes. A value that it leaves is published at once.
-    async fn truncate_shared(
-        self: &Arc<Self>,
-        caller: Caller,
-        ino: Ino,
-        (id, shared): (DraftId, Ino),
-        size: usize,
-    ) -> FsResult<()> {
-        {
-            let mut state = self.state.lock();
-            if shared != ino {
-                return Err(state.redirect(caller.thread, ino, Some(shared)));
-            }
-            state.end_retry(caller.thread, ino);
-            state.resize(id, size, &self.cache.limits())?;
-            if state.draft(id).is_none_or(|draft| !draft.bytes.is_changed() || self.check(draft).is_err()) {
-                return Ok(());
-            }
-        }
-        self.publish_locked(ino, id, caller.thread).await
     }
 }
 
