@@ -71,6 +71,8 @@ struct Attempt {
     /// How often the store was asked.
     asked: u32,
     since: Instant,
+    /// Who opens certainly was told to look again, and now is back.
+    retried: bool,
     /// It waits for others to close the file.
     turn: Option<Turn>,
 }
@@ -84,9 +86,6 @@ impl Attempt {
 
 /// How often the store is asked for a value that changes meanwhile.
 const TRIES: u32 = 10;
-
-/// For so long an open that cannot be answered "look again" waits for others to close the file.
-const PATIENCE: Duration = Duration::from_millis(300);
 
 /// For so long a writer waits for readers to close the inode that the name has, before he is sent to one of his own: those who
 /// watch the file would hear nothing of that.
@@ -107,7 +106,8 @@ impl Fs {
             self.writable()?;
         }
         self.await_end_at(ino).await?;
-        let mut attempt = Attempt { fetched: None, asked: 0, since: Instant::now(), turn: None };
+        let mut attempt =
+            Attempt { fetched: None, asked: 0, since: Instant::now(), retried: false, turn: None };
         let opened = self.try_open(caller, ino, access, &mut attempt).await;
         if let Some(turn) = attempt.turn
             && let Some(inode) = self.state.lock().inode_mut(ino)
@@ -194,7 +194,9 @@ impl Fs {
         if !inode.cached.is_fresh() {
             return Ok(Plan::Settle);
         }
-        let retried = inode.private.is_some() || state.is_retry(caller.thread, &inode.name, attempt.since);
+        let is_retry = attempt.retried || state.is_retry(caller.thread, &inode.name, attempt.since);
+        attempt.retried = is_retry && caller.thread != 0;
+        let retried = is_retry || inode.private.is_some();
         let shown = match &inode.body {
             Body::Key(meta) if inode.private.is_some() || state.is_current(ino, inode) => Some(meta),
             _ => None,
@@ -217,17 +219,15 @@ impl Fs {
         let newest = entry.meta.revision;
         let is_next = is_private || state.is_next(ino, attempt.turn, access.writes());
         if !access.writes() {
-            let until = attempt.patience(PATIENCE);
-            return match (is_next, retried, until) {
-                (false, false, _) => Err(state.redirect(caller.thread, ino, None)),
-                (false, true, Some(until)) => Ok(Plan::Wait(until)),
-                (false, true, None) | (true, ..) => {
-                    // Should it be the last known one while the store is down, the kernel must not keep it. Nor may it go by
-                    // the size of another version.
-                    let direct = !is_next || newest != shown || !state.is_sized(ino);
-                    Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, direct)))
-                }
-            };
+            if !is_next && !retried {
+                return Err(state.redirect(caller.thread, ino, None));
+            }
+            if !is_next && let Some(until) = attempt.patience(state.patience(ino, caller.thread)) {
+                return Ok(Plan::Wait(until));
+            }
+            // The kernel keeps nothing of the last known value while the store is down, nor goes by the size of another version.
+            let direct = !is_next || newest != shown || !state.is_sized(ino);
+            return Ok(Plan::Done(read_snapshot(&mut state, caller, ino, entry, direct)));
         }
         if newest == shown && is_next && state.is_free(ino) {
             return Ok(self.write_on(&mut state, caller, ino, entry, access).into());
@@ -298,7 +298,7 @@ impl Fs {
             return Ok(Plan::Done(read_snapshot(state, caller, ino, entry, direct)));
         }
         let is_in_use = !is_next || state.inode(ino)?.handles > 0;
-        if let Some(until) = attempt.patience(PATIENCE).filter(|_| is_in_use) {
+        if is_in_use && let Some(until) = attempt.patience(state.patience(ino, caller.thread)) {
             return Ok(Plan::Wait(until));
         }
         if state.follow(ino, &entry.meta) {
@@ -608,7 +608,7 @@ mod tests {
         let stale = fs.state.lock().install_version("k", &meta, Origin::Read);
         fs.invalidate_and_wait(stale).await;
         let fetched = Some(Fetched(key, old));
-        let mut attempt = Attempt { fetched, asked: 1, since: Instant::now(), turn: None };
+        let mut attempt = Attempt { fetched, asked: 1, since: Instant::now(), retried: false, turn: None };
         let Ok(Plan::Done(opened)) = fs.plan_open(thread(1), home, READ, &mut attempt) else { panic!() };
         assert_eq!(fs.read(opened.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"22");
     }
@@ -623,8 +623,13 @@ mod tests {
         let meta = elsewhere.set_key_value(&key, text("22"), Expect::Anything).await.unwrap();
         fs.take_in(Change::Set(key.clone(), meta)).await;
         assert!(fs.cache.peek(&key).is_none());
-        let mut attempt =
-            Attempt { fetched: Some(Fetched(key, old)), asked: 1, since: Instant::now(), turn: None };
+        let mut attempt = Attempt {
+            fetched: Some(Fetched(key, old)),
+            asked: 1,
+            since: Instant::now(),
+            retried: false,
+            turn: None,
+        };
         let plan = fs.plan_open(thread(1), home, READ, &mut attempt);
         assert!(matches!(plan, Ok(Plan::Fetch)));
     }
@@ -714,6 +719,20 @@ mod tests {
         assert_eq!(fs.clone().open(thread(1), home, WRITE).await, Err(FsError::Superseded));
         fs.clone().unlink(thread(3), ROOT, "k".into()).await.unwrap();
         assert_eq!(fs.clone().lookup(thread(1), ROOT, "k".into()).await.unwrap().attr, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_name_to_look_up_waits_longer_for_those_who_have_just_come() {
+        let fs = with_k().await;
+        let (reader, writer) = (thread(1), thread(2));
+        let (home, _) = look(&fs, reader).await;
+        let read = fs.clone().open(reader, home, READ).await.unwrap();
+        assert_eq!(fs.clone().open(writer, home, WRITE).await, Err(FsError::Superseded));
+        let waiting = tokio::spawn(fs.clone().open(writer, home, WRITE));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        fs.clone().release(read.fh).await;
+        assert!(!waiting.await.unwrap().unwrap().direct);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,9 +13,9 @@ use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Inode, Private};
 use crate::fs::state::tables::State;
-use crate::fs::state::turns::Turn;
+use crate::fs::state::turns::{Turn, Turns};
 use crate::fs::types::{DraftId, Ino};
-use crate::store::{Entry, Expect, Key, Meta, Revision, Text};
+use crate::store::{Deadline, Entry, Expect, Key, Meta, Revision, Text};
 
 impl State {
     /// Whether the name is not at home, or will not stay there: a lookup of it is good for no time.
@@ -182,6 +182,16 @@ impl State {
     /// Whether it is the turn of this open of the inode.
     pub(crate) fn is_next(&self, ino: Ino, turn: Option<Turn>, writes: bool) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| inode.turns.is_next(turn, writes))
+    }
+
+    /// For how long an open of the inode by `thread`, which cannot be answered "look again", waits for others to close it. Its own
+    /// process does not; and one that cannot be recognised is not known to be back for long.
+    pub(crate) fn patience(&self, ino: Ino, thread: u32) -> Duration {
+        let time = self.inodes.get(&ino).map_or(Duration::ZERO, |inode| inode.turns.patience());
+        if time > Turns::PATIENCE && (thread == 0 || self.opened_by_process(thread, ino).is_some()) {
+            return Turns::PATIENCE;
+        }
+        Deadline::left(time)
     }
 
     /// Whether readers alone have the inode open that the name has, and one of them came within this time: they may be gone soon.

@@ -139,9 +139,7 @@ impl State {
         if let Some(inode) = self.inodes.get_mut(&handle.ino) {
             inode.handles += 1;
             inode.readers += u32::from(handle.is_reader());
-            if handle.is_reader() {
-                inode.turns.note_read();
-            }
+            inode.turns.note_open(handle.is_reader());
         }
         if let Content::Draft(draft) = handle.content
             && handle.writable

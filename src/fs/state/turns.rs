@@ -15,11 +15,19 @@ pub(crate) struct Turns {
     /// Each with whether it writes.
     waiting: VecDeque<(Turn, bool)>,
     last: u64,
+    /// When it was last opened.
+    opened: Option<Instant>,
     /// When it was last opened for reading.
     read: Option<Instant>,
 }
 
 impl Turns {
+    /// For so long an open waits for others to close the inode.
+    pub(crate) const PATIENCE: Duration = Duration::from_millis(300);
+
+    /// And for so long where one of them came within this time: a loaded machine may not have let him go on yet.
+    const PATIENCE_WITH_NEW: Duration = Duration::from_secs(2);
+
     /// The end of the queue.
     pub(crate) fn take(&mut self, writes: bool) -> Turn {
         self.last += 1;
@@ -38,9 +46,18 @@ impl Turns {
         before.into_iter().all(|(_, other)| !other && !writes)
     }
 
-    /// It is opened for reading.
-    pub(crate) fn note_read(&mut self) {
-        self.read = Some(Instant::now());
+    /// It is opened, by a reader or a writer.
+    pub(crate) fn note_open(&mut self, reads: bool) {
+        self.opened = Some(Instant::now());
+        if reads {
+            self.read = self.opened;
+        }
+    }
+
+    /// For how long an open waits for those who have it open.
+    pub(crate) fn patience(&self) -> Duration {
+        let is_new = self.opened.is_some_and(|opened| opened.elapsed() < Self::PATIENCE_WITH_NEW);
+        if is_new { Self::PATIENCE_WITH_NEW } else { Self::PATIENCE }
     }
 
     /// Whether it was opened for reading within this time.
@@ -52,6 +69,15 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_opened_it_is_waited_for_longer_than_who_keeps_it() {
+        let mut turns = Turns::default();
+        turns.note_open(false);
+        assert_eq!(turns.patience(), Turns::PATIENCE_WITH_NEW);
+        tokio::time::advance(Turns::PATIENCE_WITH_NEW).await;
+        assert_eq!(turns.patience(), Turns::PATIENCE);
+    }
 
     #[test]
     fn readers_and_writers_come_in_turn() {
