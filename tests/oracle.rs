@@ -20,16 +20,17 @@ fn plain() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
-/// Removes everything in `dir`, by other names: what a process removes comes back where it makes the file anew and is refused.
+/// Removes everything in `dir`, and an empty file of each name: what a process removes comes back where it makes the file anew and
+/// is refused.
 fn clear(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if fs::symlink_metadata(&path).unwrap().is_dir() {
             fs::remove_dir_all(path).unwrap();
         } else {
-            let gone = dir.join("gone");
-            let renamed = fs::rename(&path, &gone).is_ok();
-            fs::remove_file(if renamed { gone } else { path }).unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::File::create(&path).unwrap();
+            fs::remove_file(&path).unwrap();
         }
     }
 }
