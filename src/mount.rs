@@ -36,7 +36,7 @@ use crate::failure::Failure;
 use crate::fs::{self, Fs};
 use crate::fuse::{self, Messages};
 use crate::logging::{self, LIFE};
-use crate::signals::Signals;
+use crate::signals::{Signals, has_terminal};
 use crate::store::{self, Counters, Key, Location, Store};
 
 /// How long programs that have files open may take after SIGTERM, before the daemon ends without them.
@@ -148,6 +148,8 @@ fn mount(
     // Before the first lookup, so that no change is missed in between.
     let feed = cache.follow();
     let signals = Signals::listen()?;
+    // The terminal may be gone as soon as the mount is there.
+    let terminal = settings.foreground && has_terminal();
     let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
     let spare = Spare::hold(started_last(settings))?;
     let turn = Turn::wait(&mountpoint)?;
@@ -168,7 +170,7 @@ fn mount(
     fs.is_device(root.device);
     mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());
     runtime.spawn(fs.clone().tend());
-    runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), settings.foreground));
+    runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), terminal));
     notes.lines().for_each(logging::report);
     ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();

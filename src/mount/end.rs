@@ -123,11 +123,10 @@ impl Mounted {
         rejected
     }
 
-    /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; in
-    /// the foreground (`in_front`), once the terminal is gone, it ends the mount as well.
-    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle, in_front: bool) {
-        let seen = in_front && has_terminal();
-        while signals.next().await == Asked::Refresh && (!seen || has_terminal()) {
+    /// SIGTERM and SIGINT publish what can be published and unmount; a second one ends at once. SIGHUP refreshes; where the mount
+    /// was started in front of a `terminal` that is gone, it ends the mount as well.
+    pub(super) async fn obey(self: Arc<Self>, mut signals: Signals, handle: Handle, terminal: bool) {
+        while signals.next().await == Asked::Refresh && (!terminal || has_terminal()) {
             logging::reopen();
             tracing::info!(target: LIFE, "SIGHUP: everything is asked for anew");
             handle.spawn(self.fs.clone().ask_anew());
