@@ -366,7 +366,8 @@ impl Model {
         let draft = &mut self.drafts[id];
         (draft.published, draft.expect) = (true, Expect::At(revision));
         if self.handles[handle].failed.is_none() {
-            draft.refused = Some(errno);
+            // It is none that a write was told of.
+            draft.refused = Some(-errno);
         }
         self.locals.retain(|_, local| *local != id);
     }
