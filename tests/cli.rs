@@ -12,19 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::common;
-use common::{KVFS, Mount, PATIENCE, can_mount, errno, unmount, wait_for};
+use common::{KVFS, Mount, PATIENCE, can_mount, errno, stop, unmount, wait_for};
 use tempfile::TempDir;
-
-/// Stops a daemon; returns when each of its threads has.
-pub(crate) fn stop(mount: &Mount) {
-    let pid = mount.pid.to_string();
-    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
-    let stopped = |thread: std::io::Result<fs::DirEntry>| {
-        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-    };
-    wait_for(PATIENCE, || fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(stopped));
-}
 
 fn run(home: &TempDir, args: &[&str]) -> Output {
     Mount::command(home).args(args).output().unwrap()
@@ -276,7 +265,7 @@ fn a_mount_that_does_not_answer_is_named_and_not_waited_for() {
     let signal = |name: &str| {
         assert!(Command::new("kill").args([name, &mount.pid.to_string()]).status().unwrap().success());
     };
-    stop(&mount);
+    stop(mount.pid);
     let (text, code) = failure(&run(&mount.home, &["memory:", mount.dir.to_str().unwrap()]));
     signal("-CONT");
     assert!(text.contains("does not answer") && text.contains("umount -f") && code == 3, "{code} {text}");

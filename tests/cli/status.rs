@@ -90,7 +90,7 @@ fn a_stopped_and_a_killed_daemon_are_told_apart() {
     }
     let mount = Mount::memory(&[]);
     let shown = mount.dir.display();
-    stop(&mount);
+    stop(mount.pid);
     let (seen, checked) = (status(&mount.home, &mount.dir), check(&mount.home, &mount.dir));
     kill("-CONT", &mount);
     let why = format!("does not answer, for its kvfs is stopped; continue it with: kill -CONT {}", mount.pid);
@@ -154,7 +154,7 @@ fn a_store_that_is_down_is_told_with_its_reason_and_the_age_of_what_is_shown() {
     assert_eq!(check(&mount.home, &mount.dir), (well.clone(), 0));
     assert!(status(&mount.home, &mount.dir)["down"].is_null());
     // A store that hangs.
-    server.signal("-STOP");
+    stop(i32::try_from(server.pid()).unwrap());
     let (text, code) = check(&mount.home, &mount.dir);
     assert!(text.starts_with(&format!("kvfs: {shown} answers, but not its store {store}: ")), "{text}");
     assert_eq!(code, 4);

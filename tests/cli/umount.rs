@@ -79,7 +79,7 @@ fn umount_refuses_what_it_cannot_end_and_says_why() {
     assert!(text.contains("is /open of a mount, bound there") && code == 3, "{code} {text}");
     assert!(Command::new("umount").arg(&bound).status().unwrap().success());
 
-    stop(&mount);
+    stop(mount.pid);
     let (text, code) = failure(&umount(&mount));
     signal("-CONT");
     assert!(

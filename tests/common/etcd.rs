@@ -289,7 +289,8 @@ impl Member {
 
     /// It hangs: its connections stay, and new ones are made.
     pub(crate) fn stop(&self) {
-        self.signal("-STOP");
+        let pid = self.own().running.lock().as_ref().unwrap().pid;
+        super::stop(pid);
     }
 
     pub(crate) fn go_on(&self) {

@@ -239,6 +239,16 @@ pub fn is_running(pid: i32) -> bool {
     !zombie || fs::read_dir(process.join("task")).is_ok_and(|threads| threads.count() > 1)
 }
 
+/// Stops a process (SIGSTOP); returns when each of its threads has.
+pub fn stop(pid: i32) {
+    assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    let stopped = |thread: std::io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    wait_for(PATIENCE, || fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(stopped));
+}
+
 /// The most memory a process has had, in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -5,8 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::user;
 use super::{kill, said, start};
-use crate::cli::stop;
-use crate::common::{Mount, can_mount};
+use crate::common::{Mount, can_mount, stop};
 use tempfile::TempDir;
 
 #[test]
@@ -34,7 +33,7 @@ fn a_place_that_cannot_be_used_is_named_with_what_to_do() {
     let hint = format!("it lies in the kvfs mount at {}; name a directory outside", mount.dir.display());
     refused(inside.to_str().unwrap(), &hint);
     refused(mount.dir.to_str().unwrap(), "is mounted already; see `kvfs status`, or `umount ");
-    stop(&mount);
+    stop(mount.pid);
     let _cont = Continued(mount.pid);
     refused(
         mount.dir.to_str().unwrap(),
