@@ -195,7 +195,8 @@ impl Fs {
             },
         };
         let Some(meta) = told.value else {
-            return Some(Found { attr: None, ttl: self.absence(told.ttl.min(most)) });
+            let lasts = if state.may_come_back(name) { Duration::ZERO } else { told.ttl.min(most) };
+            return Some(Found { attr: None, ttl: self.absence(lasts) });
         };
         let (ino, invalidations) = state.instantiate(name, &key, &meta);
         let ino = if again { self.private(&mut state, ino) } else { ino };
@@ -316,5 +317,19 @@ mod tests {
         let second = look().await.unwrap();
         remove().await;
         assert_ne!(fs.clone().open(reader, second, read).await, Err(FsError::Superseded));
+    }
+
+    #[tokio::test]
+    async fn the_kernel_remembers_no_absence_of_what_may_come_back() {
+        let fs = Fs::in_memory(Duration::ZERO).0;
+        let caller = Caller { thread: std::process::id(), uid: 0, gid: 0 };
+        let text = Text::from(&b"1"[..]);
+        fs.cache.set_key_value(&Key::from("k"), text, Expect::Anything).await.unwrap();
+        let look = async |name: &str| fs.clone().lookup(caller, ROOT, name.into()).await.unwrap();
+        assert!(look("k").await.attr.is_some());
+        fs.clone().unlink(caller, ROOT, "k".into()).await.unwrap();
+        let (removed, other) = (look("k").await, look("other").await);
+        assert_eq!((removed.attr, removed.ttl), (None, Duration::ZERO));
+        assert!(other.attr.is_none() && !other.ttl.is_zero());
     }
 }

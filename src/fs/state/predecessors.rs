@@ -73,6 +73,11 @@ impl Predecessors {
         (removed.since.elapsed() < LIFE && removed.is_of(thread)).then_some(removed)
     }
 
+    /// Whether what has been removed at `path` may come back.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.removed.get(path).is_some_and(|removed| removed.since.elapsed() < LIFE)
+    }
+
     /// The file at `path` could not be made, for this reason.
     pub(super) fn not_made(&mut self, path: &str, predecessor: Predecessor, why: FsError) {
         self.due.push((path.to_owned(), predecessor, why));
@@ -108,6 +113,7 @@ mod tests {
         let mut predecessors = Predecessors::default();
         for other in [0, 1] {
             predecessors.add("k", removed_by(me).unwrap());
+            assert!(predecessors.has("k"));
             assert!(predecessors.take("k", other).is_none());
             assert!(predecessors.take("k", me).is_none());
         }

@@ -17,6 +17,12 @@ impl State {
         }
     }
 
+    /// Whether what has been removed at `path` may come back, at the end of a call of which the kernel holds the directory's lock: it
+    /// may not remember that there is nothing.
+    pub(crate) fn may_come_back(&self, path: &str) -> bool {
+        self.predecessors.has(path)
+    }
+
     /// What the process of `thread` has removed at `path`, which it makes anew.
     pub(crate) fn take_predecessor(&mut self, path: &str, thread: u32) -> Option<Predecessor> {
         self.predecessors.take(path, thread)
