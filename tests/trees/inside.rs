@@ -135,6 +135,8 @@ fn who_is_in_a_directory_that_another_one_replaces_is_nowhere() {
 fn who_is_in_a_directory_that_others_empty_is_in_it_when_it_is_back() {
     let Some((mount, elsewhere)) = tree(&[]) else { return };
     elsewhere.set("p/d/k", "1\n");
+    // Nothing that is told of that drops the dentry later, before anybody is in there.
+    settle(&mount, &elsewhere);
     let mode =
         |mode| fs::set_permissions(mount.path("p/d"), std::os::unix::fs::PermissionsExt::from_mode(mode));
     mode(0o750).unwrap();
