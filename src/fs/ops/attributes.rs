@@ -15,15 +15,19 @@ use crate::store::{Meta, Revision};
 impl Fs {
     /// As [`Fs::getattr`], for who may be [the one](State::asks) by whom it shows that the kernel has taken in the answer.
     pub fn getattr_as(&self, caller: Caller, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
-        self.state.lock().asks(caller.thread, ino);
-        self.getattr(ino, fh)
+        let mut state = self.state.lock();
+        state.asks(caller.thread, ino);
+        self.getattr_in(&mut state, ino, fh)
     }
 
     /// Attributes of an inode; through a handle, of what that handle reads or writes.
     pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
-        let mut state = self.state.lock();
+        self.getattr_in(&mut self.state.lock(), ino, fh)
+    }
+
+    fn getattr_in(&self, state: &mut State, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
         state.tell(ino, fh);
-        let attr = self.attr_in(&state, ino, fh)?;
+        let attr = self.attr_in(state, ino, fh)?;
         // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
         // makes its attributes last.
         // So does what a handle shows of another version, which is not for those who read the inode by its pages.

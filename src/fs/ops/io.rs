@@ -20,21 +20,14 @@ impl Fs {
         size: usize,
         take: impl FnOnce(&[u8]) -> T,
     ) -> FsResult<T> {
-        self.state.lock().reads(caller.thread, fh);
-        self.read(fh, offset, size, take)
+        let mut state = self.state.lock();
+        state.reads(caller.thread, fh);
+        read_from(&state, fh, (offset, size), take)
     }
 
     /// Reads up to `size` bytes at `offset` of what the handle has open.
     pub fn read<T>(&self, fh: Fh, offset: u64, size: usize, take: impl FnOnce(&[u8]) -> T) -> FsResult<T> {
-        let state = self.state.lock();
-        let handle = state.handle(fh)?;
-        let text = match &handle.content {
-            Content::Snapshot(text, _) => &text[..],
-            Content::Draft(draft) => state.draft(*draft).ok_or(FsError::BadHandle)?.bytes.text(),
-        };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-        let end = start.saturating_add(size).min(text.len());
-        Ok(take(&text[start..end]))
+        read_from(&self.state.lock(), fh, (offset, size), take)
     }
 
     /// [`Fs::write_as`] by plain write(2).
@@ -163,4 +156,21 @@ impl Fs {
         };
         reserved.map_err(|error| self.part_is_set(&mut state, id, error))
     }
+}
+
+/// Reads up to `size` bytes at `offset` of what the handle has open.
+fn read_from<T>(
+    state: &State,
+    fh: Fh,
+    (offset, size): (u64, usize),
+    take: impl FnOnce(&[u8]) -> T,
+) -> FsResult<T> {
+    let handle = state.handle(fh)?;
+    let text = match &handle.content {
+        Content::Snapshot(text, _) => &text[..],
+        Content::Draft(draft) => state.draft(*draft).ok_or(FsError::BadHandle)?.bytes.text(),
+    };
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let end = start.saturating_add(size).min(text.len());
+    Ok(take(&text[start..end]))
 }

@@ -245,7 +245,7 @@ impl Fs {
         };
         let mut set = self.set(&draft).await;
         while let Err(store::Error::Changed | store::Error::Exists) = set
-            && (self.append_to_newest(id, &mut draft).await? || self.follow_kin(id, &mut draft))
+            && (self.append_to_newest(id, &mut draft).await? || self.may_replace_kin(id, &mut draft))
         {
             set = self.set(&draft).await;
         }
@@ -268,7 +268,7 @@ impl Fs {
     }
 
     /// Another version than expected is there. Whether that may be one by a draft of the same process, which this one may replace.
-    fn follow_kin(&self, id: DraftId, draft: &mut Unpublished) -> bool {
+    fn may_replace_kin(&self, id: DraftId, draft: &mut Unpublished) -> bool {
         let state = self.state.lock();
         let written = state.draft(id).filter(|written| !self.is_blank_since(written));
         let next = written.and_then(|written| written.follows).map(Expect::At);

@@ -96,8 +96,15 @@ impl Fs {
 
     /// As [`Fs::await_end`], by the inode.
     pub(crate) async fn await_end_at(&self, ino: Ino) -> FsResult<()> {
-        let name = self.state.lock().inode(ino)?.name.clone();
-        self.await_end(&name).await
+        let name = {
+            let state = self.state.lock();
+            let name = &state.inode(ino)?.name;
+            state.is_ending(name).then(|| name.clone())
+        };
+        match name {
+            Some(name) => self.await_end(&name).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether the draft can be published as it is.

@@ -11,11 +11,13 @@ use crate::sys::process::is_of_process;
 impl State {
     /// A new draft of the key `name`, by `thread`.
     pub(crate) fn add_draft_of_key(&mut self, name: &str, thread: u32, draft: Draft) -> DraftId {
-        let kin = self
-            .drafts_of_process(name, thread)
-            .next()
-            .and_then(|id| Some(self.draft(id)?.kin.unwrap_or(id)));
+        let kin = self.drafts_of_process(name, thread).next().and_then(|id| self.kin_of(id));
         self.add_draft(Draft { kin, ..draft })
+    }
+
+    /// The first draft of the process whose the draft is.
+    fn kin_of(&self, id: DraftId) -> Option<DraftId> {
+        Some(self.draft(id)?.kin.unwrap_or(id))
     }
 
     /// The draft that the process of `thread` certainly writes at `name` already, and its inode, if it is the `newest` version as
@@ -54,10 +56,8 @@ impl State {
     /// The draft was published at `name` in place of the version `before`, or whatever there was. Those of its process that went on
     /// from that may take its place.
     pub(crate) fn follow_kin(&mut self, name: &str, id: DraftId, before: Option<Revision>, now: Revision) {
-        let kin = self.draft(id).map(|draft| draft.kin.unwrap_or(id));
-        let is_kin = |other: &DraftId| {
-            *other != id && self.draft(*other).is_some_and(|draft| Some(draft.kin.unwrap_or(*other)) == kin)
-        };
+        let kin = self.kin_of(id);
+        let is_kin = |other: &DraftId| *other != id && kin.is_some() && self.kin_of(*other) == kin;
         let others = self.paths.drafts(name).into_iter().filter(is_kin).collect();
         self.follow_own(others, before, now);
     }
