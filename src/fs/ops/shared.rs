@@ -54,7 +54,6 @@ impl Fs {
             if shared != ino {
                 return Err(state.redirect(caller.thread, ino, Some(shared)));
             }
-            state.end_retry(caller.thread, ino);
             state.resize(id, size, &self.cache.limits())?;
             if state.draft(id).is_none_or(|draft| !draft.bytes.is_changed() || self.check(draft).is_err()) {
                 return Ok(());

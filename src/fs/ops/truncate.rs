@@ -15,6 +15,14 @@ impl Fs {
     /// truncate(2) by name. No close follows it: what it leaves is published at once, or refused.
     /// Where somebody has the inode open, it is of another one than his: the caller is sent to look for that.
     pub(crate) async fn truncate(self: &Arc<Self>, caller: Caller, ino: Ino, size: usize) -> FsResult<()> {
+        let truncated = self.truncate_found(caller, ino, size).await;
+        if truncated != Err(FsError::Superseded) {
+            self.state.lock().end_retry(caller.thread, ino);
+        }
+        truncated
+    }
+
+    async fn truncate_found(self: &Arc<Self>, caller: Caller, ino: Ino, size: usize) -> FsResult<()> {
         self.carry_out_at(ino).await?;
         if let Some(shared) = self.shared_for_truncate(caller, ino).await? {
             return self.truncate_shared(caller, ino, shared, size).await;
@@ -51,7 +59,6 @@ impl Fs {
             state.paths_mut().set_failure(&name, None);
             state.truncated(ino, &meta);
             state.follow_process(&name, caller.thread, entry.meta.revision, meta.revision);
-            state.end_retry(caller.thread, ino);
             state.install_version(&name, &meta, Origin::Read)
         };
         drop(operation);
@@ -77,4 +84,30 @@ fn resized(text: &[u8], size: usize, limits: &Limits, validate: Validate) -> FsR
     }
     validate.check(&text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::fs::types::{Access, ROOT};
+    use crate::store::Key;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_sent_to_look_again_for_a_cut_that_is_refused_is_not_sent_any_more() {
+        let fs = Fs::in_memory(Duration::ZERO).0;
+        let (reader, writer) = (Caller { thread: 1, uid: 0, gid: 0 }, Caller { thread: 2, uid: 0, gid: 0 });
+        let text = Text::from(&b"[1]"[..]);
+        fs.cache.set_key_value(&Key::from("k"), text, Expect::Anything).await.unwrap();
+        let look = async || fs.clone().lookup(writer, ROOT, "k".into()).await.unwrap().attr.unwrap().ino;
+        let home = look().await;
+        let read = Access { write: false, append: false, truncate: false };
+        fs.clone().open(reader, home, read).await.unwrap();
+        assert_eq!(fs.truncate(writer, home, 2).await, Err(FsError::Superseded));
+        let own = look().await;
+        assert!(matches!(fs.truncate(writer, own, 2).await, Err(FsError::Invalid(_))));
+        assert_eq!((look().await, look().await), (home, home));
+    }
 }
