@@ -187,3 +187,31 @@ impl Fs {
         _ = tokio::task::spawn_blocking(kept).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::fs::types::{Access, ROOT};
+    use crate::store::{Key, Text};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_whose_file_has_its_old_value_again_fails_for_his_own_reason() {
+        let fs = Fs::in_memory(Duration::ZERO).0;
+        let caller = Caller { thread: std::process::id(), uid: 0, gid: 0 };
+        let text = Text::from(&b"1"[..]);
+        fs.cache.set_key_value(&Key::from("k"), text, Expect::Anything).await.unwrap();
+        fs.clone().unlink(caller, ROOT, "k".into()).await.unwrap();
+        let write = Access { write: true, append: false, truncate: true };
+        let (found, first) = fs.create(caller, (ROOT, "k"), 0o644, write, false).unwrap();
+        let open = fs.clone().open(caller, found.attr.unwrap().ino, Access { truncate: false, ..write });
+        let second = open.await.unwrap();
+        assert!(fs.write(first.fh, 10_001, b"1").is_err());
+        fs.write(second.fh, 1, b"x").unwrap();
+        assert!(matches!(fs.clone().flush(caller, second.fh, 0).await, Err(FsError::PutBack(_))));
+        let failed = fs.write(first.fh, 0, b"1").map(drop).unwrap_err();
+        assert!(matches!(failed.reason(), FsError::TooLarge { .. }), "{failed:?}");
+    }
+}

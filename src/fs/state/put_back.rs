@@ -84,9 +84,10 @@ impl State {
         self.paths.set_attributes(name, removed.attributes);
         let is_of_it = |handle: &&mut Handle| matches!(handle.content, Content::Draft(of) if of == id);
         let mut failed = false;
-        for handle in self.handles.values_mut().filter(is_of_it).filter(|handle| handle.failed.is_some()) {
-            failed = true;
-            handle.failed = Some(why.clone());
+        for handle in self.handles.values_mut().filter(is_of_it) {
+            failed |= handle.failed.is_some();
+            // Others may have failed for reasons of their own.
+            handle.failed = handle.failed.take().map(|own| FsError::PutBack(Box::new(own)));
         }
         if let Some(draft) = self.drafts.get_mut(&id).filter(|_| !failed) {
             draft.refused = Some(why.clone());
