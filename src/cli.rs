@@ -41,8 +41,7 @@ Stores:
   (none)               $XDG_DATA_HOME/kvfs/kv.db (~/.local/share/kvfs/kv.db)
   sqlite:PATH          an embedded store elsewhere
   memory:              gone at unmount
-  etcd:HOST:PORT[,HOST:PORT...][/PREFIX]
-                       an etcd cluster (etcds: with TLS); login as etcdctl has it
+  etcd:HOSTS[/PREFIX]  an etcd cluster, HOST:PORT,... (etcds: with TLS); login as etcdctl has it
   prefect[:URL]        the Variables of Prefect 3; settings as Prefect finds them
   prefect-cloud[:URL]  a server of the Prefect 1.x KV API; likewise
 

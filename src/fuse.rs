@@ -11,6 +11,7 @@ mod deadlines;
 mod directories;
 mod entry;
 mod errno;
+mod handing_over;
 mod lock_message;
 mod messages;
 mod notify;
@@ -45,6 +46,22 @@ pub const CHANGES: &str = "user.kvfs.changes";
 
 /// Extended attribute for `kvfs why`, with the recent refusals of a file, or in a directory.
 pub const REFUSALS: &str = "user.kvfs.refusals";
+
+/// ioctl(2) on an open root directory: asks for the mount. Empty if another one may take its place until the directory is
+/// closed, else why not.
+pub const HAND_OVER: u32 = request(1);
+
+/// The same, once another mount is in its place: who has come for it since, as a JSON array. Those are sent to the other mount
+/// by the next such call.
+pub const NEXT_GUESTS: u32 = request(2);
+
+/// The most bytes of such an answer.
+pub const ANSWER: usize = 16_000;
+
+/// As `_IOR` of ioctl(2).
+const fn request(number: u32) -> u32 {
+    2 << 30 | (ANSWER as u32) << 16 | (b'k' as u32) << 8 | number
+}
 
 /// Makes the status document.
 pub type Status = Box<dyn Fn() -> String + Send + Sync>;

@@ -13,6 +13,7 @@ mod owner;
 mod point;
 pub mod relay;
 mod remount;
+mod replaced;
 pub mod survey;
 mod threads;
 mod turn;
@@ -27,8 +28,8 @@ use tokio::runtime::Runtime;
 
 use self::announce::Announcement;
 use self::background::Role;
-use self::beneath::Beside;
 use self::end::Mounted;
+use self::point::{Taken, Way};
 use self::threads::Spare;
 use self::turn::Turn;
 use crate::cache::{self, Cache};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub quiet: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
+    /// Take the place of a mount that lives.
+    pub replace: bool,
     /// Make an existing mount read-only, or writable again.
     pub remount: bool,
     /// Unmount if this process is killed.
@@ -139,7 +142,8 @@ fn mount(
 ) -> Result<(), Failure> {
     let _entered = runtime.enter();
     owner::check(settings.fs.uid, settings.fs.gid)?;
-    let mountpoint = point::examine(&settings.mountpoint, settings.nonempty, &settings.location)?;
+    let way = Way { nonempty: settings.nonempty, replace: settings.replace };
+    let mountpoint = point::examine(&settings.mountpoint, way, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
     probe(runtime, &store)?;
     let (settings, notes) = &within_rights(settings, store.read_only());
@@ -153,17 +157,21 @@ fn mount(
     let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
     let spare = Spare::hold(started_last(settings))?;
     let turn = Turn::wait(&mountpoint)?;
-    let beside = point::take(&mountpoint, settings.nonempty, &settings.state)?;
+    let taken = point::take(&mountpoint, way, &settings.state)?;
     let messages = Arc::new(Messages::default());
     let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes);
     let make_room = || spare.give_up();
-    let place = beside.as_ref().map_or(mountpoint.as_path(), Beside::path);
-    let ended = fuse::mount(&fs, place, &settings.fuse, runtime.handle(), messages, status, make_room);
+    let place = taken.beside().unwrap_or(&mountpoint).to_owned();
+    let ended = fuse::mount(&fs, &place, &settings.fuse, runtime.handle(), messages, status, make_room);
     let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
     // The first answer of the mount.
-    let mut root = runtime.block_on(mounted.answer(place, &mut ended))?;
-    if let Some(beside) = beside {
-        beside.take_over(&mountpoint)?;
+    let mut root = runtime.block_on(mounted.answer(&place, &mut ended))?;
+    if place != mountpoint {
+        match taken {
+            Taken::Free => {}
+            Taken::Dead(beside) => beside.take_over(&mountpoint)?,
+            Taken::Living(beside, old) => beside.replace(old, settings.timeout, &fs)?,
+        }
         root = runtime.block_on(mounted.answer(&mountpoint, &mut ended))?;
     }
     drop(turn);
@@ -264,6 +272,7 @@ fn status(
             "in_memory": json!({"names": names, "attributes": attributes}),
             "rejected": fs.rejected(),
             "read_only": fs.is_read_only(),
+            "replaced": fs.is_replaced().then(|| json!({"open_files": fs.open_files()})),
             "rejected_in": rejected,
             "rejected_note": note,
             "lost": fs.lost().map(|lost| json!({"count": lost.count, "why": lost.why})),

@@ -91,6 +91,7 @@ fn each_outside_crate_is_named_in_its_module_only() {
             "src/mount/keeping.rs",
             "src/mount/mounts.rs",
             "src/mount/point.rs",
+            "src/mount/replaced.rs",
             "src/mount/survey.rs",
         ],
     );

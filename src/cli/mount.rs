@@ -109,6 +109,9 @@ pub(super) struct Mount {
     /// Mount on a directory that is not empty
     #[arg(long, env = "KVFS_NONEMPTY", help_heading = PLACE)]
     nonempty: bool,
+    /// Take the place of a mount that lives there (root)
+    #[arg(long, env = "KVFS_REPLACE", help_heading = PLACE)]
+    replace: bool,
     /// Unmount if the daemon is killed; else the next start takes over
     #[arg(long, env = "KVFS_AUTO_UNMOUNT", help_heading = PLACE)]
     auto_unmount: bool,
@@ -171,6 +174,7 @@ impl Mount {
             foreground: self.foreground,
             quiet: self.quiet,
             nonempty: self.nonempty,
+            replace: self.replace,
             remount: self.remount,
             auto_unmount: self.auto_unmount,
             notify: self.notify,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::logging::{shown, shown_json};
+use crate::mount::daemon;
 use crate::mount::survey::{self, Found, State};
 
 #[derive(Args)]
@@ -95,6 +96,9 @@ fn document(seen: &Found) -> Value {
     }
     let whole = (!seen.place.is_whole()).then_some(&seen.place);
     let bound = whole.into_iter().chain(&seen.others);
+    if let (State::Answers(_), Some(own), true) = (&seen.state, seen.daemon, document["replaced"].is_null()) {
+        document["still_serve"] = daemon::replaced(&seen.place.path, own).into();
+    }
     document["bound"] = bound
         .map(|place| json!({"path": place.path.to_string_lossy(), "of": place.root.to_string_lossy()}))
         .collect();
@@ -102,7 +106,7 @@ fn document(seen: &Found) -> Value {
 }
 
 /// The fields that have lines of their own.
-const APART: [&str; 11] = [
+const APART: [&str; 13] = [
     "mountpoint",
     "state",
     "error",
@@ -114,6 +118,8 @@ const APART: [&str; 11] = [
     "rejected_note",
     "lost",
     "bound",
+    "replaced",
+    "still_serve",
 ];
 
 fn table(out: &mut impl Write, found: &[Found]) -> std::io::Result<()> {
@@ -155,6 +161,9 @@ fn table(out: &mut impl Write, found: &[Found]) -> std::io::Result<()> {
         if !mount["last_error"].is_null() {
             line(out, "refusals", "kvfs why tells the last ones, each with its reason")?;
         }
+        for id in mount["still_serve"].as_array().into_iter().flatten() {
+            line(out, "replaced", &format!("process {id} still serves the files that were open before"))?;
+        }
         for place in mount["bound"].as_array().into_iter().flatten() {
             let text = |name: &str| place[name].as_str().unwrap_or_default();
             line(out, "bound", &format!("{} of it at {}", text("of"), text("path")))?;
@@ -171,6 +180,9 @@ fn line(out: &mut impl Write, name: &str, text: &str) -> std::io::Result<()> {
 fn state(mount: &Value) -> String {
     if let Some(error) = mount["error"].as_str() {
         return error.to_owned();
+    }
+    if let Some(files) = mount["replaced"]["open_files"].as_u64() {
+        return format!("replaced by another mount; serves {files} open files until they are closed");
     }
     let down = &mount["down"];
     if !down.is_null() {

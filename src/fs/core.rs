@@ -9,6 +9,7 @@ use tokio::sync::RwLockReadGuard;
 use crate::cache::Cache;
 use crate::fs::feed::baseline::WatchBaseline;
 use crate::fs::gates::Gates;
+use crate::fs::hand_over::HandOver;
 use crate::fs::inotify::queue::Relay;
 use crate::fs::kernel::Attached;
 use crate::fs::refusals::Refusals;
@@ -29,6 +30,7 @@ pub struct Fs {
     /// Wakes those who wait for a lock.
     pub(super) unlocked: tokio::sync::Notify,
     pub(super) gates: Gates,
+    pub(super) hand_over: HandOver,
     pub(super) started: SystemTime,
     pub(super) relay: Relay,
     pub(super) baseline: Arc<tokio::sync::Mutex<WatchBaseline>>,
@@ -46,6 +48,7 @@ impl Fs {
             refusals: Mutex::default(),
             unlocked: tokio::sync::Notify::new(),
             gates: Gates::default(),
+            hand_over: HandOver::default(),
             started: settings.clock.now(),
             settings,
             relay: Relay::default(),

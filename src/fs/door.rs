@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::fs::core::Fs;
 use crate::fs::inotify::queue::HANDLE;
+use crate::fs::ops::hand_over::Begun;
 use crate::fs::rules::error::FsResult;
 use crate::fs::types::{Access, Caller, Fh, Found, Ino, Opened};
 
@@ -21,10 +22,11 @@ impl Fs {
 
     /// Opens an inode.
     pub async fn open(self: Arc<Self>, caller: Caller, ino: Ino, access: Access) -> FsResult<Opened> {
-        match self.relayed(caller) {
-            Some(event) => Ok(Self::relay_open(&event?)),
-            None => self.open_inode(caller, ino, access).await,
+        if let Some(event) = self.relayed(caller) {
+            return Ok(Self::relay_open(&event?));
         }
+        self.admit(caller, Begun::Open(ino)).await?;
+        self.open_inode(caller, ino, access).await
     }
 
     /// Creates `name` in the directory `within` and opens it. The file is local until its first complete document is
@@ -41,6 +43,22 @@ impl Fs {
             Some(event) => self.relay_create(&event?, within, name),
             None => self.create_file(caller, (within, name), mode, access, exclusive),
         }
+    }
+
+    /// As [`Fs::create`], where the mount may be about to be handed over.
+    pub async fn create_in_time(
+        self: Arc<Self>,
+        caller: Caller,
+        (within, name): (Ino, String),
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+    ) -> FsResult<(Found, Opened)> {
+        if let Some(event) = self.relayed(caller) {
+            return self.relay_create(&event?, within, &name);
+        }
+        let _change = self.admit_change(caller, Begun::New(within, &name)).await?;
+        self.create_file(caller, (within, &name), mode, access, exclusive)
     }
 
     /// fallocate(2): the file grows with zeros.
@@ -64,10 +82,11 @@ impl Fs {
         to: (Ino, String),
         no_replace: bool,
     ) -> FsResult<()> {
-        match self.relayed(caller) {
-            Some(event) => self.relay_rename(&event?, to.0, &to.1),
-            None => self.rename_name(caller, from, to, no_replace).await,
+        if let Some(event) = self.relayed(caller) {
+            return self.relay_rename(&event?, to.0, &to.1);
         }
+        let _change = self.admit_change(caller, Begun::Rename(from.0, &from.1)).await?;
+        self.rename_name(caller, from, to, no_replace).await
     }
 
     /// mkdir(2). The directory is in no store until a key is below it.
@@ -78,10 +97,11 @@ impl Fs {
         name: String,
         mode: u32,
     ) -> FsResult<Found> {
-        match self.relayed(caller) {
-            Some(event) => self.relay_make_directory(&event?, within, &name),
-            None => self.make_empty_directory(caller, within, name, mode).await,
+        if let Some(event) = self.relayed(caller) {
+            return self.relay_make_directory(&event?, within, &name);
         }
+        let _change = self.admit_change(caller, Begun::New(within, &name)).await?;
+        self.make_empty_directory(caller, within, name, mode).await
     }
 
     /// rmdir(2): of a directory without keys, files and directories.

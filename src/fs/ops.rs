@@ -7,6 +7,7 @@ mod close;
 mod create;
 mod directories;
 pub(crate) mod granted;
+pub(super) mod hand_over;
 mod io;
 pub(super) mod listing;
 mod locking;

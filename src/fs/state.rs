@@ -11,6 +11,7 @@ pub(crate) mod drafts;
 mod elsewhere;
 pub(crate) mod file_numbers;
 mod files;
+mod held_here;
 mod home;
 pub(super) mod invalidation;
 mod kin;

@@ -221,12 +221,11 @@ impl Filesystem for Adapter {
     ) {
         let shown = name.to_string_lossy().into_owned();
         let exclusive = flags & libc::O_EXCL != 0;
-        let create = || {
-            let name = name.to_str().ok_or(FsError::BadName)?;
-            self.fs.create(caller(request), (Ino(parent.0), name), mode, access(flags), exclusive)
-        };
+        let (caller, place) = (caller(request), (Ino(parent.0), name));
+        let create = || self.create_or_wait(caller, place, mode, access(flags), exclusive);
         let answer = self.device.answer_to(request);
-        self.answers.now(Op::Create, (parent, shown), create, |result| answer.created(reply, result));
+        let subject = (parent, shown);
+        self.answers.now_or_give(Op::Create, subject, create, |result| answer.created(reply, result));
     }
 
     fn read(
@@ -387,7 +386,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.answers.count(Op::ReleaseDir);
-        self.directories.remove(fh);
+        self.close_directory(fh);
         reply.ok();
     }
 
@@ -504,16 +503,15 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _fh: FileHandle,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
+        command: u32,
         _in_data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.answers.count(Op::IoCtl);
-        reply.error(Errno::ENOTTY);
+        self.hand_over(request, (ino, fh), command, reply);
     }
 }

@@ -107,14 +107,14 @@ impl Answers {
     pub(super) fn now_or_give<T: Send + 'static, W: Future<Output = FsResult<T>> + Send + 'static>(
         &self,
         op: Op,
-        ino: INodeNo,
+        subject: impl Into<Subject>,
         begin: impl FnOnce() -> FsResult<Step<T, W>>,
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
         match catch_unwind(AssertUnwindSafe(begin)) {
-            Ok(Ok(Step::Wait(work))) => self.give(op, ino, work, reply),
-            Ok(Ok(Step::Done(value))) => self.now(op, ino, || Ok(value), reply),
-            Ok(Err(error)) => self.now(op, ino, || Err(error), reply),
+            Ok(Ok(Step::Wait(work))) => self.give(op, subject, work, reply),
+            Ok(Ok(Step::Done(value))) => self.now(op, subject, || Ok(value), reply),
+            Ok(Err(error)) => self.now(op, subject, || Err(error), reply),
             Err(_) => tracing::error!("{} failed by a panic; please report it", op.name()),
         }
     }

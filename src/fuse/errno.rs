@@ -29,6 +29,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
         FsError::BadHandle => Errno::EBADF,
         FsError::WouldBlock => Errno::EAGAIN,
         FsError::Deadlock => Errno::EDEADLK,
+        FsError::Replaced => Errno::ENOLCK,
         FsError::Interrupted => Errno::EINTR,
         FsError::PartlySet { why, .. } | FsError::PutBack(why) => errno(why),
         FsError::Store(error) => store_errno(error),

@@ -13,7 +13,7 @@ use crate::fs::{Fs, FsError, FsResult, Ino, Kept, Refusal};
 const MOST: usize = 60 << 10;
 
 /// The names of errors, by number.
-const NAMES: [(Errno, &str); 24] = [
+const NAMES: [(Errno, &str); 25] = [
     (Errno::ENOENT, "ENOENT"),
     (Errno::EEXIST, "EEXIST"),
     (Errno::EINVAL, "EINVAL"),
@@ -35,6 +35,7 @@ const NAMES: [(Errno, &str); 24] = [
     (Errno::EBUSY, "EBUSY"),
     (Errno::ETIMEDOUT, "ETIMEDOUT"),
     (Errno::EHOSTUNREACH, "EHOSTUNREACH"),
+    (Errno::ENOLCK, "ENOLCK"),
     (Errno::EDQUOT, "EDQUOT"),
     (Errno::EXDEV, "EXDEV"),
     (Errno::EIO, "EIO"),

@@ -4,8 +4,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::replaced::Replaced;
 use crate::failure::Failure;
+use crate::fs::Fs;
 use crate::sys::{self, moving};
 
 /// A private directory to mount on; gone, with a mount that is there, when it is dropped.
@@ -44,6 +47,15 @@ impl Beside {
             return moving::to(&mount, place).map_err(cannot);
         }
         sys::unmount(place, true).map_err(cannot)
+    }
+}
+
+impl Beside {
+    /// As [`Beside::take_over`], from a mount that lives.
+    pub(super) fn replace(self, old: Replaced, timeout: Duration, fs: &Fs) -> Result<(), Failure> {
+        let mount = moving::copy(&self.0)
+            .map_err(|error| Failure::Mountpoint(format!("the new mount cannot be moved: {error}")))?;
+        old.replace(&mount, timeout, fs)
     }
 }
 

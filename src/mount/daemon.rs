@@ -9,14 +9,23 @@ pub const GUARD: &str = "__guard";
 
 /// The daemon of the mount at `mountpoint`, by the arguments of its guard, which every user can read.
 pub fn of(mountpoint: &Path) -> Option<u32> {
-    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    all_of(mountpoint).into_iter().max()
+}
+
+/// The daemons other than `own` that had a mount there, which was replaced, and still serve the files that are open of it.
+pub fn replaced(mountpoint: &Path, own: u32) -> Vec<u32> {
+    all_of(mountpoint).into_iter().filter(|daemon| *daemon != own).collect()
+}
+
+fn all_of(mountpoint: &Path) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let guarded = processes.filter_map(|process| {
         let line = fs::read(process.path().join("cmdline")).ok()?;
         let mut arguments = line.split(|byte| *byte == 0).skip_while(|word| *word != GUARD.as_bytes());
         let daemon = std::str::from_utf8(arguments.nth(1)?).ok()?.parse().ok()?;
         arguments.next().filter(|path| *path == mountpoint.as_os_str().as_bytes()).map(|_| daemon)
     });
-    guarded.filter(|daemon| !has_ended(*daemon)).max()
+    guarded.filter(|daemon| !has_ended(*daemon)).collect()
 }
 
 /// Whether the process `id` has ended with all its threads, reaped by its parent or not.

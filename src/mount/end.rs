@@ -89,6 +89,10 @@ impl Mounted {
     }
 
     fn unmount_at(&self, path: &Path) -> bool {
+        // Another mount is there, and this one ends with its last open file.
+        if self.fs.is_replaced() {
+            return true;
+        }
         if let Some(spare) = self.for_helper.lock().take() {
             spare.give_up();
         }

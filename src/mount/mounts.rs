@@ -122,6 +122,12 @@ pub(super) fn count(path: &Path) -> usize {
     table().map_or(0, |table| table.iter().filter(|entry| entry.path == path).count())
 }
 
+/// A mount that lies below `path`.
+pub(super) fn below(path: &Path) -> Option<PathBuf> {
+    let is_below = |entry: &Entry| entry.path != path && entry.path.starts_with(path);
+    table().ok()?.into_iter().find(is_below).map(|entry| entry.path)
+}
+
 /// A line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::beneath::Beside;
+use super::replaced::{self, Replaced};
 use super::turn::Turn;
 use super::{daemon, mounts};
 use crate::failure::Failure;
@@ -19,7 +20,7 @@ const NAMED: usize = 2;
 
 /// Checks the mount point `path` and changes nothing; returns it absolute and without links. Takes the lock of starts, lest it
 /// take the keys of a mount that another start makes meanwhile for files below it.
-pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Result<PathBuf, Failure> {
+pub(super) fn examine(path: &Path, way: Way, location: &Location) -> Result<PathBuf, Failure> {
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::Mountpoint(format!("{}: {error}", path.display())))?;
     let (place, there) = resolve(&absolute)?;
@@ -33,22 +34,71 @@ pub(super) fn examine(path: &Path, nonempty: bool, location: &Location) -> Resul
             path.display()
         )));
     }
-    if there && !is_dead(&place)? {
-        check_directory(&place, nonempty)?;
+    if there && find(&place, way.replace)? == There::Nothing {
+        check_directory(&place, way.nonempty)?;
     }
     Ok(place)
 }
 
+/// How to mount.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Way {
+    /// On a directory that is not empty.
+    pub(super) nonempty: bool,
+    /// In the place of a mount that lives.
+    pub(super) replace: bool,
+}
+
+/// What is mounted at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// What a killed kvfs has left.
+    Dead,
+    /// A mount that is to be replaced.
+    Living,
+}
+
+/// What a mount has to be moved to.
+pub(super) enum Taken {
+    /// It can be made there.
+    Free,
+    /// It is to be made beside, to take over from a dead one.
+    Dead(Beside),
+    /// It is to be made beside, to replace this one.
+    Living(Beside, Replaced),
+}
+
+impl Taken {
+    /// Where to make the mount, if not at the place itself.
+    pub(super) fn beside(&self) -> Option<&Path> {
+        match self {
+            Self::Free => None,
+            Self::Dead(beside) | Self::Living(beside, _) => Some(beside.path()),
+        }
+    }
+}
+
 /// Prepares `place` for the mount. Detaches dead mounts of kvfs there, but for the last one if the mount can be made in `state`: where
 /// to do so, to take over from that. The caller holds the lock of starts.
-pub(super) fn take(place: &Path, nonempty: bool, state: &Path) -> Result<Option<Beside>, Failure> {
+pub(super) fn take(place: &Path, way: Way, state: &Path) -> Result<Taken, Failure> {
     let shown = place.display();
-    while is_dead(place)? {
+    loop {
+        match find(place, way.replace)? {
+            There::Nothing => break,
+            There::Living => {
+                let beside = Beside::make(state).ok_or_else(|| {
+                    Failure::Mountpoint(format!("{} cannot be written; make it so", state.display()))
+                })?;
+                return Ok(Taken::Living(beside, Replaced::open(place)?));
+            }
+            There::Dead => {}
+        }
         if mounts::count(place) == 1
             && let Some(beside) = Beside::make(state)
         {
             tracing::info!("taking over from the dead mount at {shown}");
-            return Ok(Some(beside));
+            return Ok(Taken::Dead(beside));
         }
         tracing::info!("detaching the dead mount at {shown}: for a moment nothing is mounted there");
         if !unmount(place, true) {
@@ -61,7 +111,7 @@ pub(super) fn take(place: &Path, nonempty: bool, state: &Path) -> Result<Option<
         let hint = surrounding(place).unwrap_or_else(|| "name a directory that is there".into());
         Failure::Mountpoint(format!("cannot create {shown}: {error}; {hint}"))
     })?;
-    check_directory(place, nonempty).map(|()| None)
+    check_directory(place, way.nonempty).map(|()| Taken::Free)
 }
 
 /// The absolute path without links, and whether it exists. Sends no message to a mount there: it may be dead.
@@ -103,20 +153,24 @@ fn name_of(place: &File) -> std::io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
-/// Refuses a `path` that is mounted already; true for the dead mount of a killed kvfs.
-fn is_dead(path: &Path) -> Result<bool, Failure> {
+/// Refuses a `path` that is mounted already, unless the mount is dead, or lives and can be [replaced](check) as asked for.
+fn find(path: &Path, replace: bool) -> Result<There, Failure> {
     let shown = path.display();
     if !mounts::is_ours(path) {
         return match std::fs::metadata(path) {
             Err(error) if mounts::is_gone(&error) => Err(Failure::Mountpoint(format!(
                 "{shown} is a dead mount of another filesystem; end it with `umount -l {shown}`"
             ))),
-            _ => Ok(false),
+            _ => Ok(There::Nothing),
         };
     }
     // Cached attributes outlive the daemon: only a message shows that it is alive.
     let why = match (mounts::ask(path), daemon::of(path)) {
-        (Err(error), _) if mounts::is_gone(&error) => return Ok(true),
+        (Err(error), _) if mounts::is_gone(&error) => return Ok(There::Dead),
+        (Ok(document), _) if replace => {
+            let document = serde_json::from_slice(&document).unwrap_or_default();
+            return replaced::check(path, &document).map(|()| There::Living);
+        }
         (Err(error), Some(id)) if error.kind() == ErrorKind::TimedOut && daemon::is_stopped(id) => format!(
             " and does not answer, for its kvfs is stopped; continue it with `kill -CONT {id}`, or end it with `umount -f \
              {shown}`"
@@ -127,7 +181,9 @@ fn is_dead(path: &Path) -> Result<bool, Failure> {
         (Err(error), _) if error.kind() == ErrorKind::PermissionDenied => {
             " by another user; name another directory".into()
         }
-        _ => format!("; see `kvfs status`, or `umount {shown}` first"),
+        _ => format!(
+            "; see `kvfs status`, or `umount {shown}` first, or replace it by `kvfs --replace ...` as root"
+        ),
     };
     Err(Failure::Mountpoint(format!("{shown} is mounted already{why}")))
 }
@@ -208,7 +264,7 @@ mod tests {
         std::fs::write(place.join("db"), "1").unwrap();
         let looked = std::thread::spawn({
             let place = place.clone();
-            move || examine(&place, false, &Location::Memory).map_err(|failure| failure.to_string())
+            move || examine(&place, Way::default(), &Location::Memory).map_err(|failure| failure.to_string())
         });
         std::thread::sleep(std::time::Duration::from_millis(50));
         std::fs::remove_file(place.join("db")).unwrap();

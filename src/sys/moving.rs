@@ -1,6 +1,7 @@
 //! Mounts that move from one place to another.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -52,4 +53,18 @@ fn move_to(mount: &OwnedFd, place: &Path, flags: libc::c_uint) -> io::Result<()>
         )
     };
     if moved == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Detaches the mount that `root` is the root of, wherever it is and whatever lies over it.
+pub fn detach(root: &impl AsRawFd) -> io::Result<()> {
+    super::unmount(Path::new(&format!("/proc/self/fd/{}", root.as_raw_fd())), true)
+}
+
+/// What ioctl(2) with `command` reads from `file`, at most `most` bytes.
+pub fn read_ioctl(file: &File, command: u32, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; most];
+    // SAFETY: the descriptor is open, and the buffer has as many bytes as the command says, and outlives the call.
+    let read = unsafe { libc::ioctl(file.as_raw_fd(), libc::Ioctl::from(command), bytes.as_mut_ptr()) };
+    bytes.truncate(usize::try_from(read).map_err(|_| io::Error::last_os_error())?);
+    Ok(bytes)
 }

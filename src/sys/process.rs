@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// A process, told by its start from a later one of the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,13 @@ impl Tick {
         };
         let ticks = now.tv_sec * per_second + now.tv_nsec * per_second / 1_000_000_000;
         Self(ticks.unsigned_abs())
+    }
+
+    /// How long ago it was, to a hundredth of a second or so.
+    pub fn age(self) -> Duration {
+        // SAFETY: this does not fail on Linux.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.unsigned_abs();
+        Duration::from_millis((Self::now().0 - self.0) * 1000 / per_second.max(1))
     }
 }
 

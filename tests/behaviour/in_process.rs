@@ -386,6 +386,7 @@ fn errno(error: &FsError) -> i32 {
         FsError::BadHandle => libc::EBADF,
         FsError::WouldBlock => libc::EAGAIN,
         FsError::Deadlock => libc::EDEADLK,
+        FsError::Replaced => libc::ENOLCK,
         FsError::Interrupted => libc::EINTR,
         FsError::Store(Error::Denied(_)) => libc::EACCES,
         FsError::Store(Error::Busy(_) | Error::Contended(_)) => libc::EBUSY,

@@ -3,6 +3,7 @@
 mod logs;
 mod messages;
 mod ordinary;
+mod replacement;
 mod signals;
 mod takeover;
 mod user;

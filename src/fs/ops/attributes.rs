@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::FOREVER;
 use crate::fs::core::Fs;
+use crate::fs::ops::hand_over::Begun;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Draft;
 use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
@@ -55,6 +56,10 @@ impl Fs {
         changes: Changes,
     ) -> FsResult<Found> {
         self.writable()?;
+        let _change = match fh {
+            None => Some(self.admit_change(caller, Begun::Change(ino)).await?),
+            Some(_) => None,
+        };
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
         let asked = asked || has_times(&changes);
         if asked {

@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use crate::fs::core::Fs;
 use crate::fs::ops::granted::draft_of;
+use crate::fs::ops::hand_over::Begun;
 use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
@@ -128,6 +129,7 @@ impl Fs {
         mode: u32,
     ) -> FsResult<Found> {
         let access = Access { write: true, append: false, truncate: false };
+        let _change = self.admit_change(caller, Begun::New(within, name)).await?;
         let (found, Opened { fh, .. }) = self.create_file(caller, (within, name), mode, access, true)?;
         let closed = match self.publish_complete(fh).await {
             Err(error) => Err(self.put_back_at_close(fh, error).await),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fs::core::Fs;
+use crate::fs::hand_over::Phase;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::locks::{Family, Kind, Lock, Owner, Range};
@@ -77,10 +78,18 @@ impl Fs {
             let file = {
                 let mut state = self.state.lock();
                 let file = state.handle(Fh(lock.handle))?.file;
-                if state.locks_mut().acquire(file, lock) {
-                    return Ok(());
+                match self.hand_over.phase() {
+                    Phase::Serving | Phase::Draining if state.locks_mut().acquire(file, lock) => {
+                        return Ok(());
+                    }
+                    Phase::Serving | Phase::Draining => Some(file),
+                    Phase::Ready => None,
+                    Phase::Replaced => return Err(FsError::Replaced),
                 }
-                file
+            };
+            let Some(file) = file else {
+                tokio::time::sleep(LOOK_AT_CALLER).await;
+                continue;
             };
             if next_look <= Instant::now() {
                 if self.end_abandoned(file, &lock).await {

@@ -95,6 +95,11 @@ pub enum FsError {
     /// Who waits for a lock is waited for by who holds it.
     #[error("each waits for a lock of the other")]
     Deadlock,
+    /// Another mount is in the place of this one, by which others lock the file.
+    #[error(
+        "the mount was replaced since the file was opened (kvfs --replace), and others lock it there; open it anew"
+    )]
+    Replaced,
     /// The caller was sent a signal while it waited for a lock.
     #[error("interrupted")]
     Interrupted,

@@ -97,6 +97,12 @@ impl Locks {
         self.conflicts(file, wanted).filter(|lock| lock.process.is_some()).copied().collect()
     }
 
+    /// A file of which one is held or waited for.
+    pub fn first_file(&self) -> Option<FileNumber> {
+        let waiting = self.waiting.first().map(|(file, _)| *file);
+        self.held.iter().find(|(_, held)| !held.is_empty()).map(|(file, _)| *file).or(waiting)
+    }
+
     /// Whether `owner` holds one.
     pub fn has(&self, file: FileNumber, owner: Owner) -> bool {
         self.held.get(&file).is_some_and(|held| held.iter().any(|lock| lock.owner == owner))

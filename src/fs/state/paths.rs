@@ -321,6 +321,19 @@ impl Paths {
         self.attributed
     }
 
+    /// One of those.
+    pub(super) fn first_attributed(&self) -> Option<&str> {
+        let is_one = |rest: &Rest| rest.counted().1 > 0;
+        let mut records = self.records.iter().filter(|_| self.attributed > 0);
+        records.find(|(_, record)| record.rest.as_deref().is_some_and(is_one)).map(|(path, _)| path.as_str())
+    }
+
+    /// The directories that are kept.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &str> {
+        let is_one = |path: &&String| self.rest(path).is_some_and(|rest| rest.counted().0 > 0);
+        self.directories.iter().filter(is_one).map(String::as_str)
+    }
+
     pub(crate) fn set_attributes(&mut self, path: &str, attributes: Option<Overrides>) {
         if attributes.is_some() || self.attributes(path).is_some() {
             self.edit(path, |rest| rest.attributes = attributes);

@@ -177,6 +177,11 @@ impl State {
     /// Answers "look again" to an open by `thread`, and remembers what its lookup shall find.
     pub(crate) fn redirect(&mut self, thread: u32, from: Ino, to: Option<Ino>) -> FsError {
         let name = self.inodes.get(&from).map(|inode| inode.name.clone()).unwrap_or_default();
+        self.redirect_name(thread, name, to)
+    }
+
+    /// As [`State::redirect`], of what `name` may lead to.
+    pub(crate) fn redirect_name(&mut self, thread: u32, name: String, to: Option<Ino>) -> FsError {
         for ino in self.redirects.add(thread, name, to) {
             self.collect(ino);
         }
