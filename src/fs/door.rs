@@ -25,7 +25,7 @@ impl Fs {
         if let Some(event) = self.relayed(caller) {
             return Ok(Self::relay_open(&event?));
         }
-        self.admit(caller, Begun::Open(ino)).await?;
+        let _open = self.admit(caller, Begun::Open(ino)).await?;
         self.open_inode(caller, ino, access).await
     }
 
@@ -57,7 +57,7 @@ impl Fs {
         if let Some(event) = self.relayed(caller) {
             return self.relay_create(&event?, within, &name);
         }
-        let _change = self.admit_change(caller, Begun::New(within, &name)).await?;
+        let _change = self.admit(caller, Begun::New(within, &name)).await?;
         self.create_file(caller, (within, &name), mode, access, exclusive)
     }
 
@@ -85,7 +85,7 @@ impl Fs {
         if let Some(event) = self.relayed(caller) {
             return self.relay_rename(&event?, to.0, &to.1);
         }
-        let _change = self.admit_change(caller, Begun::Rename(from.0, &from.1)).await?;
+        let _change = self.admit(caller, Begun::Rename(from.0, &from.1)).await?;
         self.rename_name(caller, from, to, no_replace).await
     }
 
@@ -100,7 +100,7 @@ impl Fs {
         if let Some(event) = self.relayed(caller) {
             return self.relay_make_directory(&event?, within, &name);
         }
-        let _change = self.admit_change(caller, Begun::New(within, &name)).await?;
+        let _change = self.admit(caller, Begun::New(within, &name)).await?;
         self.make_empty_directory(caller, within, name, mode).await
     }
 

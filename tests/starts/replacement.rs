@@ -77,6 +77,16 @@ fn read(dir: &Path, names: &[&str], over: &AtomicBool) -> Result<u64, String> {
     Ok(count)
 }
 
+/// Locks a file anew until it is `over`.
+fn lock(dir: &Path, name: &str, over: &AtomicBool) -> Result<(), String> {
+    while !over.load(Ordering::SeqCst) {
+        let locked =
+            OpenOptions::new().read(true).write(true).open(dir.join(name)).and_then(|file| file.lock());
+        locked.map_err(|error| format!("lock {name}: {error}"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn writers_and_readers_notice_nothing_of_replacements() {
     if !can_replace() {
@@ -84,7 +94,7 @@ fn writers_and_readers_notice_nothing_of_replacements() {
     }
     let mut mount = Mount::sqlite(&[]);
     let (dir, over, names) = (mount.dir.clone(), AtomicBool::new(false), ["a", "b", "c", "d"]);
-    for name in names {
+    for name in [&names[..], &["locked"]].concat() {
         fs::write(dir.join(name), "0\n").unwrap();
     }
     let told = std::env::var("KVFS_REPLACEMENTS").ok();
@@ -93,9 +103,11 @@ fn writers_and_readers_notice_nothing_of_replacements() {
         let (dir, over, names) = (&dir, &over, &names);
         let writers = [0, 1, 2, 3].map(|at| scope.spawn(move || write(dir, names[at], at % 2 == 1, over)));
         let readers = [(); 4].map(|()| scope.spawn(move || read(dir, names, over)));
+        let locker = scope.spawn(move || lock(dir, "locked", over));
         let raise = Raise(over);
         let old: Vec<i32> = (0..replacements).map(|_| replaced(&mut mount, &[])).collect();
         drop(raise);
+        assert_eq!(locker.join().unwrap(), Ok(()));
         (writers.map(|writer| writer.join().unwrap()), readers.map(|reader| reader.join().unwrap()), old)
     });
     eprintln!("{replacements} replacements, written {written:?}, read {read:?}");

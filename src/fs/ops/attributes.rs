@@ -57,7 +57,7 @@ impl Fs {
     ) -> FsResult<Found> {
         self.writable()?;
         let _change = match fh {
-            None => Some(self.admit_change(caller, Begun::Change(ino)).await?),
+            None => Some(self.admit(caller, Begun::Change(ino)).await?),
             Some(_) => None,
         };
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();

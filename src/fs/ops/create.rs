@@ -129,7 +129,7 @@ impl Fs {
         mode: u32,
     ) -> FsResult<Found> {
         let access = Access { write: true, append: false, truncate: false };
-        let _change = self.admit_change(caller, Begun::New(within, name)).await?;
+        let _change = self.admit(caller, Begun::New(within, name)).await?;
         let (found, Opened { fh, .. }) = self.create_file(caller, (within, name), mode, access, true)?;
         let closed = match self.publish_complete(fh).await {
             Err(error) => Err(self.put_back_at_close(fh, error).await),

@@ -24,16 +24,14 @@ pub(crate) enum Begun<'a> {
 }
 
 /// For so long those who have begun something may take to end it.
-const DRAIN: Duration = Duration::from_millis(200);
+const DRAIN: Duration = Duration::from_millis(250);
+/// Who has opened a file for so long does what he means to do with it: he may be about to lock it before.
+const SETTLED: Duration = Duration::from_millis(200);
 /// How often is looked whether they have.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Fs {
-    /// Waits while the mount is handed over. Who began this before it had lost its place is sent to look there, once.
-    pub(crate) async fn admit(&self, caller: Caller, begun: Begun<'_>) -> FsResult<()> {
-        if self.hand_over.phase() == Phase::Serving {
-            return Ok(());
-        }
+    async fn wait_for_verdict(&self, caller: Caller, begun: Begun<'_>) -> FsResult<()> {
         let since = Instant::now();
         loop {
             if self.is_for_here(caller, begun, since) {
@@ -52,8 +50,9 @@ impl Fs {
         }
     }
 
-    /// As [`Fs::admit`], of what may leave something in this mount alone: until it is dropped nothing is handed over.
-    pub(crate) async fn admit_change(&self, caller: Caller, begun: Begun<'_>) -> FsResult<Change> {
+    /// Waits while the mount is handed over. Who began this before it had lost its place is sent to look there, once. Until what is
+    /// returned is dropped nothing is handed over.
+    pub(crate) async fn admit(&self, caller: Caller, begun: Begun<'_>) -> FsResult<Change> {
         if let Some(change) = self.hand_over.try_change() {
             return Ok(change);
         }
@@ -64,7 +63,7 @@ impl Fs {
                 return Ok(change);
             }
             drop(change);
-            self.admit(caller, begun).await?;
+            self.wait_for_verdict(caller, begun).await?;
         }
     }
 
@@ -160,9 +159,9 @@ impl Fs {
             return Some(why);
         }
         if self.hand_over.changes() {
-            return Some("changes of it are in flight".into());
+            return Some("opens or changes are in flight".into());
         }
-        if !over && state.is_busy(DRAIN) {
+        if state.is_opened_within(SETTLED) || !over && state.is_written() {
             return Some("files were opened a moment ago".into());
         }
         (!self.hand_over.ready(asker)).then(|| "it is not asked for any more".into())
@@ -316,7 +315,7 @@ mod tests {
     async fn nothing_is_handed_over_while_a_change_is_in_flight_or_a_file_is_here_alone() {
         let (fs, _) = with_k().await;
         let change = fs.begin_change().unwrap();
-        assert_eq!(ask(&fs).await, "changes of it are in flight");
+        assert_eq!(ask(&fs).await, "opens or changes are in flight");
         drop(change);
         let (_, Opened { fh, .. }) = fs.create(thread(7), (ROOT, "new.tmp"), 0o666, WRITE, true).unwrap();
         assert_eq!(ask(&fs).await, "\"new.tmp\" is a temporary or scratch file");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fs::state::drafts::Publish;
-use crate::fs::state::nodes::{Body, Content};
+use crate::fs::state::nodes::{Body, Content, Handle};
 use crate::fs::state::tables::State;
 use crate::fs::types::FileNumber;
 
@@ -44,11 +44,15 @@ impl State {
         self.inodes.values().find(|inode| inode.file == file).map_or("a removed file", |inode| &inode.name)
     }
 
-    /// Whether somebody has opened a file so lately that he may be about to end what he does, or writes one.
-    pub(crate) fn is_busy(&self, lately: Duration) -> bool {
-        self.handles.values().any(|handle| {
-            handle.opened.age() < lately || handle.writable && matches!(handle.content, Content::Draft(_))
-        })
+    /// Whether somebody has opened a file so lately.
+    pub(crate) fn is_opened_within(&self, time: Duration) -> bool {
+        self.handles.values().any(|handle| handle.opened.age() < time)
+    }
+
+    /// Whether somebody writes a file.
+    pub(crate) fn is_written(&self) -> bool {
+        let writes = |handle: &Handle| handle.writable && matches!(handle.content, Content::Draft(_));
+        self.handles.values().any(writes)
     }
 
     /// How many files are open.
