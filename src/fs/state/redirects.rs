@@ -48,21 +48,38 @@ const GIVEN_UP: Duration = Duration::from_hours(1);
 /// When there are so many, those are looked for.
 const MANY: usize = 256;
 
-/// For so long a caller of thread 0 may be one who was sent to look again.
+/// For so long any caller of thread 0 may be one who was sent to look again.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(1);
 
-/// An open by a caller outside of the daemon's PID namespace, all of whom are thread 0, that was answered "look again".
+/// Opens by callers outside of the daemon's PID namespace, all of whom are thread 0, that were answered "look again".
 #[derive(Debug)]
 struct Unknown {
     /// The last time.
     last: Instant,
     /// The first time since any of them has looked the name up.
     first: Option<Instant>,
+    /// How many of them have not looked the name up since, at least: others of thread 0 may have, in their place.
+    due: usize,
 }
 
 impl Unknown {
     fn is_young(&self) -> bool {
         self.last.elapsed() < UNKNOWN_LIFE
+    }
+
+    fn is_late(&self) -> bool {
+        self.last.elapsed() >= REDIRECT_LIFE
+    }
+
+    /// One of them, for all that is known, looks the name up or opens what he has.
+    const fn came_back(&mut self) {
+        self.first = None;
+        self.due = self.due.saturating_sub(1);
+    }
+
+    /// Whether who looks the name up may be one of them.
+    fn may_be_back(&self) -> bool {
+        self.is_young() || self.due > 0 && !self.is_late()
     }
 }
 
@@ -77,11 +94,12 @@ impl Redirects {
     /// Remembers what the next lookup of `name` by `thread` shall find. Returns the inodes that nobody is sent to any more.
     pub(super) fn add(&mut self, thread: u32, name: String, to: Option<Ino>) -> Vec<Ino> {
         if thread == 0 {
-            self.unknown.retain(|_, unknown| unknown.is_young());
+            self.unknown.retain(|_, unknown| unknown.may_be_back());
             let last = Instant::now();
-            let unknown = self.unknown.entry(name).or_insert(Unknown { last, first: None });
+            let unknown = self.unknown.entry(name).or_insert(Unknown { last, first: None, due: 0 });
             unknown.last = last;
             unknown.first.get_or_insert(last);
+            unknown.due += 1;
             return to.into_iter().collect();
         }
         let mut given_up: Vec<Ino> = self.take(thread).into_iter().collect();
@@ -111,7 +129,7 @@ impl Redirects {
     pub(super) fn is_retry(&self, thread: u32, name: &str, since: Instant) -> bool {
         let is_back = |unknown: &Unknown| unknown.first.is_some_and(|first| first <= since);
         match thread {
-            0 => self.unknown.get(name).is_some_and(|unknown| is_back(unknown) && unknown.is_young()),
+            0 => self.unknown.get(name).is_some_and(|unknown| is_back(unknown) && !unknown.is_late()),
             _ => self.threads.get(&thread).is_some_and(|redirect| redirect.name == name && redirect.is_due()),
         }
     }
@@ -122,9 +140,9 @@ impl Redirects {
             redirect.looked = true;
             return redirect.to.is_none() && !redirect.is_late();
         }
-        let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.is_young());
+        let unknown = self.unknown.get_mut(name).filter(|unknown| thread == 0 && unknown.may_be_back());
         unknown.is_some_and(|unknown| {
-            unknown.first = None;
+            unknown.came_back();
             true
         })
     }
@@ -173,7 +191,7 @@ impl Redirects {
     /// An open of `name` by thread 0 is answered: the next one is not taken for back.
     pub(super) fn end_unknown(&mut self, name: &str) {
         if let Some(unknown) = self.unknown.get_mut(name) {
-            unknown.first = None;
+            unknown.came_back();
         }
     }
 
@@ -191,5 +209,50 @@ impl Redirects {
     /// would come.
     pub(super) fn is_late(&self, thread: u32) -> bool {
         self.threads.get(&thread).is_some_and(Redirect::is_late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "k";
+
+    fn sent(redirects: &mut Redirects, times: usize) {
+        for _ in 0..times {
+            assert_eq!(redirects.add(0, NAME.into(), None), vec![]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_thread_0_may_come_back_late() {
+        let mut redirects = Redirects::default();
+        sent(&mut redirects, 2);
+        tokio::time::advance(UNKNOWN_LIFE * 5).await;
+        assert!(redirects.look_up(0, NAME), "the first");
+        assert!(redirects.look_up(0, NAME), "the second");
+        assert!(!redirects.look_up(0, NAME), "somebody else");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_up_meanwhile_takes_the_place_of_none_for_a_second() {
+        let mut redirects = Redirects::default();
+        sent(&mut redirects, 1);
+        for _ in 0..3 {
+            assert!(redirects.look_up(0, NAME));
+        }
+        tokio::time::advance(UNKNOWN_LIFE).await;
+        assert!(!redirects.look_up(0, NAME));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_late_without_a_name_is_known() {
+        let mut redirects = Redirects::default();
+        sent(&mut redirects, 1);
+        tokio::time::advance(UNKNOWN_LIFE * 5).await;
+        assert!(redirects.is_retry(0, NAME, Instant::now()));
+        tokio::time::advance(REDIRECT_LIFE).await;
+        assert!(!redirects.is_retry(0, NAME, Instant::now()));
+        assert!(!redirects.look_up(0, NAME));
     }
 }
