@@ -1,6 +1,12 @@
 //! What the kernel and a program name: inodes, handles, attributes, callers.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
+
+use rustc_hash::FxBuildHasher;
+
+/// By a number that nobody else chooses.
+pub(crate) type ByNumber<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// An inode number; never used twice in the life of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

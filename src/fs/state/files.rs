@@ -1,13 +1,13 @@
 //! Files by their numbers: which path leads to each, what programs see of it, how long it is one, and who has locked it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::fs::state::locks::Locks;
 use crate::fs::state::nodes::Overrides;
-use crate::fs::types::{FileNumber, Ino};
+use crate::fs::types::{ByNumber, FileNumber, Ino};
 
 /// One file.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ const KEPT: Duration = Duration::from_secs(1);
 /// All files of which there are inodes or handles.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    by_number: HashMap<FileNumber, File>,
+    by_number: ByNumber<FileNumber, File>,
     /// The last file that began with each inode number.
-    by_shown: HashMap<Ino, FileNumber>,
+    by_shown: ByNumber<Ino, FileNumber>,
     /// Those that are kept although nothing is of them, unless something is again.
     idle: VecDeque<(Instant, FileNumber)>,
     /// flock(2) and fcntl(2).

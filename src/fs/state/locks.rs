@@ -1,9 +1,9 @@
 //! flock(2) and fcntl(2) locks, kept here and not in the kernel, because readers and writers of one key may hold
 //! different inodes. Ranges are those of POSIX; a flock(2) lock is one over the whole file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use crate::fs::types::FileNumber;
+use crate::fs::types::{ByNumber, FileNumber};
 use crate::sys::process::Process;
 
 /// The system call that a lock is of. Locks of one do not see those of the other.
@@ -81,7 +81,7 @@ impl Lock {
 /// All locks, by the files that they are of.
 #[derive(Debug, Default)]
 pub struct Locks {
-    held: HashMap<FileNumber, Vec<Lock>>,
+    held: ByNumber<FileNumber, Vec<Lock>>,
     /// Those that are waited for.
     waiting: Vec<(FileNumber, Lock)>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fs::rules::names::{base, is_inside};
-use crate::fs::types::Ino;
+use crate::fs::types::{ByNumber, Ino};
 
 /// An open, or a stat(2), that was answered "look again": what the next lookup by the same thread finds.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Unknown {
 /// By thread, and by name for those of thread 0.
 #[derive(Debug, Default)]
 pub(crate) struct Redirects {
-    threads: HashMap<u32, Redirect>,
+    threads: ByNumber<u32, Redirect>,
     unknown: HashMap<String, Unknown>,
 }
 

@@ -32,13 +32,14 @@ impl State {
         let mut released = Released::default();
         let Some((handle, last)) = self.remove_handle(fh) else { return released };
         let may_change = |inode: &&Inode| last || self.paths.home(&inode.name).is_some();
-        let newest = self.inode(handle.ino).ok().filter(may_change).and_then(|inode| newest(&inode.key));
+        let file = self.inode(handle.ino).ok().filter(may_change);
+        let file = file.map(|inode| (inode.name.clone(), newest(&inode.key)));
         if let Content::Draft(id) = handle.content
             && last
         {
             released.unpublished = self.unpublished(&handle, id, check);
-            released.invalidations =
-                self.end_draft(&handle, id, released.unpublished.is_some(), newest.as_ref());
+            let newest = file.as_ref().and_then(|(_, newest)| newest.as_ref());
+            released.invalidations = self.end_draft(&handle, id, released.unpublished.is_some(), newest);
             if let Some((name, _, why)) = &released.unpublished
                 && self.inode(handle.ino).is_ok_and(|inode| !inode.unlinked)
             {
@@ -52,7 +53,7 @@ impl State {
         if let Content::Snapshot(..) = handle.content {
             released.invalidations = self.follow_again(handle.ino);
         }
-        if let Some(name) = self.inode(handle.ino).ok().map(|inode| inode.name.clone()) {
+        if let Some((name, newest)) = file {
             released.invalidations.extend(self.come_home(&name, newest));
         }
         self.collect(handle.ino);
@@ -61,7 +62,9 @@ impl State {
 
     /// Whether the last descriptor of a writer of `name` is closed, and what is left of his draft is being published.
     pub(crate) fn is_ending(&self, name: &str) -> bool {
-        self.paths.drafts(name).iter().filter_map(|id| self.draft(*id)).any(|draft| draft.ending)
+        // There are none but while somebody writes.
+        !self.drafts.is_empty()
+            && self.paths.drafts(name).iter().filter_map(|id| self.draft(*id)).any(|draft| draft.ending)
     }
 
     /// The text of a draft that was to be published and was not.

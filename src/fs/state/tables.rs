@@ -1,7 +1,6 @@
 //! The tables: inodes, names, open handles, drafts. Plain data behind one lock (`Fs::state`), which is never held
 //! while anything waits.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,14 +20,14 @@ use crate::fs::state::predecessors::Predecessors;
 use crate::fs::state::quota::Quota;
 use crate::fs::state::redirects::Redirects;
 use crate::fs::state::turns::Turns;
-use crate::fs::types::{DraftId, Fh, FileNumber, Ino, ROOT};
+use crate::fs::types::{ByNumber, DraftId, Fh, FileNumber, Ino, ROOT};
 use crate::store::Key;
 use crate::sys;
 
 /// Everything the filesystem knows that is not in the store.
 pub(crate) struct State {
     /// Inodes known to the kernel or holding local files.
-    pub(super) inodes: HashMap<Ino, Inode>,
+    pub(super) inodes: ByNumber<Ino, Inode>,
     /// What is known of each path.
     pub(super) paths: Paths,
     /// The files by their numbers.
@@ -36,9 +35,9 @@ pub(crate) struct State {
     /// What changed while directories are open.
     pub(super) listings: OpenListings,
     /// Open files.
-    pub(super) handles: HashMap<Fh, Handle>,
+    pub(super) handles: ByNumber<Fh, Handle>,
     /// Drafts.
-    pub(super) drafts: HashMap<DraftId, Draft>,
+    pub(super) drafts: ByNumber<DraftId, Draft>,
     /// By thread.
     pub(super) redirects: Redirects,
     /// What was removed of late.
@@ -58,12 +57,12 @@ impl State {
     pub(crate) fn new(clock: Arc<dyn Clock>, takes_ids: bool) -> Self {
         let now = clock.now();
         Self {
-            inodes: HashMap::new(),
+            inodes: ByNumber::default(),
             paths: Paths::default(),
             files: Files::default(),
             listings: OpenListings::default(),
-            handles: HashMap::new(),
-            drafts: HashMap::new(),
+            handles: ByNumber::default(),
+            drafts: ByNumber::default(),
             redirects: Redirects::default(),
             predecessors: Predecessors::default(),
             directories: Directories::new(now),
