@@ -11,6 +11,7 @@ mod keys;
 mod known;
 mod listing;
 mod news;
+mod offline;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -33,6 +34,7 @@ pub use known::ENTRY_BYTES;
 use known::{Inner, Known};
 use listing::{Listed, Listings};
 pub use news::{KeyChange, KeyChanges, News, Origin};
+pub use offline::{Document, Offline};
 
 use crate::store::{Entry, Error, Key, Limits, Meta, Result, Revision, Store, Text};
 
@@ -89,6 +91,7 @@ impl Cache {
             holds: Holds::default(),
             released: KeyChanges::default(),
             bytes: 0,
+            edits: 0,
             fetches: HashMap::new(),
             listings: Listings::default(),
         };

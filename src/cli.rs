@@ -46,8 +46,7 @@ Stores:
   prefect-cloud[:URL]  a server of the Prefect 1.x KV API; likewise
 
 Each --some-flag also as -o some_flag (fstab), or as KVFS_SOME_FLAG in the environment.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 unusable mount point, 4 unusable store, \
-5 FUSE not available, 6 unmounted, but text was rejected.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 mount point, 4 store, 5 no FUSE, 6 text was rejected.";
 
 const WATCH_HELP: &str = "\
 PATH may be a mount, a directory in it, or a file, of which alone is told then; also a directory or file that is bound \

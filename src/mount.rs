@@ -9,6 +9,7 @@ mod explain;
 pub mod guard;
 mod keeping;
 pub mod mounts;
+mod offline;
 mod owner;
 mod point;
 pub mod relay;
@@ -29,6 +30,7 @@ use tokio::runtime::Runtime;
 use self::announce::Announcement;
 use self::background::Role;
 use self::end::Mounted;
+use self::offline::KeptStore;
 use self::point::{Taken, Way};
 use self::threads::Spare;
 use self::turn::Turn;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub notify: bool,
     /// Deadline of a system call, and of a store call that none waits for.
     pub timeout: Duration,
+    /// The directory of what is remembered, for a start while the store is down.
+    pub offline_cache: Option<PathBuf>,
     /// The cache.
     pub cache: cache::Settings,
     /// The filesystem.
@@ -145,9 +149,11 @@ fn mount(
     let way = Way { nonempty: settings.nonempty, replace: settings.replace };
     let mountpoint = point::examine(&settings.mountpoint, way, &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
-    probe(runtime, &store)?;
+    let offline = KeptStore::open(settings, store.name())?;
+    let asked = runtime.block_on(probe(&store));
     let (settings, notes) = &within_rights(settings, store.read_only());
     let cache = Arc::new(Cache::new(store.clone(), settings.cache));
+    let kept = offline.start_on(&cache, asked)?;
     let fs = Fs::new(cache.clone(), settings.fs.clone());
     // Before the first lookup, so that no change is missed in between.
     let feed = cache.follow();
@@ -159,7 +165,7 @@ fn mount(
     let turn = Turn::wait(&mountpoint)?;
     let taken = point::take(&mountpoint, way, &settings.state)?;
     let messages = Arc::new(Messages::default());
-    let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes);
+    let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes, &offline);
     let make_room = || spare.give_up();
     let place = taken.beside().unwrap_or(&mountpoint).to_owned();
     let ended = fuse::mount(&fs, &place, &settings.fuse, runtime.handle(), messages, status, make_room);
@@ -178,8 +184,9 @@ fn mount(
     fs.is_device(root.device);
     mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());
     runtime.spawn(fs.clone().tend());
+    runtime.spawn(offline.clone().keep(cache.clone()));
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), terminal));
-    notes.lines().for_each(logging::report);
+    notes.lines().chain(kept.as_deref()).for_each(logging::report);
     ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();
     mounted.start_guard(root, settings.auto_unmount);
@@ -187,7 +194,9 @@ fn mount(
         relay::start(fs.clone(), mountpoint, root.device);
         runtime.spawn(fs.clone().keep_looking());
     }
-    mounted.wait(runtime, ended, settings.fs.rejected.clone())
+    let ended = mounted.wait(runtime, ended, settings.fs.rejected.clone());
+    offline.write(&cache);
+    ended
 }
 
 /// Threads and processes that are started after the mount: fuser's threads and the guard; the relay, and the thread that
@@ -226,11 +235,11 @@ fn within_rights(settings: &Settings, read_only: Option<String>) -> (Settings, N
     (settings, Notes { read_only, rejected })
 }
 
-/// Fails if the store does not answer, before anything is mounted.
-fn probe(runtime: &Runtime, store: &Arc<dyn Store>) -> Result<(), Failure> {
-    match runtime.block_on(store.get_key_value(&Key::from("kvfs"))) {
+/// Whether the store answers, before anything is mounted.
+async fn probe(store: &Arc<dyn Store>) -> store::Result<()> {
+    match store.get_key_value(&Key::from("kvfs")).await {
         Ok(_) | Err(store::Error::NotFound) => Ok(()),
-        Err(error) => Err(Failure::Store(error.describe(store.name()))),
+        Err(error) => Err(error),
     }
 }
 
@@ -241,11 +250,12 @@ fn status(
     counters: &Arc<Counters>,
     rejected: &Path,
     notes: &Notes,
+    offline: &Arc<KeptStore>,
 ) -> fuse::Status {
     // Weak, because `Fs` owns this closure.
     let (fs, messages, counters) = (Arc::downgrade(fs), messages.clone(), counters.clone());
     let (rejected, note) = (rejected.to_string_lossy().into_owned(), notes.rejected.clone());
-    let started = std::time::Instant::now();
+    let (started, offline) = (std::time::Instant::now(), offline.clone());
     Box::new(move || {
         let Some(fs) = fs.upgrade() else { return String::new() };
         let (last_error, (names, attributes)) = (fs.last_error(), fs.unstored());
@@ -264,6 +274,8 @@ fn status(
                 "tried_s": busy.tried.elapsed().as_secs(),
                 "why": busy.why.to_string(),
             })),
+            "kept_s": fs.cache().down().and_then(|down| offline.age_at(&down)).map(|age| age.as_secs()),
+            "not_kept": offline.failure(),
             "untold_s": fs.cache().paused_since().map(|since| since.elapsed().as_secs()),
             "freshness": if fs.cache().is_pushed() { "pushed" } else { "bounded" },
             "keys": fs.cache().known_keys(),

@@ -4,6 +4,7 @@
 pub mod lease;
 pub mod mapped;
 pub mod moving;
+mod private;
 pub mod process;
 
 use std::ffi::{CStr, CString};
@@ -12,11 +13,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+
+pub use private::{NO_FOLLOW, create_private, create_private_dir_all};
 
 /// True once `fd` can be read; false after `timeout`.
 pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
@@ -24,18 +27,6 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: `poll` is one valid pollfd and outlives the call.
     unsafe { libc::poll(&raw mut poll, 1, millis) > 0 }
-}
-
-/// Creates `path` and its parents; what is created is 0700.
-pub fn create_private_dir_all(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Creates an empty file that is 0600, without opening it: who closes a file ends the locks that its process has on it.
-pub fn create_private(path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    done(unsafe { libc::mknod(path.as_ptr(), libc::S_IFREG | 0o600, 0) })
 }
 
 /// Which mount `path` is on. It is not opened for anything, so that no lock on it ends.

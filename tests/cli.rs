@@ -38,6 +38,10 @@ fn wrong_usage_is_one_line_and_code_2() {
         (&["/nonexistent/x", "--scratch", "["], "--scratch ["),
         (&[], "name the directory"),
         (
+            &["--offline-cache", "/nonexistent/kept", "memory:", "/nonexistent/x"],
+            "memory: is on this machine and needs no offline cache",
+        ),
+        (
             &["prefect-cloud", "/nonexistent/x", "--validate", "none"],
             "prefect-cloud keeps JSON only; leave the option away",
         ),

@@ -8,6 +8,7 @@ mod listing;
 mod mounts;
 mod non_utf8;
 mod not_etcd;
+mod offline;
 mod renewed;
 mod restored;
 mod settled;

@@ -45,6 +45,8 @@ pub(super) struct Inner {
     /// Changes that were withheld, and are to be passed on next.
     pub(super) released: KeyChanges,
     pub(super) bytes: usize,
+    /// Counts what is remembered and forgotten.
+    pub(super) edits: u64,
     pub(super) fetches: HashMap<Key, Arc<InFlight<Option<Entry>>>>,
     pub(super) listings: Listings,
 }
@@ -119,6 +121,7 @@ impl Inner {
         if self.known.peek(key).is_some_and(newer) {
             return;
         }
+        self.edits += 1;
         self.bytes += size(key, &known);
         if let Some((key, old)) = self.known.push(key.clone(), known) {
             self.bytes -= size(&key, &old);
@@ -131,6 +134,7 @@ impl Inner {
 
     pub(super) fn forget(&mut self, key: &Key) {
         self.invalidate_in_flight(key);
+        self.edits += 1;
         if let Some(old) = self.known.pop(key) {
             self.bytes -= size(key, &old);
         }

@@ -37,6 +37,8 @@ pub(super) struct Remembered {
 pub(super) struct Listings {
     remembered: Option<Remembered>,
     in_flight: Option<Arc<InFlight>>,
+    /// Counts listings and changes.
+    pub(super) edits: u64,
     /// Changes that came in since the listing in flight began.
     changes: Vec<Change>,
     /// Deletions: an older version of the key that comes late does not bring it back.
@@ -56,6 +58,11 @@ impl Listings {
         self.remembered.as_ref()
     }
 
+    /// Takes in keys as they were known `at` that time.
+    pub(super) fn restore(&mut self, keys: Keys, at: Instant) {
+        self.remembered = Some(Remembered { keys, at, stale: true });
+    }
+
     /// The listing in flight, or a new one.
     pub(super) fn join(&mut self) -> Arc<InFlight> {
         if self.in_flight.is_none() {
@@ -69,6 +76,7 @@ impl Listings {
     pub(super) fn complete(&mut self, in_flight: &Arc<InFlight>, keys: &Keys) -> Option<(Keys, bool)> {
         let first = self.end(in_flight);
         if first {
+            self.edits += 1;
             let (changes, mut keys) = (std::mem::take(&mut self.changes), keys.clone());
             if changes.iter().all(|change| self.apply(&mut keys, change)) {
                 self.remembered = Some(Remembered { keys: keys.clone(), at: Instant::now(), stale: false });
@@ -90,6 +98,7 @@ impl Listings {
 
     /// Takes a change of one key in.
     pub(super) fn take_in(&mut self, change: &Change) {
+        self.edits += 1;
         if let Change::Deleted(key, revision) = change {
             self.note_deletion(key, *revision);
         }

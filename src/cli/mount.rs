@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,9 @@ pub(super) struct Mount {
         help_heading = STORE
     )]
     max_stale: Duration,
+    /// Directory of what is remembered, to start on while the store is down
+    #[arg(long, env = "KVFS_OFFLINE_CACHE", value_name = "DIR", help_heading = STORE)]
+    offline_cache: Option<PathBuf>,
     /// Deadline of a system call
     #[arg(
         long, env = "KVFS_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = units::deadline,
@@ -148,6 +152,16 @@ impl Valid {
     }
 }
 
+/// Refuses an offline cache of a store that needs no network.
+fn check_offline(wanted: bool, location: &Location) -> Result<(), Failure> {
+    match location {
+        Location::Memory | Location::Sqlite(_) if wanted => Err(Failure::Usage(format!(
+            "--offline-cache: {location} is on this machine and needs no offline cache; leave the option away"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Mount {
     pub(super) fn settings(self) -> Result<Settings, Failure> {
         let (location, mountpoint) = match self.places.last().filter(|_| self.remount) {
@@ -161,6 +175,7 @@ impl Mount {
         let scratch = Patterns::new(&self.scratch).map_err(Failure::Usage)?;
         let validate = self.validate.on(&location)?;
         let names = self.names(&location).map_err(Failure::Usage)?;
+        check_offline(self.offline_cache.is_some() && !self.remount, &location)?;
         Ok(Settings {
             fuse: fuse::Settings {
                 source: self.fsname.clone().unwrap_or_else(|| location.to_string()),
@@ -179,6 +194,13 @@ impl Mount {
             auto_unmount: self.auto_unmount,
             notify: self.notify,
             timeout: self.timeout,
+            // The daemon's working directory is another one.
+            offline_cache: self
+                .offline_cache
+                .as_deref()
+                .map(std::path::absolute)
+                .transpose()
+                .map_err(|error| Failure::Usage(format!("--offline-cache: {error}")))?,
             cache: cache::Settings {
                 entries: self.cache_entries,
                 bytes: self.cache_size,

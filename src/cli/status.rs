@@ -106,13 +106,14 @@ fn document(seen: &Found) -> Value {
 }
 
 /// The fields that have lines of their own.
-const APART: [&str; 13] = [
+const APART: [&str; 14] = [
     "mountpoint",
     "state",
     "error",
     "down",
     "busy",
     "untold_s",
+    "kept_s",
     "rejected",
     "rejected_in",
     "rejected_note",
@@ -189,8 +190,11 @@ fn state(mount: &Value) -> String {
         let why = down["why"].as_str().unwrap_or_default();
         // While the feed worked, the cache was right until it broke.
         let age = mount["untold_s"].as_u64().or(down["answered_s"].as_u64());
-        let age = age
-            .map_or_else(|| "it has not answered yet".into(), |age| format!("what is shown is {age} s old"));
+        let age = match (mount["kept_s"].as_u64(), age) {
+            (Some(age), _) => format!("it has not answered yet; what is shown was kept, and is {age} s old"),
+            (None, Some(age)) => format!("what is shown is {age} s old"),
+            (None, None) => "it has not answered yet".into(),
+        };
         return format!("down for {} s: {why}; {age}", down["since_s"]);
     }
     let busy = &mount["busy"];
