@@ -6,6 +6,7 @@ mod copy;
 mod events;
 mod files;
 mod load;
+mod offline;
 mod paging;
 mod postgres;
 mod renewed;
