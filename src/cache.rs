@@ -126,6 +126,11 @@ impl Cache {
         self.store.takes_ids()
     }
 
+    /// See [`Store::keeps_attributes`].
+    pub fn keeps_attributes(&self) -> bool {
+        self.store.keeps_attributes()
+    }
+
     /// Limits of the store behind.
     pub fn limits(&self) -> Limits {
         self.store.limits()

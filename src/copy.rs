@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use crate::failure::Failure;
 use crate::logging;
-use crate::store::{self, Entry, Error, Expect, Key, Location, Store, Text, json};
+use crate::store::{self, Attributes, Entry, Error, Expect, Given, Key, Location, Store, Text, json};
 
 /// What to copy and how.
 #[derive(Clone, Debug)]
@@ -170,7 +170,11 @@ impl<'a> Copy<'a> {
             return Ok(Outcome::Copied);
         }
         let expect = if self.settings.replace { Expect::Anything } else { Expect::Absent };
-        match self.to.set_key_value(name, entry.text.clone(), expect).await {
+        let attributes = entry.meta.attributes.as_deref().cloned().unwrap_or_default();
+        let modified = attributes.modified.filter(|_| attributes.version == entry.meta.revision);
+        let given = Given { attributes: Attributes { modified, ..attributes }, replaces: true };
+        let set = self.to.set_key_value(name, entry.text.clone(), expect);
+        match store::with_attributes(Some(given), set).await {
             Ok(_) => self.put_tags(key, name).await.map(|()| Outcome::Copied),
             Err(error) if ends(&error) => Err(error),
             Err(error) => Ok(Outcome::Not(error.to_string())),

@@ -3,6 +3,7 @@
 //! Nothing in this module knows of files or of the kernel. A new store is one file below `store/`, one line in [`open`], and a
 //! test file that runs the conformance suite.
 
+mod attributes;
 mod counted;
 mod deadline;
 mod distrust;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use attributes::{Attributes, Given, with_attributes};
 pub use counted::{Call, Counted, Counters};
 pub use deadline::Deadline;
 pub use error::Error;
@@ -250,6 +252,11 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Whether it keeps owner, mode and times with a key.
+    fn keeps_attributes(&self) -> bool {
+        false
+    }
+
     /// Fails if the store cannot keep `text` under `key`, as far as that is known without a call to it.
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.limits().check(key, text)
@@ -324,6 +331,12 @@ pub trait Store: Send + Sync {
             }
             _ => Err(Error::TooMany(1)),
         }
+    }
+
+    /// Changes what is set in `changes` of the attributes of `key`, if it [keeps](Store::keeps_attributes) them; its value and
+    /// version stay.
+    async fn set_attributes(&self, _key: &Key, _changes: &Attributes) -> Result<Meta> {
+        Err(Error::Other("this store keeps no attributes".into()))
     }
 
     /// The tags of `key`, if [`Limits::tags`] is set.

@@ -14,6 +14,7 @@ macro_rules! case {
     };
 }
 
+mod attributes;
 mod bad_input;
 mod behaviour;
 mod cli;

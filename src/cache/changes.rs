@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Cache;
 use super::known::Inner;
-use crate::store::{Change, Entry, Error, Expect, Key, Meta, Rename, Result, Revision, Text};
+use crate::store::{Attributes, Change, Entry, Error, Expect, Key, Meta, Rename, Result, Revision, Text};
 
 impl Cache {
     fn begin<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Call<'_> {
@@ -23,6 +23,26 @@ impl Cache {
             inner.written(key, answer, self.settings.bytes);
             self.journal.made(result.as_ref().map(|meta| [Change::Set(key.clone(), meta.clone())]));
         });
+        result
+    }
+
+    /// Changes attributes of `key` in the store, if it [keeps](Cache::keeps_attributes) them.
+    pub async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
+        let result = self.store.set_attributes(key, changes).await;
+        let mut inner = self.inner.lock();
+        // A fetch in flight may bring those from before.
+        inner.invalidate_in_flight(key);
+        match &result {
+            Ok(meta) => {
+                inner.attributed(key, meta);
+                inner.listings.take_in(&Change::Set(key.clone(), meta.clone()));
+            }
+            Err(error) if error.may_have_changed() => {
+                inner.forget(key);
+                inner.listings.mark_stale();
+            }
+            Err(_) => {}
+        }
         result
     }
 

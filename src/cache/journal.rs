@@ -145,7 +145,14 @@ mod tests {
         let (id, time) = ("i".into(), SystemTime::UNIX_EPOCH);
         Change::Set(
             key.into(),
-            Meta { id, revision: Revision(revision), size: 1, created: time, modified: time },
+            Meta {
+                id,
+                revision: Revision(revision),
+                size: 1,
+                created: time,
+                modified: time,
+                attributes: None,
+            },
         )
     }
 

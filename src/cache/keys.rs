@@ -112,7 +112,14 @@ mod tests {
 
     fn meta(revision: u64) -> Meta {
         let epoch = SystemTime::UNIX_EPOCH;
-        Meta { id: "".into(), revision: Revision(revision), size: 0, created: epoch, modified: epoch }
+        Meta {
+            id: "".into(),
+            revision: Revision(revision),
+            size: 0,
+            created: epoch,
+            modified: epoch,
+            attributes: None,
+        }
     }
 
     #[test]

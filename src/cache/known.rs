@@ -105,13 +105,24 @@ impl Inner {
 
     fn install_pushed(&mut self, key: &Key, meta: &Meta, text: impl FnOnce() -> Option<Text>, limit: usize) {
         if !self.is_news(key, meta.revision) {
-            return;
+            return self.attributed(key, meta);
         }
         // An absence has no version: only the store knows which of the two is newer.
         let text = self.known.peek(key).filter(|known| known.value.is_some()).and_then(|_| text());
         self.mark_stale(key);
         if let Some(text) = text {
             self.remember(key, Known::new(Some(Entry { meta: meta.clone(), text })), limit);
+        }
+    }
+
+    /// Takes in the attributes of the version of `key` that is known.
+    pub(super) fn attributed(&mut self, key: &Key, meta: &Meta) {
+        let known = self.known.peek_mut(key).and_then(|known| known.value.as_mut());
+        let older = |entry: &&mut Entry| {
+            entry.meta.revision == meta.revision && entry.meta.version() < meta.version()
+        };
+        if let Some(entry) = known.filter(older) {
+            entry.meta.attributes.clone_from(&meta.attributes);
         }
     }
 

@@ -161,7 +161,7 @@ impl Listings {
     fn apply(&self, keys: &mut Keys, change: &Change) -> bool {
         match change {
             Change::Set(key, meta) => match keys.meta(key) {
-                Some(known) if known.revision >= meta.revision => {}
+                Some(known) if known.version() >= meta.version() => {}
                 None if self.is_past(key, meta.revision) => {}
                 None if self.forgotten > meta.revision => return false,
                 Some(_) | None => keys.set(key, meta),

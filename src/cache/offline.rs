@@ -77,7 +77,8 @@ impl Row {
     fn read(self) -> Option<(Key, Meta)> {
         let time = |since| UNIX_EPOCH.checked_add(since);
         let (created, modified) = (time(self.created)?, time(self.modified)?);
-        let meta = Meta { id: self.id.into(), revision: Revision(0), size: self.size, created, modified };
+        let (id, revision, attributes) = (self.id.into(), Revision(0), None);
+        let meta = Meta { id, revision, size: self.size, created, modified, attributes };
         Some((self.key.into(), meta))
     }
 }

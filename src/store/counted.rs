@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Entry, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text};
+use super::{
+    Attributes, Entry, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
+};
 
 /// The methods of [`Store`] that may cost a request.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub enum Call {
     Rename,
     /// `rename_keys`
     RenameKeys,
+    /// `set_attributes`
+    SetAttributes,
     /// `get_tags`
     GetTags,
     /// `set_tags`
@@ -32,13 +36,14 @@ pub enum Call {
     GetTtl,
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "list_keys",
     "get_key_value",
     "set_key_value",
     "delete_key",
     "rename_key",
     "rename_keys",
+    "set_attributes",
     "get_tags",
     "set_tags",
     "get_ttl",
@@ -86,6 +91,10 @@ impl Store for Counted {
         self.inner.takes_ids()
     }
 
+    fn keeps_attributes(&self) -> bool {
+        self.inner.keeps_attributes()
+    }
+
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.inner.check(key, text)
     }
@@ -131,6 +140,11 @@ impl Store for Counted {
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         self.counters.add(Call::RenameKeys);
         self.inner.rename_keys(renames).await
+    }
+
+    async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
+        self.counters.add(Call::SetAttributes);
+        self.inner.set_attributes(key, changes).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::full::{Full, RETRY_AFTER};
 use super::{
-    Deadline, Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space,
-    Store, Text,
+    Attributes, Deadline, Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result,
+    Revision, Space, Store, Text,
 };
 
 /// A store whose calls all end by the deadline of their caller, and that fails at once while the store behind it is down or
@@ -184,6 +184,10 @@ impl Store for Guarded {
         self.inner.takes_ids()
     }
 
+    fn keeps_attributes(&self) -> bool {
+        self.inner.keeps_attributes()
+    }
+
     fn check(&self, key: &Key, text: &[u8]) -> Result<()> {
         self.inner.check(key, text)
     }
@@ -256,6 +260,11 @@ impl Store for Guarded {
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         let (inner, renames) = (self.inner.clone(), renames.to_vec());
         self.write(Box::pin(async move { inner.rename_keys(&renames).await })).await
+    }
+
+    async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
+        let (inner, key, changes) = (self.inner.clone(), key.clone(), changes.clone());
+        self.write(Box::pin(async move { inner.set_attributes(&key, &changes).await })).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Change, Entry, Error, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision,
-    Store, Text, VALUE_LIMIT, feed, new_id,
+    Attributes, Change, Entry, Error, Expect, Feed, FeedSender, Given, Key, Limits, Listing, Meta, Rename,
+    Result, Revision, Store, Text, VALUE_LIMIT, attributes, feed, new_id,
 };
 
 /// A store in this process.
@@ -61,7 +61,8 @@ impl Inner {
 
     fn set(&mut self, by: usize, key: &Key, text: Text) -> Meta {
         let old = self.entries.get(key).map(|entry| entry.meta.clone());
-        let meta = successor(old.as_ref(), self.next(), text.len(), new_id::chosen());
+        let mut meta = successor(old.as_ref(), self.next(), text.len(), new_id::chosen());
+        meta.attributes = Given::after(attributes::given().as_ref(), meta.attributes.as_ref(), meta.revision);
         self.entries.insert(key.clone(), Entry { meta: meta.clone(), text });
         self.publish(by, &Change::Set(key.clone(), meta.clone()));
         meta
@@ -74,17 +75,28 @@ impl Inner {
         Ok(revision)
     }
 
+    fn set_attributes(&mut self, by: usize, key: &Key, changes: &Attributes) -> Result<Meta> {
+        let revision = self.next();
+        let entry = self.entries.get_mut(key).ok_or(Error::NotFound)?;
+        let before = entry.meta.attributes.as_ref();
+        entry.meta.attributes = Some(Attributes::merged(before, changes, entry.meta.revision, revision));
+        let meta = entry.meta.clone();
+        self.publish(by, &Change::Set(key.clone(), meta.clone()));
+        Ok(meta)
+    }
+
     fn rename(&mut self, by: usize, from: &Key, to: &Key) -> Result<Meta> {
         let old = self.entries.get(from).cloned().ok_or(Error::NotFound)?;
         self.delete(by, from)?;
-        let meta = successor(Some(&old.meta), self.next(), old.text.len(), None);
+        let mut meta = successor(Some(&old.meta), self.next(), old.text.len(), None);
+        meta.attributes = Attributes::renamed(old.meta.attributes.as_ref(), old.meta.revision, meta.revision);
         self.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
         self.publish(by, &Change::Set(to.clone(), meta.clone()));
         Ok(meta)
     }
 }
 
-/// Metadata of the next version of a key: the id and creation time stay, the modification time always increases,
+/// Metadata of the next version of a key: id, attributes and creation time stay, the modification time always increases,
 /// because the kernel and rsync detect a change of equal size by its time alone. A new key has the `chosen` id.
 pub(super) fn successor(
     old: Option<&Meta>,
@@ -97,7 +109,8 @@ pub(super) fn successor(
         Some(old) => (old.id.clone(), old.created, old.modified + std::time::Duration::from_micros(1)),
         None => (chosen.unwrap_or_else(|| uuid::Uuid::new_v4().to_string().into()), now, now),
     };
-    Meta { id, revision, size: size as u64, created, modified: now.max(earliest) }
+    let attributes = old.and_then(|old| old.attributes.clone());
+    Meta { id, revision, size: size as u64, created, modified: now.max(earliest), attributes }
 }
 
 #[async_trait]
@@ -107,6 +120,10 @@ impl Store for MemoryStore {
     }
 
     fn takes_ids(&self) -> bool {
+        true
+    }
+
+    fn keeps_attributes(&self) -> bool {
         true
     }
 
@@ -156,6 +173,10 @@ impl Store for MemoryStore {
             inner.check(to, Expect::Absent)?;
         }
         renames.iter().map(|rename| inner.rename(self.client, &rename.from, &rename.to)).collect()
+    }
+
+    async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
+        self.inner.lock().set_attributes(self.client, key, changes)
     }
 
     fn changes(&self) -> Option<Feed> {

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
+use super::Attributes;
+
 /// A store-wide version number. A later change of the same key has a larger one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
 /// The metadata of a key.
@@ -20,12 +24,26 @@ pub struct Meta {
     pub created: SystemTime,
     /// When the value was last set; later for each version of a key.
     pub modified: SystemTime,
+    /// Owner, mode and times, if any were set and the store keeps them.
+    pub attributes: Option<Arc<Attributes>>,
 }
 
 impl Meta {
     /// That of a key that is not there.
     pub(crate) fn nothing(time: SystemTime) -> Self {
-        Self { id: "".into(), revision: Revision::default(), size: 0, created: time, modified: time }
+        Self {
+            id: "".into(),
+            revision: Revision::default(),
+            size: 0,
+            created: time,
+            modified: time,
+            attributes: None,
+        }
+    }
+
+    /// Which of two of a key is newer: by its value, and then by its attributes.
+    pub(crate) fn version(&self) -> (Revision, Revision) {
+        (self.revision, self.attributes.as_ref().map(|set| set.revision).unwrap_or_default())
     }
 
     /// Whether it is that of a key that is not there.

@@ -30,8 +30,8 @@ use tokio::sync::Semaphore;
 use self::pool::Pool;
 use self::writer::Writer;
 use super::{
-    Entry, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store,
-    Text, VALUE_LIMIT, new_id,
+    Attributes, Entry, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision, Space,
+    Store, Text, VALUE_LIMIT, attributes, new_id,
 };
 
 /// Limit of reads in flight.
@@ -114,6 +114,10 @@ impl Store for SqliteStore {
         true
     }
 
+    fn keeps_attributes(&self) -> bool {
+        true
+    }
+
     fn limits(&self) -> Limits {
         Limits::bytes(VALUE_LIMIT, 64 << 10)
     }
@@ -128,8 +132,15 @@ impl Store for SqliteStore {
 
     async fn set_key_value(&self, key: &Key, text: Text, expect: Expect) -> Result<Meta> {
         self.limits().check(key, &text)?;
-        let (key, chosen) = (key.clone(), new_id::chosen());
-        self.writer.run(true, move |db| schema::set(db, &key, &text, expect, chosen.as_ref())).await
+        let (key, chosen, given) = (key.clone(), new_id::chosen(), attributes::given());
+        self.writer
+            .run(true, move |db| schema::set(db, &key, &text, expect, (chosen.as_ref(), given.as_ref())))
+            .await
+    }
+
+    async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
+        let (key, changes) = (key.clone(), changes.clone());
+        self.writer.run(true, move |db| schema::set_attributes(db, &key, &changes)).await
     }
 
     async fn delete_key(&self, key: &Key, expect: Expect) -> Result<Revision> {

@@ -105,6 +105,7 @@ impl SyntheticRevisions {
             size: text.len() as u64,
             created: created.unwrap_or(now),
             modified: row.updated.unwrap_or(now).max(earliest),
+            attributes: None,
         };
         Entry { meta, text }
     }
@@ -147,6 +148,7 @@ impl SyntheticRevisions {
             size: text.len() as u64,
             created,
             modified: now.max(earliest),
+            attributes: None,
         };
         let entry = Some(Entry { meta: meta.clone(), text });
         self.keys.insert(key.clone(), Known::changed_here(entry, since));

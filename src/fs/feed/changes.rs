@@ -57,7 +57,7 @@ impl Fs {
     /// Installs changes in the tables; what the kernel must drop then.
     fn install(self: &Arc<Self>, news: &KeyChanges) -> Vec<PathInvalidation> {
         let name = |key: &Key| self.settings.names.encode(key);
-        let (mut overtaken, mut writers) = (Vec::new(), Vec::new());
+        let (mut overtaken, mut writers, mut other_attributes) = (Vec::new(), Vec::new(), Vec::new());
         let mut state = self.state.lock();
         let uncertain = news.uncertain.iter().flat_map(|key| state.forget_version(&name(key)));
         let mut invalidations: Vec<_> = uncertain.collect();
@@ -68,6 +68,9 @@ impl Fs {
                 Origin::Known => state.shows(&name, change),
                 Origin::Elsewhere => false,
             };
+            if let Change::Set(_, meta) = change {
+                other_attributes.extend(state.follow_attributes(&name, meta));
+            }
             if is_shown || state.is_superseded_by_backup(&name, change) {
                 continue;
             }
@@ -95,6 +98,11 @@ impl Fs {
         }
         drop(state);
         self.tell_writers(writers);
+        if let Some(kernel) = self.kernel.get() {
+            for ino in other_attributes {
+                kernel.expire_attributes(ino);
+            }
+        }
         for draft in overtaken {
             self.keep_backup_later(draft);
         }

@@ -7,11 +7,11 @@ use crate::cache::FOREVER;
 use crate::fs::core::Fs;
 use crate::fs::ops::hand_over::Begun;
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::state::drafts::Draft;
+use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::nodes::{Body, Content, Handle, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Attr, Caller, Changes, DraftId, Fh, Found, Ino, ROOT};
-use crate::store::{Meta, Revision};
+use crate::store::{Attributes, Given, Meta, Revision};
 
 impl Fs {
     /// As [`Fs::getattr`], for who may be [the one](State::asks) by whom it shows that the kernel has taken in the answer.
@@ -62,7 +62,8 @@ impl Fs {
         };
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
         let asked = asked || has_times(&changes);
-        if asked {
+        let keeps = asked && self.keeps(&self.state.lock(), ino, fh);
+        if asked && !keeps {
             self.overridden(&self.state.lock(), ino, fh, &changes)?;
         }
         // What comes by way of an open file is over before that is closed, and nothing changes under it.
@@ -81,10 +82,70 @@ impl Fs {
                 None => self.truncate(caller, ino, size).await?,
             }
         }
-        if asked {
+        if keeps {
+            self.keep_attributes(ino, fh, &changes).await?;
+        } else if asked {
             self.override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
         }
         self.getattr(ino, fh)
+    }
+
+    /// Whether the store keeps what is said of the file: it has its key.
+    fn keeps(&self, state: &State, ino: Ino, fh: Option<Fh>) -> bool {
+        let Ok(inode) = state.inode(ino) else { return false };
+        if !self.cache.keeps_attributes() || state.has_lost_name(ino, inode) {
+            return false;
+        }
+        match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
+            Some(OpenAs::Version(_)) => true,
+            Some(OpenAs::Draft(id)) => state.draft(id).is_some_and(|draft| {
+                draft.published.is_some() && !draft.orphan && draft.purpose != Publish::Never
+            }),
+            None => false,
+        }
+    }
+
+    /// Has the store keep what differs from what the file shows.
+    async fn keep_attributes(self: &Arc<Self>, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
+        let _staying = self.stay().await?;
+        let (_operation, name) = self.begin_at(ino).await?;
+        let (key, new) = {
+            let state = self.state.lock();
+            (state.inode(ino)?.key.clone(), self.not_shown(&self.attr_in(&state, ino, fh)?, changes))
+        };
+        let meta = if new.are_none() { None } else { Some(self.cache.set_attributes(&key, &new).await?) };
+        let mut state = self.state.lock();
+        self.override_attributes(&mut state, ino, fh, changes)?;
+        if let Some(meta) = meta {
+            // The answer tells the kernel.
+            state.follow_attributes(&name, &meta);
+        }
+        Ok(())
+    }
+
+    /// What of `changes` a program asked for, and the file does not show.
+    fn not_shown(&self, shown: &Attr, changes: &Changes) -> Attributes {
+        let other = |asked: Option<u32>, shown: u32| asked.filter(|asked| *asked != shown);
+        Attributes {
+            mode: other(changes.mode.map(|mode| mode & 0o7777), shown.mode),
+            uid: other(changes.uid, shown.uid),
+            gid: other(changes.gid, shown.gid),
+            accessed: changes.accessed,
+            // truncate(2) tells the time of what it does.
+            modified: changes.modified.filter(|_| changes.size.is_none()),
+            changed: Some(self.settings.clock.now()),
+            ..Attributes::default()
+        }
+    }
+
+    /// What a set of the draft gives its key, of which the tables know this: all that was asked for and the store has not.
+    pub(crate) fn given(&self, set: Option<Overrides>, draft: &Draft) -> Option<Given> {
+        if !self.cache.keeps_attributes() {
+            return None;
+        }
+        let modified = Some(draft.bytes.modified()).filter(|_| draft.bytes.is_time_set());
+        let set = set.filter(|set| set.stored.is_none()).unwrap_or_default();
+        Some(Given { attributes: set.to_store(modified), replaces: draft.published.is_none() })
     }
 
     /// Attributes change with the inode only, except those of directories, which age with the listing.
@@ -124,8 +185,8 @@ impl Fs {
     }
 
     fn file_attr(&self, state: &State, ino: Ino, inode: &Inode, shown: Shown) -> Attr {
-        let Shown { size, modified, created, version } = shown;
-        let set = state.attributes_of(ino, inode).unwrap_or_default();
+        let Shown { size, modified, created, version, stored } = shown;
+        let set = state.attributes_of(ino, inode).or(stored).unwrap_or_default();
         let times = set.times(modified, version);
         Attr {
             ino,
@@ -178,6 +239,8 @@ struct Shown {
     modified: SystemTime,
     created: SystemTime,
     version: Option<Revision>,
+    /// Its attributes, for one of which nothing is known that is newer.
+    stored: Option<Overrides>,
 }
 
 impl Shown {
@@ -190,11 +253,17 @@ impl Shown {
         }
         let modified = draft.bytes.modified();
         let created = draft.published.as_ref().map_or(modified, |meta| meta.created);
-        Self { size, modified, created, version: None }
+        Self { size, modified, created, version: None, stored: None }
     }
 
-    const fn of(meta: &Meta) -> Self {
-        Self { size: meta.size, modified: meta.modified, created: meta.created, version: Some(meta.revision) }
+    fn of(meta: &Meta) -> Self {
+        Self {
+            size: meta.size,
+            modified: meta.modified,
+            created: meta.created,
+            version: Some(meta.revision),
+            stored: Overrides::followed(None, meta),
+        }
     }
 }
 
@@ -242,6 +311,7 @@ impl Fs {
             by_write,
             version,
             changed: Some(settings.clock.now()),
+            stored: set.stored,
         }
     }
 
@@ -252,7 +322,9 @@ impl Fs {
         fh: Option<Fh>,
         changes: &Changes,
     ) -> FsResult<()> {
+        let keeps = self.keeps(state, ino, fh);
         let new = self.overridden(state, ino, fh, changes)?;
+        let new = Overrides { stored: new.stored.filter(|_| keeps), ..new };
         if let Ok(path) = state.directory_path(ino) {
             state.edit_directory(&path, |directory| directory.set = new);
             return Ok(());

@@ -18,7 +18,7 @@ use crate::fs::state::tables::State;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{DraftId, Fh, Ino};
 use crate::store;
-use crate::store::{Expect, Key, Meta, Revision, Text};
+use crate::store::{Expect, Given, Key, Meta, Revision, Text};
 
 /// What a flush or fsync of a draft comes to before the store is asked.
 pub(super) enum Verdict {
@@ -44,6 +44,7 @@ pub(super) struct Unpublished {
     /// If the key is new.
     id: Option<Arc<str>>,
     pub(super) text: Text,
+    given: Option<Given>,
     pub(super) expect: Expect,
     pub(super) moment: Moment,
     /// What was appended goes to another value than the draft begins with.
@@ -278,8 +279,9 @@ impl Fs {
     }
 
     async fn set(&self, draft: &Unpublished) -> store::Result<Meta> {
-        let Unpublished { key, id, text, expect, .. } = draft;
-        store::with_new_id(id.clone(), self.cache.set_key_value(key, text.clone(), *expect)).await
+        let Unpublished { key, id, text, given, expect, .. } = draft;
+        let set = self.cache.set_key_value(key, text.clone(), *expect);
+        store::with_new_id(id.clone(), store::with_attributes(given.clone(), set)).await
     }
 
     /// What is to be done of a draft that thread `by` writes, now that no other change of its `name` is in flight.
@@ -303,7 +305,19 @@ impl Fs {
         let before = self.cache.peek_keys().map(|answer| answer.value);
         let (id, expect, is_merged) = (draft.new_id(), draft.expect, draft.base.is_some());
         let replaced = self.cache.peek(&key).and_then(|answer| answer.value).map(|entry| entry.text);
-        Ok(Next::Set(Unpublished { key, id, text, expect, moment, is_merged, is_new, before, replaced }))
+        let given = self.given(state.paths().attributes(name), draft);
+        Ok(Next::Set(Unpublished {
+            key,
+            id,
+            text,
+            given,
+            expect,
+            moment,
+            is_merged,
+            is_new,
+            before,
+            replaced,
+        }))
     }
 
     /// Records that the draft was not published, so that its release does not publish what was reported as failed.

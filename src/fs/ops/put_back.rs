@@ -11,7 +11,7 @@ use crate::fs::state::predecessors::Predecessor;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Caller, DraftId, Fh};
 use crate::store;
-use crate::store::{Error, Expect, Meta};
+use crate::store::{Error, Expect, Given, Meta};
 
 impl Fs {
     /// The close of a descriptor fails for this reason. What to tell, once what was removed for its file is back.
@@ -125,7 +125,10 @@ impl Fs {
 
     /// Sets a value again that was removed, unless there is another one.
     async fn set_again(&self, removed: &Predecessor) -> FsResult<Option<Meta>> {
-        match self.cache.set_key_value(&removed.key, removed.text.clone(), Expect::Absent).await {
+        let attributes = removed.attributes.unwrap_or_default().to_store(None);
+        let given = Given { attributes, replaces: true };
+        let set = self.cache.set_key_value(&removed.key, removed.text.clone(), Expect::Absent);
+        match store::with_attributes(Some(given), set).await {
             Ok(meta) => Ok(Some(meta)),
             Err(Error::Exists | Error::Changed) => Ok(None),
             Err(error) => Err(error.into()),

@@ -193,7 +193,7 @@ impl Fs {
         (target, there): (&Key, Option<Entry>),
         expect: Expect,
     ) -> FsResult<()> {
-        let (id_of_new, text, moment) = {
+        let (id_of_new, text, moment, given) = {
             let state = self.state.lock();
             let draft = state.draft(id).ok_or(FsError::NotFound)?;
             if draft.bytes.is_empty() && self.settings.validate == Validate::Json {
@@ -206,21 +206,27 @@ impl Fs {
             }
             self.cache.limits().check(target, draft.bytes.text())?;
             self.settings.validate.check(draft.bytes.text())?;
-            (draft.new_id(), Text::from(draft.bytes.text()), draft.bytes.moment())
+            let given = self.given(state.paths().attributes(from), draft);
+            (draft.new_id(), Text::from(draft.bytes.text()), draft.bytes.moment(), given)
         };
         let same = there.is_some_and(|entry| entry.text == text);
         // It may have another value by now.
         let now = if same { self.cache.ask_store(target).await.ok().flatten() } else { None };
-        let same = now.filter(|entry| entry.text == text);
-        let meta = match same {
-            Some(entry) => entry.meta,
-            None => store::with_new_id(id_of_new, self.cache.set_key_value(target, text, expect)).await?,
+        // One that says something of attributes is set again with them.
+        let says_nothing = |had: bool| given.as_ref().is_none_or(|given| !had && given.attributes.are_none());
+        let same = now.filter(|entry| entry.text == text && says_nothing(entry.meta.attributes.is_some()));
+        let meta = if let Some(entry) = same {
+            entry.meta
+        } else {
+            let set = self.cache.set_key_value(target, text, expect);
+            store::with_new_id(id_of_new, store::with_attributes(given, set)).await?
         };
         let mut state = self.state.lock();
         state.paths_mut().take_deferred_rename(to);
         state.replace(to);
         state.move_name(ino, from, to, target);
         state.published_draft(ino, id, to, &meta, moment);
+        state.follow_attributes(to, &meta);
         Ok(())
     }
 }

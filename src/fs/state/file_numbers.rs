@@ -246,7 +246,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn meta(id: &str) -> Meta {
-        Meta { id: id.into(), revision: Revision(1), size: 1, created: NOW, modified: NOW }
+        Meta { id: id.into(), revision: Revision(1), size: 1, created: NOW, modified: NOW, attributes: None }
     }
 
     fn shown(state: &State, ino: Ino) -> Ino {

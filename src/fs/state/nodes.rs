@@ -7,7 +7,7 @@ use crate::fs::state::closers::Closers;
 use crate::fs::state::ledger::KernelCache;
 use crate::fs::state::turns::Turns;
 use crate::fs::types::{DraftId, FileNumber, Ino};
-use crate::store::{Key, Meta, Revision, Text};
+use crate::store::{Attributes, Key, Meta, Revision, Text};
 use crate::sys::process::Tick;
 
 /// What an inode is.
@@ -133,7 +133,7 @@ impl Handle {
     }
 }
 
-/// What chmod, chown and utimes said: kept for the life of the mount.
+/// What chmod, chown and utimes said: kept with the key, or else for the life of the mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
     /// Permission bits.
@@ -152,6 +152,8 @@ pub(crate) struct Overrides {
     pub(crate) version: Option<Revision>,
     /// When any of these was last set.
     pub(crate) changed: Option<SystemTime>,
+    /// The revision at which the store has them, if it does.
+    pub(crate) stored: Option<Revision>,
 }
 
 /// When a file or directory was last read, when its content was last changed, and when anything of it was.
@@ -166,6 +168,49 @@ impl Overrides {
     pub(crate) fn are_asked_for(&self) -> bool {
         let times = self.accessed.is_some() || self.modified.is_some() && !self.by_write;
         times || self.mode.is_some() || self.uid.is_some() || self.gid.is_some()
+    }
+
+    /// Whether nobody but this mount knows what a program asked for.
+    pub(crate) fn are_in_memory(&self) -> bool {
+        self.stored.is_none() && self.are_asked_for()
+    }
+
+    /// As the store keeps them; the content is as of `modified`, if a program asked for that.
+    pub(crate) fn to_store(self, modified: Option<SystemTime>) -> Attributes {
+        Attributes {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            accessed: self.accessed,
+            modified,
+            changed: self.changed,
+            ..Attributes::default()
+        }
+    }
+
+    /// Takes in what the store has of the version `of` of the key.
+    fn take_stored(&mut self, stored: &Attributes, of: Revision) {
+        (self.mode, self.uid, self.gid) = (stored.mode, stored.uid, stored.gid);
+        (self.accessed, self.stored) = (stored.accessed, Some(stored.revision));
+        self.changed = self.changed.max(stored.changed);
+        if stored.modified.is_some() && stored.version == of {
+            (self.modified, self.by_write, self.version) = (stored.modified, false, Some(of));
+        }
+    }
+
+    /// Whether `meta` of the key says something newer than these.
+    pub(crate) fn are_older(this: Option<Self>, meta: &Meta) -> bool {
+        let known = this.and_then(|this| this.stored).unwrap_or_default();
+        let (version, now) = meta.version();
+        now != known && version.max(now) >= known
+    }
+
+    /// These, once the key is known as `meta`.
+    pub(crate) fn followed(this: Option<Self>, meta: &Meta) -> Option<Self> {
+        let stored = meta.attributes.as_ref()?;
+        let mut new = this.unwrap_or_default();
+        new.take_stored(stored, meta.revision);
+        Some(new)
     }
 
     /// The times of what was last changed at `modified`, and is of this `version` since.

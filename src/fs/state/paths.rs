@@ -57,11 +57,11 @@ impl Rest {
 }
 
 impl Rest {
-    /// Directories that are kept, and attributes that were asked for.
+    /// Directories that are kept, and attributes that were asked for and are in no store.
     fn counted(&self) -> (usize, usize) {
         let directory = self.directory.as_ref();
         let attributes = [self.attributes.as_ref(), directory.map(|directory| &directory.set)];
-        let asked_for = attributes.into_iter().flatten().filter(|set| set.are_asked_for());
+        let asked_for = attributes.into_iter().flatten().filter(|set| set.are_in_memory());
         (usize::from(directory.is_some_and(Directory::is_kept)), asked_for.count())
     }
 }
@@ -77,7 +77,7 @@ pub(crate) struct Paths {
     keeps_replaced: bool,
     /// How many directories are kept.
     kept_directories: usize,
-    /// Of how many files and directories attributes were asked for.
+    /// Of how many files and directories attributes were asked for that no store has.
     attributed: usize,
     /// Files that were written here last, whether or not the kernel still knows them: who wrote one has seen its time.
     written: LruCache<String, ()>,
@@ -298,7 +298,7 @@ impl Paths {
         let is_free = self.current(path).is_none()
             && self.rest(path).is_some_and(known)
             && !self.written.contains(path);
-        if is_free && !self.attributes(path).is_some_and(|set| set.are_asked_for()) {
+        if is_free && !self.attributes(path).is_some_and(|set| set.are_in_memory()) {
             self.set_attributes(path, None);
         }
     }
@@ -316,7 +316,7 @@ impl Paths {
         self.kept_directories
     }
 
-    /// Of how many files and directories attributes were asked for.
+    /// Of how many files and directories attributes were asked for that no store has.
     pub(super) const fn attributed(&self) -> usize {
         self.attributed
     }

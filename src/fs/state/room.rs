@@ -25,7 +25,7 @@ impl State {
     /// Whether what is known as `set` of a file or directory may become `new`.
     pub(crate) fn room_for_attributes(&self, set: Option<&Overrides>, new: &Overrides) -> FsResult<()> {
         let limit = self.quota.attributes;
-        let more = new.are_asked_for() && !set.is_some_and(Overrides::are_asked_for);
+        let more = new.are_in_memory() && !set.is_some_and(Overrides::are_in_memory);
         if more && self.paths.attributed() >= limit { Err(FsError::AttributesFull { limit }) } else { Ok(()) }
     }
 

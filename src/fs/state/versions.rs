@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::fs::state::buffer::Moment;
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
-use crate::fs::state::nodes::{Body, Content, Inode};
+use crate::fs::state::nodes::{Body, Content, Inode, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::{orphan_drafts, unlinked};
 use crate::fs::types::{DraftId, Fh, Ino};
@@ -29,6 +29,7 @@ impl State {
     /// where this is its [last](KernelCache::pin) version, it stays as it is, and the name leads to a new inode. While drafts
     /// are written no notice is needed: the name lasts for no lookup.
     pub(crate) fn install_version(&mut self, name: &str, meta: &Meta, by: Origin) -> Vec<PathInvalidation> {
+        self.follow_attributes(name, meta);
         let known = self.named(name).map(|(_, inode)| &inode.body);
         if by != Origin::Read || matches!(known, Some(Body::Key(known)) if known.revision < meta.revision) {
             self.note_change(name);
@@ -72,6 +73,20 @@ impl State {
             }
             Body::Draft(_) | Body::Directory => Vec::new(),
         }
+    }
+
+    /// Takes in the attributes of the key at `name`, if the kernel may know that: the inodes whose attributes are others now.
+    pub(crate) fn follow_attributes(&mut self, name: &str, meta: &Meta) -> Vec<Ino> {
+        let inos = [self.paths.current(name), self.paths.home(name)];
+        let (known, is_drafted) = (self.paths.attributes(name), self.is_drafted(name));
+        if known.is_none() && !is_drafted && inos.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        if !Overrides::are_older(known, meta) {
+            return Vec::new();
+        }
+        self.paths.set_attributes(name, Overrides::followed(known, meta));
+        inos.into_iter().flatten().collect()
     }
 
     /// The inode of the name keeps its version, and the name leads elsewhere: until those who have it open have closed it, or
@@ -296,6 +311,7 @@ impl State {
     /// The inode that has the name, or comes to have it as that of this version of a key, and what the kernel is to drop then.
     pub(crate) fn instantiate(&mut self, name: &str, key: &Key, meta: &Meta) -> (Ino, Vec<PathInvalidation>) {
         if let Some(ino) = self.paths.current(name) {
+            self.follow_attributes(name, meta);
             return (ino, Vec::new());
         }
         let invalidations = self.come_home(name, Some(meta.clone()));
@@ -304,6 +320,7 @@ impl State {
         }
         let ino = self.add_inode(name, key, Body::Key(meta.clone()));
         self.lead_to(name, ino);
+        self.follow_attributes(name, meta);
         self.leave_readers_behind(name, meta.revision);
         (ino, invalidations)
     }

@@ -270,6 +270,7 @@ pub(super) fn meta(cluster: u64, made: u64, changed: u64, size: usize) -> Meta {
         size: size as u64,
         created: clock.at(made),
         modified: clock.at(changed),
+        attributes: None,
     }
 }
 

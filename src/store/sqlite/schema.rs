@@ -13,7 +13,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::store::memory::successor;
-use crate::store::{Change, Entry, Error, Expect, Key, Listing, Meta, Rename, Result, Revision, Text};
+use crate::store::{
+    Attributes, Change, Entry, Error, Expect, Given, Key, Listing, Meta, Rename, Result, Revision, Text,
+};
 
 /// "kvfs" in ASCII: distinguishes databases of kvfs from those of other programs.
 pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
@@ -29,13 +31,47 @@ pub(super) const CREATE: &str = "
         key TEXT PRIMARY KEY NOT NULL, id BLOB NOT NULL, revision INTEGER NOT NULL, size INTEGER NOT NULL,
         created INTEGER NOT NULL, modified INTEGER NOT NULL, value_id INTEGER NOT NULL, sum INTEGER NOT NULL
     ) WITHOUT ROWID;
-    CREATE TABLE value (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+    CREATE TABLE value (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL, attributes TEXT);
+    CREATE INDEX attributed ON value (id, attributes) WHERE attributes IS NOT NULL;
     CREATE TABLE change (revision INTEGER PRIMARY KEY, key TEXT NOT NULL);
     CREATE VIEW kv AS
         SELECT key, bytes AS value, revision,
             datetime(created / 1e9, 'unixepoch') AS created, datetime(modified / 1e9, 'unixepoch') AS modified
         FROM entry JOIN value ON value.id = entry.value_id;
 ";
+
+/// What databases of the first version lack. That version goes on to read and write them with it.
+const ADD_ATTRIBUTES: &str = "
+    ALTER TABLE value ADD COLUMN attributes TEXT;
+    CREATE INDEX attributed ON value (id, attributes) WHERE attributes IS NOT NULL;
+";
+
+/// Whether attributes can be in the database.
+fn has_attributes(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'attributed'")?.exists([])
+}
+
+/// The column with the attributes of a row of `value`.
+fn column(db: &Connection) -> rusqlite::Result<&'static str> {
+    Ok(if has_attributes(db)? { "attributes" } else { "NULL" })
+}
+
+/// That column, and what brings it to a row of `entry` without a look at values.
+fn joined(db: &Connection) -> rusqlite::Result<(&'static str, &'static str)> {
+    const JOIN: &str =
+        "LEFT JOIN value INDEXED BY attributed ON value.id = value_id AND attributes IS NOT NULL";
+    Ok(if has_attributes(db)? { ("attributes", JOIN) } else { ("NULL", "") })
+}
+
+fn put_attributes(db: &Connection, value_id: i64, attributes: Option<&Attributes>) -> Result<()> {
+    if !has_attributes(db)? {
+        db.execute_batch(ADD_ATTRIBUTES)?;
+    }
+    let text = attributes.map(serde_json::to_string).transpose();
+    let text = text.map_err(|error| Error::Other(error.to_string()))?;
+    db.prepare_cached("UPDATE value SET attributes = ?1 WHERE id = ?2")?.execute(params![text, value_id])?;
+    Ok(())
+}
 
 fn nanos(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -47,7 +83,13 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
     Ok(UNIX_EPOCH + Duration::from_nanos(nanos.max(0).unsigned_abs()))
 }
 
-/// Columns `id, revision, size, created, modified` from `first` on.
+fn attributes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<Attributes>>> {
+    let text: Option<String> = row.get(column)?;
+    // What a person broke counts as not set.
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).map(Arc::new))
+}
+
+/// Columns `id, revision, size, created, modified, attributes` from `first` on.
 fn meta(row: &Row<'_>, first: usize) -> rusqlite::Result<Meta> {
     let id: [u8; 16] = row.get(first)?;
     let [revision, size]: [i64; 2] = [row.get(first + 1)?, row.get(first + 2)?];
@@ -57,6 +99,7 @@ fn meta(row: &Row<'_>, first: usize) -> rusqlite::Result<Meta> {
         size: size.unsigned_abs(),
         created: time(row, first + 3)?,
         modified: time(row, first + 4)?,
+        attributes: attributes(row, first + 5)?,
     })
 }
 
@@ -65,20 +108,23 @@ fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
 }
 
 pub(super) fn list(db: &Connection) -> rusqlite::Result<Listing> {
-    let mut statement =
-        db.prepare_cached("SELECT key, id, revision, size, created, modified FROM entry ORDER BY key")?;
+    let (attributes, join) = joined(db)?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT key, entry.id, revision, size, created, modified, {attributes} FROM entry {join} ORDER BY key"
+    ))?;
     statement.query_map([], |row| Ok((key(row, 0)?, meta(row, 1)?)))?.collect()
 }
 
 /// The entry of `key`, or [`Error::NotFound`], or [`Error::Damaged`]; the outer error if the database could not be read.
 pub(super) fn get(db: &Connection, key: &Key) -> rusqlite::Result<Result<Entry>> {
-    let mut statement = db.prepare_cached(
-        "SELECT entry.id, revision, size, created, modified, bytes, sum
+    let attributes = column(db)?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT entry.id, revision, size, created, modified, {attributes}, bytes, sum
          FROM entry LEFT JOIN value ON value.id = value_id WHERE key = ?1",
-    )?;
+    ))?;
     let found = statement.query_row([key.as_str()], |row| {
-        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(6)?);
-        let text = sound(key, &meta, sum, row.get_ref(5)?).map(Arc::from);
+        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(7)?);
+        let text = sound(key, &meta, sum, row.get_ref(6)?).map(Arc::from);
         Ok(match text {
             Some(text) => Ok(Entry { meta, text }),
             None => Err(Error::Damaged(meta)),
@@ -103,14 +149,15 @@ fn checksum(key: &Key, value: &[u8]) -> u32 {
 /// The metadata of `key`, and the id of its row in `value`; `None` for a row whose checksum is wrong: it may be the value of
 /// another key, which SQLite has given the id of a lost row.
 fn find(db: &Connection, key: &Key) -> rusqlite::Result<Option<(Meta, Option<i64>)>> {
-    let mut statement = db.prepare_cached(
-        "SELECT entry.id, revision, size, created, modified, bytes, sum, value_id
+    let attributes = column(db)?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT entry.id, revision, size, created, modified, {attributes}, bytes, sum, value_id
          FROM entry LEFT JOIN value ON value.id = value_id WHERE key = ?1",
-    )?;
+    ))?;
     let found = statement.query_row([key.as_str()], |row| {
-        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(6)?);
-        let value_id = match sound(key, &meta, sum, row.get_ref(5)?) {
-            Some(_) => Some(row.get(7)?),
+        let (meta, sum) = (meta(row, 0)?, row.get::<_, u32>(7)?);
+        let value_id = match sound(key, &meta, sum, row.get_ref(6)?) {
+            Some(_) => Some(row.get(8)?),
             None => None,
         };
         Ok((meta, value_id))
@@ -159,13 +206,13 @@ fn put(db: &Connection, key: &Key, meta: &Meta, value_id: i64, sum: u32) -> Resu
     Ok(())
 }
 
-/// A new key has the `chosen` id.
+/// A new key has the `chosen` id, and any the attributes that are `given`.
 pub(super) fn set(
     db: &Transaction<'_>,
     key: &Key,
     text: &Text,
     expect: Expect,
-    chosen: Option<&Arc<str>>,
+    (chosen, given): (Option<&Arc<str>>, Option<&Given>),
 ) -> Result<Meta> {
     let old = find(db, key)?;
     expect.check(old.as_ref().map(|(meta, _)| meta.revision))?;
@@ -179,10 +226,26 @@ pub(super) fn set(
             db.prepare_cached("INSERT INTO value (bytes) VALUES (?1)")?.insert([&text[..]])?
         }
     };
-    let meta =
-        successor(old.as_ref().map(|(meta, _)| meta), next_revision(db, key)?, text.len(), chosen.cloned());
+    let old = old
+        .map(|(meta, value_id)| Meta { attributes: meta.attributes.filter(|_| value_id.is_some()), ..meta });
+    let mut meta = successor(old.as_ref(), next_revision(db, key)?, text.len(), chosen.cloned());
+    let attributes = Given::after(given, meta.attributes.as_ref(), meta.revision);
+    if attributes != meta.attributes {
+        put_attributes(db, value_id, attributes.as_deref())?;
+        meta.attributes = attributes;
+    }
     put(db, key, &meta, value_id, checksum(key, text))?;
     Ok(meta)
+}
+
+/// Changes the attributes of `key`: a revision of its own, at which its value stays as it is.
+pub(super) fn set_attributes(db: &Transaction<'_>, key: &Key, changes: &Attributes) -> Result<Meta> {
+    let (meta, value_id) = find(db, key)?.ok_or(Error::NotFound)?;
+    let value_id = value_id.ok_or_else(|| Error::Damaged(meta.clone()))?;
+    let revision = next_revision(db, key)?;
+    let attributes = Attributes::merged(meta.attributes.as_ref(), changes, meta.revision, revision);
+    put_attributes(db, value_id, Some(&attributes))?;
+    Ok(Meta { attributes: Some(attributes), ..meta })
 }
 
 /// Makes `bytes` of free pages that the next changes take.
@@ -212,7 +275,11 @@ pub(super) fn rename(db: &Transaction<'_>, from: &Key, to: &Key, at: Expect, exp
     if let Some((_, value_id)) = replaced.filter(|_| from != to) {
         drop_value(db, value_id)?;
     }
-    let meta = successor(Some(&old), next_revision(db, to)?, old.size as usize, None);
+    let mut meta = successor(Some(&old), next_revision(db, to)?, old.size as usize, None);
+    meta.attributes = Attributes::renamed(old.attributes.as_ref(), old.revision, meta.revision);
+    if meta.attributes != old.attributes {
+        put_attributes(db, value_id, meta.attributes.as_deref())?;
+    }
     put(db, to, &meta, value_id, checksum(to, &text))?;
     Ok(meta)
 }
@@ -246,11 +313,12 @@ pub(super) fn changes_since(
     if oldest.is_some_and(|oldest| oldest > seen + 1) || last < seen {
         return Ok((vec![Change::Everything], last));
     }
-    let mut statement = db.prepare_cached(
-        "SELECT change.revision, change.key, id, entry.revision, size, created, modified
-         FROM change LEFT JOIN entry ON entry.key = change.key
+    let (attributes, join) = joined(db)?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT change.revision, change.key, entry.id, entry.revision, size, created, modified, {attributes}
+         FROM change LEFT JOIN entry ON entry.key = change.key {join}
          WHERE change.revision > ?1 ORDER BY change.revision",
-    )?;
+    ))?;
     let mut rows = statement.query([seen])?;
     let (mut changes, mut last) = (Vec::new(), seen);
     while let Some(row) = rows.next()? {

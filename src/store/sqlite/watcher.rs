@@ -167,7 +167,7 @@ mod tests {
         let mut polled = || poll(&pool, &db, &mut seen).unwrap().len();
         for revision in 1..=3 {
             let transaction = writer.transaction().unwrap();
-            schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything, None).unwrap();
+            schema::set(&transaction, &"k".into(), &(*b"1").into(), Expect::Anything, (None, None)).unwrap();
             pool.note_own(revision..=revision);
             transaction.commit().unwrap();
             assert_eq!(polled(), 0);

@@ -50,6 +50,7 @@ impl World {
             size: 1,
             created: time,
             modified: time,
+            attributes: None,
         };
         self.store.insert(name.to_owned(), meta.clone());
         meta
