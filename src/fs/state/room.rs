@@ -139,9 +139,13 @@ mod tests {
     #[tokio::test]
     async fn so_many_attributes_are_kept_and_what_equals_the_default_is_none() {
         let fs = mounted();
+        fs.state.lock().quota.names = 2 * FEW;
         let mut inos = Vec::new();
+        // Those of keys are in the store.
         for name in ["a", "b", "c", "d"] {
-            inos.push(set(&fs, name).await);
+            let key = set(&fs, &format!("{name}-key")).await;
+            chmod(&fs, key, 0o600).await.unwrap();
+            inos.push(touch(&fs, name, 0o666).await.unwrap());
         }
         for ino in &inos[..FEW] {
             chmod(&fs, *ino, 0o600).await.unwrap();
@@ -158,7 +162,7 @@ mod tests {
         chmod(&fs, inos[0], 0o666).await.unwrap();
         chmod(&fs, inos[FEW], 0o600).await.unwrap();
         assert_eq!(fs.getattr(inos[FEW], None).unwrap().attr.unwrap().mode, 0o600);
-        // Those of a key go with it.
+        // Those of a file go with it.
         fs.clone().unlink(CALLER, ROOT, "d".into()).await.unwrap();
         chmod(&fs, inos[0], 0o600).await.unwrap();
     }
