@@ -128,10 +128,13 @@ fn open_files_are_served_by_the_mount_that_they_were_opened_on() {
     }
     let mut mount = Mount::sqlite(&[]);
     fs::write(mount.path("a"), "1\n").unwrap();
+    // The store keeps it.
+    fs::set_permissions(mount.path("a"), fs::Permissions::from_mode(0o640)).unwrap();
     let mut reader = File::open(mount.path("a")).unwrap();
     let mut writer = OpenOptions::new().write(true).truncate(true).open(mount.path("a")).unwrap();
     let old = replaced(&mut mount, &[]);
     assert_eq!(mount.text("a").unwrap(), "1\n");
+    assert_eq!(fs::metadata(mount.path("a")).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(mount.status()["still_serve"], serde_json::json!([old]));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
@@ -170,8 +173,8 @@ fn what_a_mount_has_alone_keeps_it_from_being_replaced() {
     lock.lock().unwrap();
     refused("\"a\" is locked");
     lock.unlock().unwrap();
-    fs::set_permissions(mount.path("a"), fs::Permissions::from_mode(0o600)).unwrap();
-    refused("\"a\" has a mode, an owner or times of its own");
+    fs::set_permissions(&mount.dir, fs::Permissions::from_mode(0o700)).unwrap();
+    refused("\".\" has a mode, an owner or times of its own");
     let memory = Mount::memory(&[]);
     let (text, code) = replace(&memory, "memory:", &[]);
     assert!(text.contains("its values are in its memory alone") && code == 3, "{code} {text}");
