@@ -62,9 +62,11 @@ impl Fs {
     /// for one that is being truncated): after [`SETTLE`] all names are dropped, which needs no lock. False if it came to
     /// that.
     pub(crate) async fn invalidate_and_wait(self: &Arc<Self>, invalidations: Vec<PathInvalidation>) -> bool {
-        if invalidations.is_empty() {
-            return true;
-        }
+        // Boxed, for it is a part of nearly all futures, and in few of them there is something to wait for.
+        invalidations.is_empty() || Box::pin(self.invalidate_some(invalidations)).await
+    }
+
+    async fn invalidate_some(self: &Arc<Self>, invalidations: Vec<PathInvalidation>) -> bool {
         let until = Instant::now() + Deadline::left(SETTLE).max(SETTLE_LATE);
         let (mut inodes, mut others) = (Vec::new(), Vec::new());
         for invalidation in invalidations {

@@ -63,7 +63,7 @@ impl Fs {
                 return Ok(change);
             }
             drop(change);
-            self.wait_for_verdict(caller, begun).await?;
+            Box::pin(self.wait_for_verdict(caller, begun)).await?;
         }
     }
 

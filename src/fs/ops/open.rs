@@ -118,6 +118,7 @@ impl Fs {
         opened
     }
 
+    /// What few opens wait for is boxed: the future is moved for all of them.
     async fn try_open(
         self: &Arc<Self>,
         caller: Caller,
@@ -144,14 +145,14 @@ impl Fs {
                     }
                     _ = timeout_at(until, closed).await;
                 }
-                Plan::CarryOut => _ = self.carry_out_at(ino).await?,
+                Plan::CarryOut => _ = Box::pin(self.carry_out_at(ino)).await?,
                 Plan::Settle if self.invalidate_and_wait(vec![PathInvalidation::Inode(ino)]).await => {}
                 Plan::Settle => self.invalidate_now(ino).await,
                 Plan::Fetch => {
-                    attempt.fetched = Some(self.fetch(ino, access).await?);
+                    attempt.fetched = Some(Box::pin(self.fetch(ino, access)).await?);
                     attempt.asked += 1;
                 }
-                Plan::Await(path) => _ = self.await_move(ino, &path).await?,
+                Plan::Await(path) => _ = Box::pin(self.await_move(ino, &path)).await?,
             }
         }
     }

@@ -53,7 +53,7 @@ impl Fs {
             })
         };
         if let Some((id, why)) = refused {
-            self.put_back_or_keep(id, &why).await;
+            Box::pin(self.put_back_or_keep(id, &why)).await;
         }
     }
 

@@ -29,10 +29,11 @@ impl Drop for Ending {
 }
 
 impl Fs {
-    /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected.
+    /// The kernel is done with a handle. Errors reach nobody: what cannot be published is kept as rejected. What few handles end
+    /// with is boxed: the future is moved for all of them.
     pub async fn release(self: Arc<Self>, fh: Fh) {
         if let Some((ending, ino, opener)) = self.begin_end(fh) {
-            let published = self.publish_in_turn(ino, ending.draft, opener).await;
+            let published = Box::pin(self.publish_in_turn(ino, ending.draft, opener)).await;
             // Who waits for it may hold the lock of the directory.
             drop(ending);
             self.invalidate_and_wait(published.unwrap_or_default()).await;
@@ -48,7 +49,7 @@ impl Fs {
             .await;
         }
         if let Some((name, key)) = emptied
-            && let Ok(answer) = self.cache.get_key_value(&key).await
+            && let Ok(answer) = Box::pin(self.cache.get_key_value(&key)).await
             && let Some(entry) = answer.value
         {
             // Somebody else set the key while the file was local.
@@ -102,7 +103,7 @@ impl Fs {
             state.is_ending(name).then(|| name.clone())
         };
         match name {
-            Some(name) => self.await_end(&name).await,
+            Some(name) => Box::pin(self.await_end(&name)).await,
             None => Ok(()),
         }
     }
