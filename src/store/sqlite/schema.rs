@@ -308,6 +308,8 @@ pub(super) fn changes_since(
     seen: i64,
     is_own: impl Fn(i64) -> bool,
 ) -> rusqlite::Result<(Vec<Change>, i64)> {
+    // One snapshot for all questions: changes that are thrown away in between would be missed.
+    let db = &db.unchecked_transaction()?;
     let oldest: Option<i64> = db.query_row("SELECT min(revision) FROM change", [], |row| row.get(0))?;
     let last = revision(db)?;
     if oldest.is_some_and(|oldest| oldest > seen + 1) || last < seen {
