@@ -128,6 +128,8 @@ fn a_mount_of_another_user_is_not_dead_and_is_ended_by_its_user() {
     fs::copy(KVFS, home.path().join("kvfs")).unwrap();
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-e", "-c", OF_ANOTHER_USER]).current_dir("/").env("HOME", home.path());
+    // What these name others cannot write either.
+    command.env_remove("XDG_STATE_HOME").env_remove("XDG_DATA_HOME");
     let out = command.output().unwrap();
     let seen: Value = serde_json::from_slice(&out.stderr).unwrap_or_default();
     let (seen, shown) = (&seen[0], home.path().join("mnt"));
