@@ -95,10 +95,16 @@ pub fn refusals(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn patiently(path: &Path, name: &'static str) -> io::Result<Vec<u8>> {
-    let (sender, receiver) = std::sync::mpsc::channel();
     let path = path.to_owned();
-    // A thread that waits in the kernel for a stuck daemon cannot be interrupted.
-    std::thread::Builder::new().spawn(move || _ = sender.send(sys::get_xattr(&path, name)))?;
+    within_patience(move || sys::get_xattr(&path, name))
+}
+
+/// What a mount answers to `ask`, or `TimedOut`. A thread that waits in the kernel for a stuck daemon cannot be interrupted.
+pub(super) fn within_patience(
+    ask: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
+) -> io::Result<Vec<u8>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::Builder::new().spawn(move || _ = sender.send(ask()))?;
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

@@ -2,7 +2,7 @@
 //! if that is closed early.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +16,6 @@ use crate::fs::Fs;
 use crate::fuse::{ANSWER, HAND_OVER, NEXT_GUESTS};
 use crate::sys::{self, moving};
 
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The mount is asked again so long after it has refused.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Those who were on their way into the old mount have come to it by then.
@@ -106,17 +104,10 @@ impl Replaced {
         refusal(&self.place, &why)
     }
 
-    /// A thread that waits in the kernel for a stuck daemon cannot be interrupted.
     fn call(&self, command: u32) -> io::Result<Vec<u8>> {
-        let (sender, receiver) = std::sync::mpsc::channel();
         let root = self.root.clone();
-        std::thread::Builder::new().spawn(move || {
-            let answer = moving::read_ioctl(&root, command, ANSWER);
-            // The receiver may be the last to have it open.
-            drop(root);
-            _ = sender.send(answer);
-        })?;
-        receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+        // It is closed before the answer is there: who has that may be the last to have it open.
+        mounts::within_patience(move || moving::read_ioctl(&root, command, ANSWER))
     }
 
     /// Puts `mount` in the place.
