@@ -176,21 +176,18 @@ impl Fs {
     /// who were returned before are sent there.
     pub fn next_guests(&self, asker: u64, most: usize) -> Option<Vec<(u32, String)>> {
         let mut room = most;
+        // As JSON: a character has six at most.
+        let needs = |(_, key): &(u32, Key)| 6 * key.as_str().len() + 20;
+        // Who does not fit at all is not told of.
+        let is_told = |guest: &(u32, Key)| needs(guest) <= most;
         let fits = |guest: &Guest| {
-            // As JSON: a character has six at most.
-            let needs = guest.as_ref().map_or(0, |(_, key)| 6 * key.as_str().len() + 20);
-            // Who does not fit at all is not told of.
-            let fits = needs <= room || needs > most;
-            if fits && needs <= room {
-                room -= needs;
-            }
-            fits
+            let needs = guest.as_ref().filter(|guest| is_told(guest)).map_or(0, needs);
+            let left = room.checked_sub(needs);
+            room = left.unwrap_or(room);
+            left.is_some()
         };
-        let guests = self.hand_over.next_guests(asker, fits)?;
-        let small = |(_, key): &(u32, Key)| 6 * key.as_str().len() + 20 <= most;
-        Some(
-            guests.into_iter().filter(small).map(|(thread, key)| (thread, key.as_str().to_owned())).collect(),
-        )
+        let guests = self.hand_over.next_guests(asker, fits)?.into_iter().filter(is_told);
+        Some(guests.map(|(thread, key)| (thread, key.as_str().to_owned())).collect())
     }
 
     /// A handle of a directory is closed: if it was that of who asked for the mount, that is over.
