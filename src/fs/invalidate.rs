@@ -48,9 +48,9 @@ impl Fs {
         (!invalidations.is_empty()).then(|| kernel.invalidate(invalidations))
     }
 
-    /// A file has lost its name: those who write it learn from fstat(2) that it has no links, although the kernel has no dentry
-    /// of that name for their inodes.
-    pub(crate) fn tell_writers(&self, inodes: impl IntoIterator<Item = Ino>) {
+    /// The kernel asks for the attributes of these anew. Where a file has lost its name those who write it learn so from fstat(2)
+    /// that it has no links, although the kernel has no dentry of that name for their inodes.
+    pub(crate) fn expire_attributes(&self, inodes: impl IntoIterator<Item = Ino>) {
         let Some(kernel) = self.kernel.get() else { return };
         inodes.into_iter().for_each(|ino| kernel.expire_attributes(ino));
     }

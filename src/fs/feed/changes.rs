@@ -57,7 +57,8 @@ impl Fs {
     /// Installs changes in the tables; what the kernel must drop then.
     fn install(self: &Arc<Self>, news: &KeyChanges) -> Vec<PathInvalidation> {
         let name = |key: &Key| self.settings.names.encode(key);
-        let (mut overtaken, mut writers, mut other_attributes) = (Vec::new(), Vec::new(), Vec::new());
+        // Those whose attributes are others now, and those whose name is gone.
+        let (mut overtaken, mut expired) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         let uncertain = news.uncertain.iter().flat_map(|key| state.forget_version(&name(key)));
         let mut invalidations: Vec<_> = uncertain.collect();
@@ -69,7 +70,7 @@ impl Fs {
                 Origin::Elsewhere => false,
             };
             if let Change::Set(_, meta) = change {
-                other_attributes.extend(state.follow_attributes(&name, meta));
+                expired.extend(state.follow_attributes(&name, meta));
             }
             if is_shown || state.is_superseded_by_backup(&name, change) {
                 continue;
@@ -90,19 +91,14 @@ impl Fs {
                 }
                 invalidations.extend(state.appeared(&name));
             } else {
-                writers.extend(state.writers(&name));
+                expired.extend(state.writers(&name));
                 invalidations.extend(state.deleted_elsewhere(&name, change.revision(), *was_there));
                 let (keys, by_others) = (news.after.as_ref(), *was_there == Some(true));
                 invalidations.extend(self.directories_emptied(&mut state, &name, keys, by_others));
             }
         }
         drop(state);
-        self.tell_writers(writers);
-        if let Some(kernel) = self.kernel.get() {
-            for ino in other_attributes {
-                kernel.expire_attributes(ino);
-            }
-        }
+        self.expire_attributes(expired);
         for draft in overtaken {
             self.keep_backup_later(draft);
         }

@@ -107,7 +107,7 @@ impl Fs {
             Source::Key(key) => self.rename_key(caller, (&from, &key), (&to, &target), expect).await,
         };
         if renamed.is_ok() {
-            self.tell_writers(writers);
+            self.expire_attributes(writers);
             for ino in pinned {
                 self.state.lock().follow_replacement(ino);
             }

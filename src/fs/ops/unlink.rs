@@ -43,7 +43,7 @@ impl Fs {
                     unlinked(&mut state, &name);
                     state.keep_directory(parent(&name));
                     drop(state);
-                    self.tell_writers(writers);
+                    self.expire_attributes(writers);
                     return Ok(());
                 }
                 Some((_, inode)) => Some(inode.key.clone()),
@@ -70,7 +70,7 @@ impl Fs {
             // What it is in stays, so that it can be removed by who empties it.
             state.keep_directory(parent(&name));
             drop(state);
-            self.tell_writers(writers);
+            self.expire_attributes(writers);
         }
         deleted.map(drop).map_err(FsError::from)
     }
