@@ -33,7 +33,7 @@ pub use refusals::{Kept, Refusal};
 pub use rejected::Lost;
 pub use rules::error::{FsError, FsResult};
 pub use rules::{document, names, scratch};
-pub use settings::Settings;
+pub use settings::{OfNew, Settings};
 pub use state::invalidation::Invalidation;
 pub use state::locks;
 pub use types::{Access, Attr, Caller, Changes, Document, Fh, Found, Ino, Opened, ROOT, WriteMode, Written};

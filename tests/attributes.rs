@@ -174,7 +174,7 @@ fn a_set_of_a_file_without_attributes_keeps_none() {
         return;
     }
     let mount = Mount::sqlite(&[]);
-    done(&mount, "umask 022; echo 1 > k; echo 2 > k; mv k l; chmod 644 l");
+    done(&mount, "umask 022; echo 1 > k; echo 2 > k; mv k l; cp l m; mv m .m.tmp; rm .m.tmp");
     let elsewhere = Elsewhere::of(&mount);
     assert_eq!(elsewhere.get("l").as_deref(), Some("2\n"));
     assert_eq!(mount.calls("set_attributes"), 0);
@@ -183,4 +183,25 @@ fn a_set_of_a_file_without_attributes_keeps_none() {
     assert_eq!(kept, 0);
     done(&mount, "chmod 600 l");
     assert_eq!(mount.calls("set_attributes"), 1);
+}
+
+#[test]
+fn what_is_asked_for_is_kept_although_the_file_shows_it_already() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    done(
+        &mount,
+        "umask 022; echo 1 > k; chmod 644 k; chown 0:0 k; echo 1 > l; cp -p l m; install -m 644 l n; echo 1 > default",
+    );
+    let sent = mount.calls("set_attributes");
+    done(&mount, "chmod 644 k; chown 0:0 k; chmod 644 m");
+    assert_eq!(mount.calls("set_attributes"), sent);
+    let home = mount.unmount();
+    let store = format!("sqlite:{}", home.path().join("kv.db").display());
+    let mount = Mount::start_in(home, &store, &["--uid", "5", "--gid", "6", "--umask", "077"]);
+    for (name, now) in [("k", "644 0 0"), ("m", "644 5 6"), ("n", "644 5 6"), ("default", "600 5 6")] {
+        assert!(shown(&mount, name).starts_with(now), "{name}: {}", shown(&mount, name));
+    }
 }

@@ -29,6 +29,7 @@ mod messages;
 mod model;
 mod notify;
 mod oracle;
+mod owners;
 mod readers;
 mod readonly;
 mod semantics;

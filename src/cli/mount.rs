@@ -68,13 +68,13 @@ pub(super) struct Mount {
     /// Let root in, within the permission bits
     #[arg(long, env = "KVFS_ALLOW_ROOT", help_heading = USERS)]
     allow_root: bool,
-    /// Owner of the files, by number or name
+    /// Owner of the files, new ones too, by number or name
     #[arg(long, env = "KVFS_UID", value_name = "USER", value_parser = units::user, help_heading = USERS)]
     uid: Option<u32>,
-    /// Group of the files, by number or name
+    /// Group of the files, new ones too, by number or name
     #[arg(long, env = "KVFS_GID", value_name = "GROUP", value_parser = units::group, help_heading = USERS)]
     gid: Option<u32>,
-    /// Bits taken away from 0666 (files) and 0777 (directories)
+    /// Bits taken away from 0666 (files) and 0777 (directories), of new ones too
     #[arg(long, env = "KVFS_UMASK", value_name = "OCTAL", value_parser = units::octal, help_heading = USERS)]
     umask: Option<u32>,
     /// How old an answer may be if changes are not told
@@ -212,6 +212,7 @@ impl Mount {
                 uid: self.uid.unwrap_or(uid),
                 gid: self.gid.unwrap_or(gid),
                 umask,
+                of_new: fs::OfNew { uid: self.uid, gid: self.gid, umask: self.umask.unwrap_or(0) },
                 validate,
                 names,
                 scratch,

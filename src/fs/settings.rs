@@ -7,6 +7,17 @@ use crate::fs::rules::document::Validate;
 use crate::fs::rules::names::Names;
 use crate::fs::rules::scratch::Patterns;
 
+/// What the options say of new files, beside what who makes them asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfNew {
+    /// Owner, in place of who makes them.
+    pub uid: Option<u32>,
+    /// Group, in place of that of who makes them.
+    pub gid: Option<u32>,
+    /// Permission bits taken away, beside those of the umask of who makes them.
+    pub umask: u32,
+}
+
 /// Settings of a mount that concern files.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -18,6 +29,8 @@ pub struct Settings {
     pub gid: u32,
     /// Permission bits taken away from 0666 and 0777.
     pub umask: u32,
+    /// Owner, group and permission bits of new files, where the store keeps them.
+    pub of_new: OfNew,
     /// Which bytes are a value.
     pub validate: Validate,
     /// How keys are called.
@@ -41,6 +54,7 @@ impl Settings {
             uid: 0,
             gid: 0,
             umask: 0,
+            of_new: OfNew::default(),
             validate: Validate::Json,
             names: Names::default(),
             scratch: Patterns::new(&[]).unwrap_or_else(|why| panic!("{why}")),

@@ -39,6 +39,9 @@ pub struct Caller {
     pub gid: u32,
 }
 
+/// The bit in the mode of a directory that gives its group to what is new in it.
+pub(crate) const SETGID: u32 = 0o2000;
+
 /// Attributes of a file or of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {

@@ -67,6 +67,7 @@ impl InProcess {
             uid: 0,
             gid: 0,
             umask: 0o022,
+            of_new: fs::OfNew::default(),
             validate,
             names: Names::default(),
             scratch: Patterns::new(&[]).unwrap(),

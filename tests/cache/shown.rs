@@ -66,6 +66,7 @@ impl Files {
             uid: 0,
             gid: 0,
             umask: 0,
+            of_new: kvfs::fs::OfNew::default(),
             validate: Validate::Json,
             names,
             scratch: Patterns::new(&[]).unwrap(),

@@ -105,13 +105,13 @@ impl Fs {
         }
     }
 
-    /// Has the store keep what differs from what the file shows.
+    /// Has the store keep what is asked for, and it does not have.
     async fn keep_attributes(self: &Arc<Self>, ino: Ino, fh: Option<Fh>, changes: &Changes) -> FsResult<()> {
         let _staying = self.stay().await?;
         let (_operation, name) = self.begin_at(ino).await?;
         let (key, new) = {
             let state = self.state.lock();
-            (state.inode(ino)?.key.clone(), self.not_shown(&self.attr_in(&state, ino, fh)?, changes))
+            (state.inode(ino)?.key.clone(), self.not_stored(Self::stored(&state, ino, fh)?, changes))
         };
         let meta = if new.are_none() { None } else { Some(self.cache.set_attributes(&key, &new).await?) };
         let mut state = self.state.lock();
@@ -123,13 +123,24 @@ impl Fs {
         Ok(())
     }
 
-    /// What of `changes` a program asked for, and the file does not show.
-    fn not_shown(&self, shown: &Attr, changes: &Changes) -> Attributes {
-        let other = |asked: Option<u32>, shown: u32| asked.filter(|asked| *asked != shown);
+    /// What the store has of the file, as far as that is known.
+    fn stored(state: &State, ino: Ino, fh: Option<Fh>) -> FsResult<Overrides> {
+        let inode = state.inode(ino)?;
+        let stored = match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
+            Some(OpenAs::Version(meta)) => Overrides::followed(None, meta),
+            Some(OpenAs::Draft(_)) | None => None,
+        };
+        let set = state.attributes_of(ino, inode).filter(|set| set.stored.is_some());
+        Ok(set.or(stored).unwrap_or_default())
+    }
+
+    /// What of `changes` a program asked for, and is not `stored`.
+    fn not_stored(&self, stored: Overrides, changes: &Changes) -> Attributes {
+        let other = |asked: Option<u32>, stored| asked.filter(|_| asked != stored);
         Attributes {
-            mode: other(changes.mode.map(|mode| mode & 0o7777), shown.mode),
-            uid: other(changes.uid, shown.uid),
-            gid: other(changes.gid, shown.gid),
+            mode: other(changes.mode.map(|mode| mode & 0o7777), stored.mode),
+            uid: other(changes.uid, stored.uid),
+            gid: other(changes.gid, stored.gid),
             accessed: changes.accessed,
             // truncate(2) tells the time of what it does.
             modified: changes.modified.filter(|_| changes.size.is_none()),
@@ -282,6 +293,7 @@ impl Fs {
             };
             (state.attributes_of(ino, inode), version.map(|meta| meta.revision), 0o666)
         };
+        let usual = (!self.goes_with_key(state, ino, fh)).then_some(usual);
         let new = self.merged(set.unwrap_or_default(), changes, version, usual);
         if !state.inode(ino).is_ok_and(|inode| state.has_lost_name(ino, inode)) {
             state.room_for_attributes(set.as_ref(), &new)?;
@@ -289,21 +301,44 @@ impl Fs {
         Ok(new)
     }
 
-    /// `set` with what is asked for while this `version` is there. What equals that of all others, whose mode is `usual` less
-    /// the umask, is not kept.
-    fn merged(&self, set: Overrides, changes: &Changes, version: Option<Revision>, usual: u32) -> Overrides {
-        let own = |asked: Option<u32>, set: Option<u32>, usual: u32| match asked {
-            Some(asked) => (asked != usual).then_some(asked),
+    /// Whether what is said of the file goes into the store, now or with the first set of its key.
+    fn goes_with_key(&self, state: &State, ino: Ino, fh: Option<Fh>) -> bool {
+        let Ok(inode) = state.inode(ino) else { return false };
+        self.cache.keeps_attributes()
+            && match open_as(inode, fh.and_then(|fh| state.handle(fh).ok())) {
+                Some(OpenAs::Version(_)) => true,
+                Some(OpenAs::Draft(id)) => {
+                    state.draft(id).is_some_and(|draft| draft.purpose != Publish::Never)
+                }
+                None => false,
+            }
+    }
+
+    /// `set` with what is asked for while this `version` is there. Where there is a `usual` mode, less the umask, what equals
+    /// that of all others is not kept.
+    fn merged(
+        &self,
+        set: Overrides,
+        changes: &Changes,
+        version: Option<Revision>,
+        usual: Option<u32>,
+    ) -> Overrides {
+        let settings = &self.settings;
+        let own = |asked: Option<u32>, set: Option<u32>, other: u32| match asked {
+            Some(asked) => (usual.is_none() || asked != other).then_some(asked),
             None => set,
         };
-        let settings = &self.settings;
         let (modified, by_write, version) = match changes.modified {
             // truncate(2) tells the time of what it does.
             Some(modified) => (Some(modified), changes.size.is_some(), version),
             None => (set.modified, set.by_write, set.version),
         };
         Overrides {
-            mode: own(changes.mode.map(|mode| mode & 0o7777), set.mode, usual & !settings.umask),
+            mode: own(
+                changes.mode.map(|mode| mode & 0o7777),
+                set.mode,
+                usual.unwrap_or_default() & !settings.umask,
+            ),
             uid: own(changes.uid, set.uid, settings.uid),
             gid: own(changes.gid, set.gid, settings.gid),
             accessed: changes.accessed.or(set.accessed),

@@ -12,11 +12,12 @@ use crate::fs::ops::resolve::Resolved;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::rules::names::{Decoded, base, parent};
 use crate::fs::rules::scratch::Class;
+use crate::fs::settings::OfNew;
 use crate::fs::state::drafts::{Draft, Publish};
 use crate::fs::state::nodes::{Body, Content, Handle, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::state::unlinked::unlinked;
-use crate::fs::types::{Access, Caller, DraftId, Found, Ino, Opened};
+use crate::fs::types::{Access, Caller, DraftId, Found, Ino, Opened, SETGID};
 use crate::store::{Expect, Key};
 
 /// A new local file, in the place of what the tables may still have under its name.
@@ -99,7 +100,7 @@ impl Fs {
             None => Draft::new(Vec::new(), purpose, expect, state.now()),
         };
         draft.exclusive = exclusive;
-        let attributes = self.attributes_of_new(caller, mode, 0o666);
+        let attributes = self.attributes_of_new(state, name, caller, mode, false);
         if !there {
             self.room_for_name(state)?;
             state.room_for_attributes(state.paths().attributes(name).as_ref(), &attributes)?;
@@ -162,16 +163,43 @@ impl Fs {
         }
     }
 
-    /// The attributes of what `caller` makes with `mode`, where the mode of all others is `usual` less the umask.
-    pub(crate) fn attributes_of_new(&self, caller: Caller, mode: u32, usual: u32) -> Overrides {
+    /// What is to be known of the file or directory that `caller` makes at `path` with `mode`, as on a local disk. Where the store
+    /// keeps none of that the options decide, as they do after a restart.
+    pub(crate) fn attributes_of_new(
+        &self,
+        state: &State,
+        path: &str,
+        caller: Caller,
+        mode: u32,
+        is_directory: bool,
+    ) -> Overrides {
+        let settings = &self.settings;
+        let usual = if is_directory { 0o777 } else { 0o666 } & !settings.umask;
+        let (mut mode, uid, mut gid) = match settings.of_new {
+            OfNew { uid, gid, umask } if self.cache.keeps_attributes() => {
+                (mode & 0o7777 & !umask, uid.unwrap_or(caller.uid), gid.unwrap_or(caller.gid))
+            }
+            _ => (usual, settings.uid, settings.gid),
+        };
+        if let Some(group) = self.group_in(state, parent(path)) {
+            gid = group;
+            mode |= if is_directory { SETGID } else { 0 };
+        }
         let own = |set: u32, default: u32| (set != default).then_some(set);
         Overrides {
-            mode: own(mode & 0o7777, usual & !self.settings.umask),
-            uid: own(caller.uid, self.settings.uid),
-            gid: own(caller.gid, self.settings.gid),
-            changed: Some(self.settings.clock.now()),
+            mode: own(mode, usual),
+            uid: own(uid, settings.uid),
+            gid: own(gid, settings.gid),
+            changed: Some(settings.clock.now()),
             ..Overrides::default()
         }
+    }
+
+    /// The group that the directory at `path` gives to what is new in it, if it does.
+    fn group_in(&self, state: &State, path: &str) -> Option<u32> {
+        let set = state.directory(path)?.set;
+        let gives = set.mode.is_some_and(|mode| mode & SETGID != 0);
+        gives.then(|| set.gid.unwrap_or(self.settings.gid))
     }
 
     /// The key for a new file called `name`; `None` for a name that no key can have and a scratch file may.

@@ -39,7 +39,7 @@ impl Fs {
             return Err(FsError::Exists);
         }
         self.room_for_name(&mut state)?;
-        let attributes = self.attributes_of_new(caller, mode, 0o777);
+        let attributes = self.attributes_of_new(&state, &path, caller, mode, true);
         state.room_for_attributes(None, &attributes)?;
         state.keep_directory(&path);
         let now = state.now();

@@ -145,7 +145,7 @@ mod tests {
         for name in ["a", "b", "c", "d"] {
             let key = set(&fs, &format!("{name}-key")).await;
             chmod(&fs, key, 0o600).await.unwrap();
-            inos.push(touch(&fs, name, 0o666).await.unwrap());
+            inos.push(touch(&fs, &format!("{name}~"), 0o666).await.unwrap());
         }
         for ino in &inos[..FEW] {
             chmod(&fs, *ino, 0o600).await.unwrap();
@@ -154,16 +154,16 @@ mod tests {
         assert_eq!(chmod(&fs, inos[FEW], 0o600).await, full);
         let times = Changes { modified: Some(SystemTime::UNIX_EPOCH), ..Changes::default() };
         assert_eq!(fs.clone().setattr(CALLER, inos[FEW], None, times).await.map(drop), full);
-        assert_eq!(touch(&fs, "new", 0o600).await.map(drop), full);
-        // What is said anew of a file takes no more room, and as it would be by itself it takes none.
+        assert_eq!(touch(&fs, "new~", 0o600).await.map(drop), full);
+        // What is said anew of a scratch file takes no more room, and as it would be by itself it takes none.
         chmod(&fs, inos[0], 0o640).await.unwrap();
         chmod(&fs, inos[FEW], 0o666).await.unwrap();
-        touch(&fs, "new", 0o666).await.unwrap();
+        touch(&fs, "new~", 0o666).await.unwrap();
         chmod(&fs, inos[0], 0o666).await.unwrap();
         chmod(&fs, inos[FEW], 0o600).await.unwrap();
         assert_eq!(fs.getattr(inos[FEW], None).unwrap().attr.unwrap().mode, 0o600);
         // Those of a file go with it.
-        fs.clone().unlink(CALLER, ROOT, "d".into()).await.unwrap();
+        fs.clone().unlink(CALLER, ROOT, "d~".into()).await.unwrap();
         chmod(&fs, inos[0], 0o600).await.unwrap();
     }
 
