@@ -1,6 +1,7 @@
 //! A real mount of the built binary, unmounted when dropped.
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod bound;
 pub mod etcd;
 pub mod http;
 pub mod inside;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod renewed;
 pub mod serve;
 pub mod shared;
+pub mod shell;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

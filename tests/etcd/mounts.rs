@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::PATIENCE;
+use super::common::bound::{lives_on, moves, sets_and_deletes};
 use super::common::{Mount, can_mount, close, errno, wait_for};
 use super::pipe::Pipe;
 use super::serve::Server;
@@ -45,6 +46,17 @@ fn what_one_mount_does_the_other_shows() {
     // The others' JSON need be none.
     cluster.put(format!("{}raw", cluster.prefix()), "no JSON");
     wait_for(PATIENCE, || one.text("raw").as_deref() == Some("no JSON"));
+}
+
+#[test]
+fn a_bound_directory_lives_on_whatever_another_machine_does_with_its_only_key() {
+    let Some(cluster) = can_mount().then(Shared::one).flatten() else { return };
+    let other = mount(&cluster.argument());
+    for args in [&[][..], &["--notify"]] {
+        let one = Mount::start_in(TempDir::new().unwrap(), &cluster.argument(), args);
+        lives_on(&one, &format!("p{}/d/k", args.len()), sets_and_deletes(&other));
+        lives_on(&one, &format!("m{}/d/k", args.len()), moves(&other));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::DELETE;
+use super::common::bound::{lives_on, moves, sets_and_deletes};
 use super::common::{Mount, can_mount, errno};
 use super::server::{KEY, Server};
 
@@ -118,4 +119,19 @@ fn what_others_change_in_directories_is_seen_within_the_age() {
         assert_eq!(names(&mount.path("a")), [""; 0]);
         fs::remove_dir(mount.path("a")).unwrap();
     }
+}
+
+#[test]
+fn a_bound_directory_lives_on_though_the_server_tells_of_no_change() {
+    let Some((server, mount)) = tree() else { return };
+    let args = ["--separator", "/", "--max-age", "0s"];
+    let other = Mount::prefect_cloud(&server.address, KEY, &args);
+    lives_on(&mount, "p/d/k", sets_and_deletes(&other));
+    lives_on(&mount, "m/d/k", moves(&other));
+    let told = Mount::prefect_cloud(
+        &server.address,
+        KEY,
+        &[&args[..2], &["--max-age", "300ms", "--notify"]].concat(),
+    );
+    lives_on(&told, "p/d/k", sets_and_deletes(&other));
 }

@@ -1,54 +1,14 @@
 //! Programs that are in a directory while it is renamed, removed, or empty for a moment.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::{fs, thread};
 
+use tempfile::TempDir;
+
+use super::common::bound::{lives_on, moves, sets_and_deletes};
+use super::common::shell::Shell;
 use super::common::{Elsewhere, Mount, PATIENCE, wait_for};
 use super::tree;
-
-/// A shell whose working directory is in the mount.
-struct Shell {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Shell {
-    fn at(directory: &Path) -> Self {
-        let mut shell = Command::new("bash");
-        shell.env("LC_ALL", "C");
-        let shell = shell.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = shell.spawn().unwrap();
-        let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { child, orders, answers: BufReader::new(answers) }
-    }
-
-    /// What the script says, in one line.
-    fn says(&mut self, script: &str) -> String {
-        writeln!(self.orders, "echo $( ( {script} ) 2>&1 )").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// Where it is, as the kernel has it, and as it is found by the names on the way.
-    fn place(&mut self) -> String {
-        let (kernels, found) = (self.says("readlink /proc/self/cwd"), self.says("/bin/pwd"));
-        assert_eq!(found, kernels);
-        assert_eq!(self.says("python3 -c 'import os; print(os.getcwd())'"), kernels);
-        kernels
-    }
-}
-
-impl Drop for Shell {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
 
 /// What was to be told to the kernel before has been.
 fn settle(mount: &Mount, elsewhere: &Elsewhere) {
@@ -119,7 +79,7 @@ fn who_is_in_a_directory_that_another_one_replaces_is_nowhere() {
     assert_eq!(new.place(), shown(&mount, "e"));
     assert_eq!(open.metadata().unwrap().nlink(), 0);
     assert!(old.says("echo 1 > x").contains("No such file"));
-    assert!(old.says("ls").is_empty() || old.says("ls").contains("No such file"));
+    assert_eq!(old.says("ls -A; stat -c %h ."), "0");
     assert!(old.says("python3 -c 'import os; os.getcwd()'").contains("FileNotFoundError"));
     fs::remove_file(mount.path("e/k")).unwrap();
     fs::remove_dir(mount.path("e")).unwrap();
@@ -145,14 +105,16 @@ fn who_is_in_a_directory_that_others_empty_is_in_it_when_it_is_back() {
     for round in 0..10 {
         let (old, new) = if round % 2 == 0 { ("p/d/k", "p/d/l") } else { ("p/d/l", "p/d/k") };
         elsewhere.delete(old);
+        if round % 3 == 1 {
+            wait_for(PATIENCE, || at[1].says("ls -A; stat -c %h .") == "0");
+        }
         // Whether or not somebody sees that it is gone.
         if round % 3 == 0 {
             wait_for(PATIENCE, || !mount.path("p").exists());
             let [_, inside] = &mut at;
-            assert!(
-                inside.says("ls").contains("No such file")
-                    && inside.says("echo 1 > x").contains("No such file")
-            );
+            assert_eq!(inside.says("ls -A; stat -c %h ."), "0");
+            assert!(inside.says("cat k").contains("No such file"));
+            assert!(inside.says("echo 1 > x").contains("No such file"));
         }
         if round % 4 == 0 {
             mount.hang_up();
@@ -190,4 +152,17 @@ fn what_is_in_a_directory_is_found_there_while_it_is_renamed() {
         assert_eq!(inside.says("for i in {1..100}; do read x < k && test $x = 1 || echo lost; test ! -e none || echo found; done"), "");
     }
     moving.join().unwrap();
+}
+
+#[test]
+fn a_bound_directory_lives_on_whatever_another_mount_does_with_its_only_key() {
+    for args in [&[][..], &["--notify"]] {
+        let Some((mount, _)) = tree(args) else { return };
+        let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+        let other = Mount::start_in(TempDir::new().unwrap(), &store, &["--separator", "/"]);
+        lives_on(&mount, "d/k", sets_and_deletes(&other));
+        lives_on(&mount, "p/q/d/k", sets_and_deletes(&other));
+        lives_on(&mount, "m/k", moves(&other));
+        lives_on(&mount, "n/o/d/k", moves(&other));
+    }
 }

@@ -79,7 +79,8 @@ impl Fs {
                 let is_it = |old: &Ino| state.inode(*old).is_ok_and(|inode| inode.name == path);
                 event.old.filter(is_it).unwrap_or_else(|| state.shadow(event.file()))
             }
-            Kind::DirectoryRemoved if event.name == path => state.removed_or_shadow(path),
+            // What the kernel saw removed it never uses again, and who is in a directory stays in it.
+            Kind::DirectoryRemoved if event.name == path => state.directory_shadow(path),
             Kind::Deleted | Kind::DirectoryRemoved if is_inside(&event.name, path) => {
                 state.removed_or_shadow(path)
             }
@@ -160,11 +161,7 @@ impl Fs {
     /// The relay removes a directory that is gone.
     pub(crate) fn relay_remove_directory(&self, event: &RelayEvent, within: Ino, name: &str) -> FsResult<()> {
         match self.relay_place(within, name)? {
-            Resolved::File(path) if event.is(Kind::DirectoryRemoved, &path) => {
-                // The kernel never uses the inode again.
-                self.state.lock().remove_directory(&path);
-                Ok(())
-            }
+            Resolved::File(path) if event.is(Kind::DirectoryRemoved, &path) => Ok(()),
             Resolved::Directory(..) => Err(FsError::NotEmpty),
             Resolved::File(_) | Resolved::Nothing(_) => Err(FsError::NotFound),
         }

@@ -64,8 +64,35 @@ pub struct Item {
 const STAND_IN: u64 = MADE - 1;
 
 impl Fs {
-    /// Takes a snapshot of the names in a directory.
+    /// Opens a directory. One that is gone can be opened by who is in it, and has no names to be read, until it is there again.
     pub async fn open_directory(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<OpenDirectory> {
+        match self.clone().names_in(caller, ino).await {
+            Err(FsError::NotFound) if self.state.lock().inode(ino).is_ok() => Ok(self.without_names(ino)),
+            opened => opened,
+        }
+    }
+
+    /// A directory that is gone. Whether it is back is looked for when its names are read.
+    fn without_names(&self, ino: Ino) -> OpenDirectory {
+        let state = self.state.lock();
+        let (since, open) = state.listings().open();
+        OpenDirectory {
+            since,
+            _open: open,
+            ino,
+            within: ROOT,
+            path: state.directory_path(ino).unwrap_or_default(),
+            keys: Keys::default(),
+            children: None,
+            ttl: Duration::ZERO,
+            locals: Vec::new(),
+            hidden: Vec::new(),
+            begun: AtomicBool::new(true),
+        }
+    }
+
+    /// Takes a snapshot of the names in a directory.
+    async fn names_in(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<OpenDirectory> {
         // Before the snapshot, so that no change falls between the two.
         let (since, open) = self.state.lock().listings().open();
         let (path, Answer { value: keys, ttl, .. }) = self.listed(ino).await?;
@@ -177,7 +204,7 @@ impl Fs {
         if !begins && !moved {
             return Ok(directory);
         }
-        let directory = self.open_directory(caller, directory.ino).await?;
+        let directory = self.names_in(caller, directory.ino).await?;
         directory.begun.store(true, Ordering::Relaxed);
         Ok(Arc::new(directory))
     }

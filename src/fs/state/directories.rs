@@ -243,7 +243,10 @@ impl State {
         if by_others {
             self.touch(path);
         }
-        PathInvalidation::of_name(path)
+        let mut invalidations = PathInvalidation::of_name(path);
+        // It has no links any more.
+        invalidations.push(PathInvalidation::Listing(path.to_owned()));
+        invalidations
     }
 
     /// The names in the directory of `path` have changed.

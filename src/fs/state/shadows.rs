@@ -21,6 +21,11 @@ impl State {
         if let Some(ino) = gone.and_then(|gone| gone.ino).or_else(|| self.paths.unlinked_directory(path)) {
             return ino;
         }
+        self.directory_shadow(path)
+    }
+
+    /// An inode that stands for a directory that is gone.
+    pub(crate) fn directory_shadow(&mut self, path: &str) -> Ino {
         self.unnamed(path, &Key::from(""), Body::Directory)
     }
 
