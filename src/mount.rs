@@ -157,6 +157,8 @@ fn mount(
     let fs = Fs::new(cache.clone(), settings.fs.clone());
     // Before the first lookup, so that no change is missed in between.
     let feed = cache.follow();
+    let failed = |error: store::Error| Failure::Store(error.describe(store.name()));
+    runtime.block_on(fs.load_directories()).map_err(failed)?;
     let signals = Signals::listen()?;
     // The terminal may be gone as soon as the mount is there.
     let terminal = settings.foreground && has_terminal();
@@ -184,6 +186,7 @@ fn mount(
     fs.is_device(root.device);
     mounted.ends(runtime.spawn(fs.clone().follow(feed)).abort_handle());
     runtime.spawn(fs.clone().tend());
+    runtime.spawn(fs.clone().look_at_directories());
     runtime.spawn(offline.clone().keep(cache.clone()));
     runtime.spawn(mounted.clone().obey(signals, runtime.handle().clone(), terminal));
     notes.lines().chain(kept.as_deref()).for_each(logging::report);

@@ -4,6 +4,7 @@
 //! test file that runs the conformance suite.
 
 mod attributes;
+mod change;
 mod counted;
 mod deadline;
 mod distrust;
@@ -20,6 +21,7 @@ mod meta;
 mod new_id;
 mod prefect;
 mod prefect_cloud;
+mod prefix;
 mod rename;
 mod renewed;
 mod settings;
@@ -34,6 +36,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use attributes::{Attributes, Given, with_attributes};
+pub use change::Change;
 pub use counted::{Call, Counted, Counters};
 pub use deadline::Deadline;
 pub use error::Error;
@@ -47,6 +50,7 @@ pub use meta::{Meta, Revision};
 pub use new_id::with_new_id;
 pub use prefect::{Login as PrefectLogin, PrefectStore, Settings as PrefectSettings};
 pub use prefect_cloud::{PrefectCloudStore, Settings as PrefectCloudSettings};
+pub use prefix::{MovedPrefix, Prefixes, with_moved_prefix};
 pub use rename::Rename;
 pub use sqlite::SqliteStore;
 
@@ -116,40 +120,6 @@ impl Expect {
             (Self::Absent, Some(_)) => Err(Error::Exists),
             (Self::At(revision), Some(there)) if revision == there => Ok(()),
             (Self::At(_), _) => Err(Error::Changed),
-        }
-    }
-}
-
-/// A change by another client, or by this process if the store does not know whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The key has a new value.
-    Set(Key, Meta),
-    /// The key is gone since this revision.
-    Deleted(Key, Revision),
-    /// Changes were missed: every cached value may be old. The feed is complete from now on.
-    Everything,
-    /// The feed is interrupted until [`Change::Resumed`] or [`Change::Everything`]: cached values were right until now.
-    Paused,
-    /// The feed is complete again: it has sent all changes since [`Change::Paused`].
-    Resumed,
-}
-
-impl Change {
-    /// The changed key, of a change of one key.
-    pub const fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Set(key, _) | Self::Deleted(key, _) => Some(key),
-            Self::Everything | Self::Paused | Self::Resumed => None,
-        }
-    }
-
-    /// The version that the key has, or is gone since.
-    pub fn revision(&self) -> Revision {
-        match self {
-            Self::Set(_, meta) => meta.revision,
-            Self::Deleted(_, revision) => *revision,
-            Self::Everything | Self::Paused | Self::Resumed => Revision::default(),
         }
     }
 }
@@ -336,6 +306,17 @@ pub trait Store: Send + Sync {
     /// Changes what is set in `changes` of the attributes of `key`, if it [keeps](Store::keeps_attributes) them; its value and
     /// version stay.
     async fn set_attributes(&self, _key: &Key, _changes: &Attributes) -> Result<Meta> {
+        Err(Error::Other("this store keeps no attributes".into()))
+    }
+
+    /// The attributes that are kept of prefixes of keys.
+    async fn list_prefixes(&self) -> Result<Prefixes> {
+        Ok(Prefixes::new())
+    }
+
+    /// Changes the attributes that are kept of a prefix of keys, if the store [keeps](Store::keeps_attributes) those of keys;
+    /// returns what they are now. Of one that is replaced those of longer ones that begin with it are gone, too.
+    async fn set_prefix(&self, _prefix: &Key, _given: &Given) -> Result<Option<Arc<Attributes>>> {
         Err(Error::Other("this store keeps no attributes".into()))
     }
 

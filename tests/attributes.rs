@@ -168,6 +168,63 @@ fn first_version(path: &Path) {
     .unwrap();
 }
 
+/// The checksum of a key and its value.
+fn sum(key: &str, value: &str) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(key.as_bytes());
+    sum.update(value.as_bytes());
+    sum.finalize()
+}
+
+/// What the first version does with the key `from`: it renames it to `to`, or sets it to this value.
+fn by_first_version(db: &Connection, from: &str, to: &str, value: Option<&str>) {
+    let sum = sum(to, value.unwrap_or("1\n"));
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         CREATE TEMP TABLE old AS SELECT * FROM entry WHERE key = '{from}';
+         {}
+         INSERT INTO change (revision, key) SELECT max(revision) + 1, '{to}' FROM change;
+         INSERT OR REPLACE INTO entry SELECT '{to}', id, (SELECT max(revision) FROM change), 2, created, modified + 1000, value_id, {sum} FROM old;
+         DROP TABLE old; COMMIT;",
+        match value {
+            Some(value) => format!("UPDATE value SET bytes = '{value}' WHERE id = (SELECT value_id FROM old);"),
+            None => format!(
+                "DELETE FROM entry WHERE key = '{from}';
+                 INSERT INTO change (revision, key) SELECT max(revision) + 1, '{from}' FROM change;"
+            ),
+        }
+    ))
+    .unwrap();
+}
+
+#[test]
+fn a_time_that_was_set_outlives_a_rename_by_the_first_version_and_no_set_by_it() {
+    if !can_mount() {
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("kv.db");
+    first_version(&path);
+    for mount in [Mount::start_in(home, &format!("sqlite:{}", path.display()), &[]), Mount::sqlite(&[])] {
+        done(&mount, &format!("{SET}; cp -p k set; cp -p k plain; chmod 601 plain; echo 1 > plain"));
+        let db = Connection::open(mount.home.path().join("kv.db")).unwrap();
+        db.busy_timeout(PATIENCE).unwrap();
+        by_first_version(&db, "k", "renamed", None);
+        by_first_version(&db, "plain", "plain", None);
+        by_first_version(&db, "set", "set", Some("2\n"));
+        drop(db);
+        let mount = again(mount);
+        assert_eq!(shown(&mount, "renamed"), SHOWN);
+        for (name, mode) in [("set", "600"), ("plain", "601")] {
+            let now = shown(&mount, name);
+            assert!(now.starts_with(mode) && !now.contains("1000000000"), "{name}: {now}");
+        }
+        done(&mount, "mv renamed k; touch -d @5 k; cp -p k l; mv l m");
+        let mount = again(mount);
+        assert_eq!(shown(&mount, "k") + &shown(&mount, "m"), "600 12 34 5\n".repeat(2));
+    }
+}
+
 #[test]
 fn a_set_of_a_file_without_attributes_keeps_none() {
     if !can_mount() {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common;
 use common::serve::{KEY, Server};
-use common::{Mount, can_mount};
+use common::{Elsewhere, Mount, PATIENCE, can_mount, wait_for};
 use tempfile::TempDir;
 
 /// What `script` prints in `dir` as user and group `id`, who is in group 2000 too.
@@ -117,4 +117,93 @@ fn options_decide_for_all_files_where_the_store_cannot_keep_what_a_maker_asks_fo
     let mount = Mount::prefect_cloud(&server.address, KEY, &args);
     let again = expected.replace("asked 640 5 6", "asked 664 7 8").replace("./d 777", "./d 775");
     assert_eq!(sh(&mount.dir, SHOW), again);
+}
+
+/// The mount once more, with these arguments.
+fn again(mount: Mount, args: &[&str]) -> Mount {
+    let home = mount.unmount();
+    let store = format!("sqlite:{}", home.path().join("kv.db").display());
+    Mount::start_in(home, &store, args)
+}
+
+const TREE: &[&str] = &["--separator", "/", "--allow-other"];
+
+/// Another mount of the same database.
+fn second(mount: &Mount) -> Mount {
+    let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+    Mount::start_in(TempDir::new().unwrap(), &store, TREE)
+}
+
+#[test]
+fn a_directory_of_a_group_is_one_after_a_restart_and_on_every_mount() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(TREE);
+    let other = second(&mount);
+    sh(
+        &mount.dir,
+        "chgrp 2000 .; chmod 2775 .; mkdir d private; echo 1 > d/k; chmod 700 private; echo 1 > private/k",
+    );
+    sh(&mount.dir, "chown 1001 d; echo 1 > d/other; chown 1002 d/other; chmod 664 d/other");
+    let shown = "2775 0 2000 .\n2755 1001 2000 d\n644 0 2000 d/k\n2700 0 2000 private\n";
+    let show = "stat -c '%a %u %g %n' . d d/k private";
+    assert_eq!(sh(&mount.dir, show), shown);
+    wait_for(PATIENCE, || sh(&other.dir, "stat -c %a . d private || true") == "2775\n2755\n2700\n");
+    assert_eq!(sh(&other.dir, show), shown);
+    sh(&other.dir, "chmod 2770 d; chgrp 3000 private");
+    wait_for(PATIENCE, || sh(&mount.dir, "stat -c '%a %g' d private") == "2770 2000\n2700 3000\n");
+    assert_eq!(mount.status()["in_memory"]["attributes"], 0);
+    drop(other);
+    let mount = again(mount, TREE);
+    assert_eq!(
+        sh(&mount.dir, show),
+        shown.replace("2755 1001", "2770 1001").replace("2700 0 2000", "2700 0 3000")
+    );
+    let made = as_user(
+        1002,
+        &mount.dir,
+        "umask 002; echo 2 > new; echo 3 > d/new; echo 4 > d/other; cat d/other; cat private/k",
+    );
+    assert_eq!(made, "4\ncat: private/k: Permission denied\n");
+    assert_eq!(sh(&mount.dir, "stat -c '%a %u %g' new d/new"), "664 1002 2000\n664 1002 2000\n");
+}
+
+#[test]
+fn what_is_said_of_a_directory_goes_with_it() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(TREE);
+    sh(
+        &mount.dir,
+        "umask 022; mkdir -p -m 700 a a/b old gone target; chmod 2750 a/b; echo 1 > a/b/k; mv a new; echo 1 > old/k
+         rm old/k; rmdir old gone; mkdir old; echo 1 > old/k; mkdir gone; echo 1 > gone/k; rm gone/k; echo 2 > gone/k
+         mkdir -m 711 empty; mv empty target; echo 1 > target/empty/k; mkdir -m 755 a; echo 1 > a/k",
+    );
+    let shown = "700 new\n2750 new/b\n755 old\n755 gone\n700 target\n711 target/empty\n755 a\n";
+    let show = "stat -c '%a %n' new new/b old gone target target/empty a";
+    assert_eq!(sh(&mount.dir, show), shown);
+    let mount = again(mount, TREE);
+    assert_eq!(sh(&mount.dir, show), shown);
+    // One that is empty for a while is the same one then.
+    sh(&mount.dir, "rm target/empty/k");
+    let mount = again(mount, TREE);
+    Elsewhere::of(&mount).set("target/empty/k", "2");
+    wait_for(PATIENCE, || mount.path("target/empty/k").exists());
+    assert_eq!(sh(&mount.dir, show), shown);
+    sh(&mount.dir, "rm -r target; mkdir target; echo 1 > target/k");
+    assert_eq!(sh(&mount.dir, "stat -c %a target"), "755\n");
+}
+
+#[test]
+fn a_directory_of_which_nothing_is_said_costs_the_store_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(TREE);
+    sh(&mount.dir, "umask 022; mkdir d e; echo 1 > d/k; mv d f; rmdir e; touch f; rm -r f");
+    assert_eq!((mount.calls("set_prefix"), mount.calls("list_prefixes")), (0, 1));
+    sh(&mount.dir, "mkdir d; chmod 2755 d; chmod 2755 d; mkdir d/e");
+    assert_eq!(mount.calls("set_prefix"), 2);
 }

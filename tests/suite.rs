@@ -1,7 +1,9 @@
 //! The conformance suite. `conformance!(fresh)` makes one test of each promise, where `fresh` is a function that
-//! returns a [`Fresh`] store. `conformance!(fresh, bytes)` leaves out ids that outlive a rename,
-//! `conformance!(fresh, json)` what only a store of bytes promises, and the feed, too.
+//! returns a [`Fresh`] store. `conformance!(fresh, attributes)` is for one that keeps owner, mode and times, too;
+//! `conformance!(fresh, bytes)` leaves out ids that outlive a rename, `conformance!(fresh, json)` what only a store of
+//! bytes promises, and the feed, too.
 
+pub(crate) mod attributes;
 pub(crate) mod concurrency;
 pub(crate) mod expect;
 pub(crate) mod feed;
@@ -22,6 +24,17 @@ use kvfs::store::{Entry, Error, Expect, Key, Meta, Result, Revision, Store};
 pub(crate) const PATIENCE: Duration = crate::common::PATIENCE;
 
 macro_rules! conformance {
+    ($fresh:expr, attributes) => {
+        conformance! { $fresh }
+        conformance! { $fresh, elsewhere =>
+            attributes::attributes_are_kept_with_the_key,
+            attributes::a_set_keeps_attributes_but_its_time_is_its_own,
+            attributes::a_rename_takes_attributes_along,
+            attributes::a_change_of_attributes_is_told,
+            attributes::attributes_are_kept_of_prefixes,
+            attributes::a_rename_takes_those_of_a_prefix_along,
+        }
+    };
     ($fresh:expr) => {
         conformance! { $fresh, bytes }
         conformance! { $fresh =>

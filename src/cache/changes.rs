@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::Cache;
 use super::known::Inner;
-use crate::store::{Attributes, Change, Entry, Error, Expect, Key, Meta, Rename, Result, Revision, Text};
+use crate::store::{
+    Attributes, Change, Entry, Error, Expect, Given, Key, Meta, Prefixes, Rename, Result, Revision, Text,
+};
 
 impl Cache {
     fn begin<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Call<'_> {
@@ -44,6 +46,16 @@ impl Cache {
             Err(_) => {}
         }
         result
+    }
+
+    /// What the store keeps of prefixes of keys, if it [keeps](Cache::keeps_attributes) attributes; never remembered.
+    pub async fn list_prefixes(&self) -> Result<Prefixes> {
+        if self.keeps_attributes() { self.store.list_prefixes().await } else { Ok(Prefixes::new()) }
+    }
+
+    /// See [`Store::set_prefix`](crate::store::Store::set_prefix).
+    pub async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
+        self.store.set_prefix(prefix, given).await
     }
 
     /// Deletes `key` in the store and remembers its absence.

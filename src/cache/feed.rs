@@ -122,6 +122,9 @@ impl Cache {
         let keys = inner.last_keys();
         match change {
             Change::Set(..) | Change::Deleted(..) => None,
+            Change::Prefix(prefix, kept, revision) => {
+                Some(News::Prefix(prefix.clone(), kept.clone(), *revision))
+            }
             Change::Paused => {
                 if self.is_pushed() {
                     self.set_pushed(false);

@@ -108,7 +108,7 @@ impl Ring {
                 self.push(change, SystemTime::now());
                 return true;
             }
-            Change::Paused | Change::Resumed => return false,
+            Change::Prefix(..) | Change::Paused | Change::Resumed => return false,
         };
         let deleted = matches!(change, Change::Deleted(..));
         let known = self.newest.get(key);

@@ -171,7 +171,7 @@ impl Listings {
                     keys.remove(key);
                 }
             }
-            Change::Everything | Change::Paused | Change::Resumed => {}
+            Change::Prefix(..) | Change::Everything | Change::Paused | Change::Resumed => {}
         }
         true
     }

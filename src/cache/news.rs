@@ -1,7 +1,9 @@
 //! The messages of the cache about its store: what has changed, what was known before, and whose change it is.
 
+use std::sync::Arc;
+
 use super::keys::Keys;
-use crate::store::{Change, Key, Revision};
+use crate::store::{Attributes, Change, Key, Revision};
 
 /// Whose a change is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct KeyChanges {
 pub enum News {
     /// Keys have changed.
     Changes(KeyChanges),
+    /// The attributes kept of a prefix of keys are these since this revision.
+    Prefix(Key, Option<Arc<Attributes>>, Revision),
     /// The store does not push changes any more. These keys were the last known ones.
     Paused(Option<Keys>),
     /// The store pushes changes again, and none was missed.

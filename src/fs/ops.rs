@@ -14,6 +14,7 @@ mod locking;
 mod lookup;
 mod maintenance;
 pub(crate) mod open;
+mod prefixes;
 mod publish;
 mod put_back;
 mod refusals;

@@ -88,6 +88,10 @@ impl Given {
         before: Option<&Arc<Attributes>>,
         version: Revision,
     ) -> Option<Arc<Attributes>> {
+        // The time that was set is of the value that was there.
+        let timed = before.filter(|before| before.modified.is_some());
+        let timeless = timed.map(|before| Arc::new(Attributes { modified: None, ..(**before).clone() }));
+        let before = timeless.as_ref().or(before);
         let Some(Self { attributes, replaces }) = given else { return before.cloned() };
         let before = before.filter(|_| !replaces);
         if attributes.are_none() {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Attributes, Entry, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result, Revision, Space, Store, Text,
+    Attributes, Entry, Expect, Feed, Given, Key, Limits, Listing, Meta, Prefixes, Rename, Result, Revision,
+    Space, Store, Text,
 };
 
 /// The methods of [`Store`] that may cost a request.
@@ -28,6 +29,10 @@ pub enum Call {
     RenameKeys,
     /// `set_attributes`
     SetAttributes,
+    /// `list_prefixes`
+    ListPrefixes,
+    /// `set_prefix`
+    SetPrefix,
     /// `get_tags`
     GetTags,
     /// `set_tags`
@@ -36,7 +41,7 @@ pub enum Call {
     GetTtl,
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "list_keys",
     "get_key_value",
     "set_key_value",
@@ -44,6 +49,8 @@ const NAMES: [&str; 10] = [
     "rename_key",
     "rename_keys",
     "set_attributes",
+    "list_prefixes",
+    "set_prefix",
     "get_tags",
     "set_tags",
     "get_ttl",
@@ -145,6 +152,16 @@ impl Store for Counted {
     async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
         self.counters.add(Call::SetAttributes);
         self.inner.set_attributes(key, changes).await
+    }
+
+    async fn list_prefixes(&self) -> Result<Prefixes> {
+        self.counters.add(Call::ListPrefixes);
+        self.inner.list_prefixes().await
+    }
+
+    async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
+        self.counters.add(Call::SetPrefix);
+        self.inner.set_prefix(prefix, given).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

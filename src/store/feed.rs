@@ -86,7 +86,7 @@ impl Queue {
         match change {
             Change::Paused => self.paused = true,
             Change::Resumed | Change::Everything => self.paused = false,
-            Change::Set(..) | Change::Deleted(..) => {}
+            Change::Set(..) | Change::Deleted(..) | Change::Prefix(..) => {}
         }
         self.bytes += size(&change);
         self.changes.push_back(change);
@@ -107,7 +107,8 @@ impl Queue {
 
 /// The bytes of its key.
 fn size(change: &Change) -> usize {
-    change.key().map_or(0, |key| key.as_str().len())
+    let prefix = if let Change::Prefix(prefix, ..) = change { Some(prefix) } else { None };
+    change.key().or(prefix).map_or(0, |key| key.as_str().len())
 }
 
 #[cfg(test)]

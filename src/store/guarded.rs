@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::full::{Full, RETRY_AFTER};
 use super::{
-    Attributes, Deadline, Down, Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Rename, Result,
-    Revision, Space, Store, Text,
+    Attributes, Deadline, Down, Entry, Error, Expect, Feed, Given, Key, Limits, Listing, Meta, Prefixes,
+    Rename, Result, Revision, Space, Store, Text,
 };
 
 /// A store whose calls all end by the deadline of their caller, and that fails at once while the store behind it is down or
@@ -265,6 +265,16 @@ impl Store for Guarded {
     async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
         let (inner, key, changes) = (self.inner.clone(), key.clone(), changes.clone());
         self.write(Box::pin(async move { inner.set_attributes(&key, &changes).await })).await
+    }
+
+    async fn list_prefixes(&self) -> Result<Prefixes> {
+        let inner = self.inner.clone();
+        self.read(Box::pin(async move { inner.list_prefixes().await })).await
+    }
+
+    async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
+        let (inner, prefix, given) = (self.inner.clone(), prefix.clone(), given.clone());
+        self.write(Box::pin(async move { inner.set_prefix(&prefix, &given).await })).await
     }
 
     async fn get_tags(&self, key: &Key) -> Result<Vec<String>> {

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Attributes, Change, Entry, Error, Expect, Feed, FeedSender, Given, Key, Limits, Listing, Meta, Rename,
-    Result, Revision, Store, Text, VALUE_LIMIT, attributes, feed, new_id,
+    Attributes, Change, Entry, Error, Expect, Feed, FeedSender, Given, Key, Limits, Listing, Meta,
+    MovedPrefix, Prefixes, Rename, Result, Revision, Store, Text, VALUE_LIMIT, attributes, feed, new_id,
+    prefix,
 };
 
 /// A store in this process.
@@ -23,6 +24,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Inner {
     entries: BTreeMap<Key, Entry>,
+    prefixes: BTreeMap<Key, Arc<Attributes>>,
     revision: u64,
     clients: usize,
     feeds: Vec<(usize, FeedSender)>,
@@ -93,6 +95,39 @@ impl Inner {
         self.entries.insert(to.clone(), Entry { meta: meta.clone(), text: old.text });
         self.publish(by, &Change::Set(to.clone(), meta.clone()));
         Ok(meta)
+    }
+
+    fn put_prefix(
+        &mut self,
+        by: usize,
+        prefix: &Key,
+        attributes: Option<Attributes>,
+    ) -> Option<Arc<Attributes>> {
+        let revision = self.next();
+        let attributes = attributes.map(|attributes| Arc::new(Attributes { revision, ..attributes }));
+        match &attributes {
+            Some(attributes) => _ = self.prefixes.insert(prefix.clone(), attributes.clone()),
+            None => _ = self.prefixes.remove(prefix),
+        }
+        self.publish(by, &Change::Prefix(prefix.clone(), attributes.clone(), revision));
+        attributes
+    }
+
+    /// Nothing is kept any more of prefixes that begin with `start`; what was.
+    fn take_prefixes(&mut self, by: usize, start: &Key) -> Prefixes {
+        let taken = self.prefixes.iter().filter(|(prefix, _)| prefix.as_str().starts_with(start.as_str()));
+        let taken: Prefixes = taken.map(|(prefix, kept)| (prefix.clone(), kept.clone())).collect();
+        for (prefix, _) in &taken {
+            self.put_prefix(by, prefix, None);
+        }
+        taken
+    }
+
+    fn move_prefix(&mut self, by: usize, moved: &MovedPrefix) {
+        self.take_prefixes(by, &moved.to);
+        for (prefix, kept) in self.take_prefixes(by, &moved.from) {
+            self.put_prefix(by, &moved.renamed(&prefix), Some((*kept).clone()));
+        }
     }
 }
 
@@ -172,11 +207,28 @@ impl Store for MemoryStore {
             inner.check(from, Expect::At(*at))?;
             inner.check(to, Expect::Absent)?;
         }
+        if let Some(moved) = prefix::moved() {
+            inner.move_prefix(self.client, &moved);
+        }
         renames.iter().map(|rename| inner.rename(self.client, &rename.from, &rename.to)).collect()
     }
 
     async fn set_attributes(&self, key: &Key, changes: &Attributes) -> Result<Meta> {
         self.inner.lock().set_attributes(self.client, key, changes)
+    }
+
+    async fn list_prefixes(&self) -> Result<Prefixes> {
+        let inner = self.inner.lock();
+        Ok(inner.prefixes.iter().map(|(prefix, kept)| (prefix.clone(), kept.clone())).collect())
+    }
+
+    async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
+        let mut inner = self.inner.lock();
+        if given.replaces {
+            inner.take_prefixes(self.client, prefix);
+        }
+        let after = Given::after(Some(given), inner.prefixes.get(prefix), Revision::default());
+        Ok(inner.put_prefix(self.client, prefix, after.map(|after| (*after).clone())))
     }
 
     fn changes(&self) -> Option<Feed> {

@@ -8,6 +8,7 @@ mod files;
 mod index;
 mod open_files;
 mod pool;
+mod prefixes;
 mod recovery;
 mod schema;
 mod space;
@@ -30,8 +31,8 @@ use tokio::sync::Semaphore;
 use self::pool::Pool;
 use self::writer::Writer;
 use super::{
-    Attributes, Entry, Expect, Feed, FeedSender, Key, Limits, Listing, Meta, Rename, Result, Revision, Space,
-    Store, Text, VALUE_LIMIT, attributes, new_id,
+    Attributes, Entry, Expect, Feed, FeedSender, Given, Key, Limits, Listing, Meta, Prefixes, Rename, Result,
+    Revision, Space, Store, Text, VALUE_LIMIT, attributes, new_id, prefix,
 };
 
 /// Limit of reads in flight.
@@ -157,8 +158,23 @@ impl Store for SqliteStore {
     async fn rename_keys(&self, renames: &[Rename]) -> Result<Vec<Meta>> {
         Rename::check(renames)?;
         renames.iter().try_for_each(|rename| self.limits().check_key(&rename.to))?;
-        let renames = renames.to_vec();
-        self.writer.run(false, move |db| schema::rename_all(db, &renames)).await
+        let (renames, moved) = (renames.to_vec(), prefix::moved());
+        self.writer
+            .run(false, move |db| {
+                let metas = schema::rename_all(db, &renames)?;
+                moved.iter().try_for_each(|moved| prefixes::moved(db, moved))?;
+                Ok(metas)
+            })
+            .await
+    }
+
+    async fn list_prefixes(&self) -> Result<Prefixes> {
+        self.read(|db| prefixes::list(db, "")).await
+    }
+
+    async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
+        let (prefix, given) = (prefix.clone(), given.clone());
+        self.writer.run(true, move |db| prefixes::set(db, &prefix, &given)).await
     }
 
     fn read_only(&self) -> Option<String> {

@@ -23,7 +23,7 @@ pub(super) async fn key(feed: &mut Feed) -> (String, u64) {
         match next(feed).await {
             Change::Set(key, meta) => return (key.as_str().to_owned(), meta.revision.0),
             Change::Deleted(key, revision) => return (format!("-{}", key.as_str()), revision.0),
-            Change::Everything | Change::Paused | Change::Resumed => {}
+            Change::Prefix(..) | Change::Everything | Change::Paused | Change::Resumed => {}
         }
     }
 }

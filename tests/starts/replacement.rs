@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::SystemTime;
 
 use kvfs::fuse::{ANSWER, HAND_OVER};
 use kvfs::sys::moving::{can_go_beneath, read_ioctl};
@@ -174,6 +175,7 @@ fn what_a_mount_has_alone_keeps_it_from_being_replaced() {
     refused("\"a\" is locked");
     lock.unlock().unwrap();
     fs::set_permissions(&mount.dir, fs::Permissions::from_mode(0o700)).unwrap();
+    File::open(&mount.dir).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     refused("\".\" has a mode, an owner or times of its own");
     let memory = Mount::memory(&[]);
     let (text, code) = replace(&memory, "memory:", &[]);

@@ -12,7 +12,7 @@ fn fresh() -> Fresh {
     Fresh { store: Arc::new(store), elsewhere, home: None }
 }
 
-conformance!(fresh);
+conformance!(fresh, attributes);
 
 fn open_memory() -> Arc<dyn Store> {
     open(&Location::Memory, crate::suite::PATIENCE).unwrap().0

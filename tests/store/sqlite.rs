@@ -28,7 +28,7 @@ fn fresh() -> Fresh {
     Fresh { store: open(&path).0, elsewhere: open(&path).0, home: Some(Box::new(home)) }
 }
 
-conformance!(fresh);
+conformance!(fresh, attributes);
 
 fn try_open(path: &Path) -> Result<SqliteStore, String> {
     SqliteStore::open(path, PATIENCE)

@@ -16,6 +16,7 @@ fn about(change: &Change) -> (String, Revision) {
     match change {
         Change::Set(key, meta) => (key.as_str().to_owned(), meta.revision),
         Change::Deleted(key, revision) => (key.as_str().to_owned(), *revision),
+        Change::Prefix(..) => panic!("nothing is said of a prefix"),
         Change::Everything | Change::Paused | Change::Resumed => panic!("the feed lost track"),
     }
 }

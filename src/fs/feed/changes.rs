@@ -28,6 +28,7 @@ impl Fs {
     pub(crate) async fn show(self: &Arc<Self>, news: News) {
         match news {
             News::Changes(changes) => self.show_changes(changes).await,
+            News::Prefix(prefix, kept, at) => self.show_prefix(&prefix, kept.as_deref(), at),
             News::Paused(keys) => {
                 self.look_all_up(false).await;
                 self.compare_later(keys, false);
@@ -35,6 +36,9 @@ impl Fs {
             // Answers from the pause expire in the kernel by themselves.
             News::Resumed => self.compare_no_more(),
             News::Missed(keys) => {
+                if let Err(error) = self.load_directories().await {
+                    tracing::warn!("owner and mode of directories may be old: {error}");
+                }
                 self.look_all_up(true).await;
                 self.cache.journal().record(&[Change::Everything]);
                 self.compare_later(keys, true);

@@ -78,6 +78,7 @@ impl Fs {
         match change {
             Change::Set(key, meta) => of_key("set", key, meta.revision),
             Change::Deleted(key, revision) => of_key("deleted", key, *revision),
+            Change::Prefix(..) => None,
             Change::Everything | Change::Paused | Change::Resumed => Some(missed(*time)),
         }
     }

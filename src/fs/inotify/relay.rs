@@ -88,7 +88,7 @@ impl Fs {
             let (kind, key, meta) = match change {
                 Change::Set(key, meta) => (self.kind_of_set(&key, &meta, &before), key, meta),
                 Change::Deleted(key, _) => (Kind::Deleted, key, Meta::nothing(self.settings.clock.now())),
-                Change::Everything | Change::Paused | Change::Resumed => continue,
+                Change::Prefix(..) | Change::Everything | Change::Paused | Change::Resumed => continue,
             };
             let name = self.settings.names.encode(&key);
             let directories = before.directories;

@@ -63,7 +63,8 @@ impl Fs {
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
         let asked = asked || has_times(&changes);
         let keeps = asked && self.keeps(&self.state.lock(), ino, fh);
-        if asked && !keeps {
+        let is_kept_directory = asked && self.is_kept_directory(&self.state.lock(), ino);
+        if asked && !keeps && !is_kept_directory {
             self.overridden(&self.state.lock(), ino, fh, &changes)?;
         }
         // What comes by way of an open file is over before that is closed, and nothing changes under it.
@@ -84,6 +85,8 @@ impl Fs {
         }
         if keeps {
             self.keep_attributes(ino, fh, &changes).await?;
+        } else if is_kept_directory {
+            self.keep_directory(ino, &changes).await?;
         } else if asked {
             self.override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
         }
@@ -135,7 +138,7 @@ impl Fs {
     }
 
     /// What of `changes` a program asked for, and is not `stored`.
-    fn not_stored(&self, stored: Overrides, changes: &Changes) -> Attributes {
+    pub(crate) fn not_stored(&self, stored: Overrides, changes: &Changes) -> Attributes {
         let other = |asked: Option<u32>, stored| asked.filter(|_| asked != stored);
         Attributes {
             mode: other(changes.mode.map(|mode| mode & 0o7777), stored.mode),
@@ -350,7 +353,7 @@ impl Fs {
         }
     }
 
-    fn override_attributes(
+    pub(crate) fn override_attributes(
         &self,
         state: &mut State,
         ino: Ino,

@@ -31,16 +31,22 @@ impl Fs {
         self.check_directory(&path)?;
         let keys = self.keys().await?;
         let key = self.key_of(&path).await?;
+        let attributes = {
+            let mut state = self.state.lock();
+            let there = key.is_some_and(|key| {
+                keys.value.meta(&key).is_some() && state.paths().deferred_rename(&path).is_none()
+            });
+            if there || state.paths().current(&path).is_some() {
+                return Err(FsError::Exists);
+            }
+            self.room_for_name(&mut state)?;
+            self.attributes_of_new(&state, &path, caller, mode, true)
+        };
+        let attributes = self.keep_new_directory(&path, attributes).await?;
         let mut state = self.state.lock();
-        let there = key.is_some_and(|key| {
-            keys.value.meta(&key).is_some() && state.paths().deferred_rename(&path).is_none()
-        });
-        if there || state.paths().current(&path).is_some() {
+        if state.paths().current(&path).is_some() {
             return Err(FsError::Exists);
         }
-        self.room_for_name(&mut state)?;
-        let attributes = self.attributes_of_new(&state, &path, caller, mode, true);
-        state.room_for_attributes(None, &attributes)?;
         state.keep_directory(&path);
         let now = state.now();
         state.edit_directory(&path, |directory| {
@@ -81,10 +87,11 @@ impl Fs {
         self.finish_renames(caller, &path).await?;
         let keys = self.keys().await?.value;
         let has_keys = self.has_keys(&path, &keys);
-        let mut state = self.state.lock();
-        if has_keys || state.is_inhabited(&path) {
+        if has_keys || self.state.lock().is_inhabited(&path) {
             return Err(FsError::NotEmpty);
         }
+        self.keep_no_directory(&path).await?;
+        let mut state = self.state.lock();
         state.remove_directory(&path);
         state.keep_directory(parent(&path));
         state.touch(&path);

@@ -139,7 +139,12 @@ impl Fs {
     async fn rename_all(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename]) -> store::Result<()> {
         let keys = renames.iter().flat_map(|rename| [rename.from.clone(), rename.to.clone()]);
         let _operation = self.begin_of(keys.collect()).await?;
-        let result = if renames.is_empty() { Ok(Vec::new()) } else { self.cache.rename_keys(renames).await };
+        let moved = self.moved_prefix(from, to);
+        let result = if renames.is_empty() && moved.is_none() {
+            Ok(Vec::new())
+        } else {
+            store::with_moved_prefix(moved, self.cache.rename_keys(renames)).await
+        };
         if let Ok(metas) = &result {
             self.moved(from, to, renames, metas);
         }
@@ -150,6 +155,7 @@ impl Fs {
     fn moved(self: &Arc<Self>, from: &str, to: &str, renames: &[Rename], metas: &[Meta]) {
         let names = &self.settings.names;
         let mut state = self.state.lock();
+        state.forget_stored(to);
         state.remove_directory(to);
         state.move_directory(from, to);
         let mut invalidations = [PathInvalidation::of_name(from), PathInvalidation::of_name(to)].concat();

@@ -47,6 +47,11 @@ pub(crate) fn is_inside(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// Whether `path` is `directory` or below it.
+pub(crate) fn is_within(path: &str, directory: &str) -> bool {
+    path == directory || is_inside(path, directory)
+}
+
 /// The directories on the way to `path`, outermost first.
 pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(end, _)| &path[..end])
@@ -181,6 +186,18 @@ impl Names {
             }
             other => other,
         }
+    }
+
+    /// The path of the directory in which all keys start with `prefix`, if [`Names::decode_directory`] of it tells that.
+    pub(crate) fn directory_of(&self, prefix: &Key) -> Option<String> {
+        let text = prefix.as_str();
+        if text.is_empty() {
+            return Some(String::new());
+        }
+        let parts = text.strip_suffix(&self.separator).filter(|_| self.has_directories())?;
+        let parts: Vec<String> = parts.split(&self.separator).map(|part| self.directory(part)).collect();
+        let path = parts.join("/");
+        (self.decode_directory(&path) == Decoded::Key(prefix.clone())).then_some(path)
     }
 
     fn part(&self, text: &str, extension: &str) -> String {

@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use crate::fs::rules::error::{FsError, FsResult};
-use crate::fs::rules::names::{ancestors, base, is_inside, parent, value_name};
+use crate::fs::rules::names::{ancestors, base, is_inside, is_within, parent, value_name};
 use crate::fs::state::directory::{Directory, Presence};
 use crate::fs::state::invalidation::{Invalidation, PathInvalidation};
 use crate::fs::state::nodes::{Body, Overrides};
 use crate::fs::state::tables::State;
 use crate::fs::types::{Ino, ROOT};
-use crate::store::Key;
+use crate::store::{Attributes, Key};
 
 impl State {
     /// The path of a directory that was not removed here; empty for the root. Others may have deleted all keys below it.
@@ -177,6 +177,9 @@ impl State {
             Some(Directory { ino: Some(_), .. }) => {
                 self.edit_directory(path, |directory| directory.presence = Presence::Gone);
             }
+            Some(Directory { ino: None, set, .. }) if set.stored.is_some() => {
+                self.edit_directory(path, |directory| directory.presence = Presence::Keys);
+            }
             Some(Directory { ino: None, .. }) => _ = self.take_directory(path),
             None => {}
         }
@@ -195,6 +198,36 @@ impl State {
         }
     }
 
+    /// The directories of which the store keeps something, as far as they are `wanted`.
+    pub(crate) fn stored_directories(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let root = [("", &self.directories.root)];
+        let all = self.paths().directories().chain(root);
+        let stored = all.filter(|(path, directory)| directory.set.stored.is_some() && wanted(path));
+        stored.map(|(path, _)| path.to_owned()).collect()
+    }
+
+    /// The store keeps nothing any more of the directory at `path` and those below it.
+    pub(crate) fn forget_stored(&mut self, path: &str) {
+        for path in self.stored_directories(|other| is_within(other, path)) {
+            self.follow_directory(&path, None);
+        }
+    }
+
+    /// The store keeps this of the directory at `path`, or nothing: its inode, if that shows something else now.
+    pub(crate) fn follow_directory(&mut self, path: &str, kept: Option<&Attributes>) -> Option<Ino> {
+        let known = self.directory(path).map(|directory| directory.set).unwrap_or_default();
+        let now = known.kept(kept);
+        if now == known {
+            return None;
+        }
+        self.edit_directory(path, |directory| directory.set = now);
+        let ino = self.directory_ino(path);
+        if ino.is_none() {
+            self.forget_directory(path);
+        }
+        ino
+    }
+
     /// The kernel knows the directory at `path` no more.
     pub(crate) fn forget_directory(&mut self, path: &str) {
         let Some(directory) = self.paths.directory_mut(path) else { return };
@@ -202,7 +235,11 @@ impl State {
         let is_needed = match directory.presence {
             Presence::Keys => directory.set != Overrides::default(),
             Presence::Kept => true,
-            Presence::Gone => false,
+            Presence::Gone => {
+                // Should it come back, it is another one of which the store keeps the same.
+                directory.presence = Presence::Keys;
+                directory.set.stored.is_some()
+            }
         };
         if !is_needed {
             self.take_directory(path);

@@ -44,6 +44,11 @@ impl Directory {
         self.presence == Presence::Kept
     }
 
+    /// Whether nobody but this mount knows what was said of it: no store keeps times of directories.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.set.are_in_memory() || self.set.are_times_asked_for()
+    }
+
     /// The names in it have changed.
     pub(crate) fn touch(&mut self, now: SystemTime) {
         self.modified = now.max(self.modified + Duration::from_micros(1));

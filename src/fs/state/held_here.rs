@@ -24,7 +24,7 @@ impl State {
             return Some(format!("{:?} is locked", self.path_of_file(file)));
         }
         if let Some(name) =
-            self.paths.first_attributed().or_else(|| self.directories.root.set.are_asked_for().then_some("."))
+            self.paths.first_attributed().or_else(|| self.directories.root.is_in_memory().then_some("."))
         {
             return Some(format!("{name:?} has a mode, an owner or times of its own"));
         }

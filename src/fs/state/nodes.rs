@@ -166,8 +166,12 @@ pub(crate) struct Times {
 impl Overrides {
     /// Whether a program asked for one of them. What it did not ask for may be forgotten once the kernel has forgotten it.
     pub(crate) fn are_asked_for(&self) -> bool {
-        let times = self.accessed.is_some() || self.modified.is_some() && !self.by_write;
-        times || self.mode.is_some() || self.uid.is_some() || self.gid.is_some()
+        self.are_times_asked_for() || self.mode.is_some() || self.uid.is_some() || self.gid.is_some()
+    }
+
+    /// Whether a program asked for a time.
+    pub(crate) fn are_times_asked_for(&self) -> bool {
+        self.accessed.is_some() || self.modified.is_some() && !self.by_write
     }
 
     /// Whether nobody but this mount knows what a program asked for.
@@ -185,6 +189,18 @@ impl Overrides {
             modified,
             changed: self.changed,
             ..Attributes::default()
+        }
+    }
+
+    /// These, of a directory of which the store keeps this, or nothing.
+    pub(crate) fn kept(self, kept: Option<&Attributes>) -> Self {
+        Self {
+            mode: kept.and_then(|kept| kept.mode),
+            uid: kept.and_then(|kept| kept.uid),
+            gid: kept.and_then(|kept| kept.gid),
+            changed: self.changed.max(kept.and_then(|kept| kept.changed)),
+            stored: kept.map(|kept| kept.revision),
+            ..self
         }
     }
 

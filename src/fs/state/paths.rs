@@ -60,9 +60,14 @@ impl Rest {
     /// Directories that are kept, and attributes that were asked for and are in no store.
     fn counted(&self) -> (usize, usize) {
         let directory = self.directory.as_ref();
-        let attributes = [self.attributes.as_ref(), directory.map(|directory| &directory.set)];
-        let asked_for = attributes.into_iter().flatten().filter(|set| set.are_in_memory());
-        (usize::from(directory.is_some_and(Directory::is_kept)), asked_for.count())
+        let asked_for = [
+            self.attributes.is_some_and(|set| set.are_in_memory()),
+            directory.is_some_and(Directory::is_in_memory),
+        ];
+        (
+            usize::from(directory.is_some_and(Directory::is_kept)),
+            asked_for.into_iter().filter(|is| *is).count(),
+        )
     }
 }
 

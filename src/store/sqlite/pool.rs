@@ -335,6 +335,7 @@ fn prepare(db: &mut Connection) -> std::result::Result<(), Failure> {
         // Another process may have created them while this one waited for the lock.
         if tables(&transaction).map_err(classify)? == 0 {
             transaction.execute_batch(schema::CREATE).map_err(classify)?;
+            transaction.execute_batch(schema::ADD_ATTRIBUTES).map_err(classify)?;
             transaction.pragma_update(None, "application_id", schema::APPLICATION_ID).map_err(classify)?;
             transaction.pragma_update(None, "user_version", schema::VERSION).map_err(classify)?;
         }

@@ -3,8 +3,8 @@
 //! `entry` is clustered by key and holds all but the values, so that a listing never touches a value and a set
 //! dirties three pages: `entry`, `value` and the tail of `change`. `sum` is the CRC-32 of key and value: SQLite itself
 //! does not notice a changed byte. `change` is the revision counter, the change
-//! feed of other processes, and the record of deletions; its oldest rows are trimmed. The view `kv` is for
-//! people with a `sqlite3` shell.
+//! feed of other processes, and the record of deletions; its oldest rows are trimmed. `prefix` has what is kept of prefixes of
+//! keys, which may be keys themselves. The view `kv` is for people with a `sqlite3` shell.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ pub(super) const APPLICATION_ID: i32 = 0x6b76_6673;
 /// Bumped when a database of this version cannot be read by an older kvfs.
 pub(super) const VERSION: i32 = 1;
 /// A process that falls further behind than this many changes reads the whole listing again.
-const CHANGES_KEPT: i64 = 100_000;
+pub(super) const CHANGES_KEPT: i64 = 100_000;
 /// The `change` table is trimmed once in this many revisions.
 const TRIM_EVERY: i64 = 1_000;
 
@@ -31,8 +31,7 @@ pub(super) const CREATE: &str = "
         key TEXT PRIMARY KEY NOT NULL, id BLOB NOT NULL, revision INTEGER NOT NULL, size INTEGER NOT NULL,
         created INTEGER NOT NULL, modified INTEGER NOT NULL, value_id INTEGER NOT NULL, sum INTEGER NOT NULL
     ) WITHOUT ROWID;
-    CREATE TABLE value (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL, attributes TEXT);
-    CREATE INDEX attributed ON value (id, attributes) WHERE attributes IS NOT NULL;
+    CREATE TABLE value (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
     CREATE TABLE change (revision INTEGER PRIMARY KEY, key TEXT NOT NULL);
     CREATE VIEW kv AS
         SELECT key, bytes AS value, revision,
@@ -40,15 +39,29 @@ pub(super) const CREATE: &str = "
         FROM entry JOIN value ON value.id = entry.value_id;
 ";
 
-/// What databases of the first version lack. That version goes on to read and write them with it.
-const ADD_ATTRIBUTES: &str = "
+/// What databases of the first version lack. That version goes on to read and write them with it: a time that was set ends with
+/// its set, and goes along with its rename.
+pub(super) const ADD_ATTRIBUTES: &str = "
     ALTER TABLE value ADD COLUMN attributes TEXT;
     CREATE INDEX attributed ON value (id, attributes) WHERE attributes IS NOT NULL;
+    CREATE TABLE prefix (key TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL, attributes TEXT) WITHOUT ROWID;
+    CREATE TRIGGER time_of_set AFTER UPDATE OF bytes ON value WHEN OLD.attributes IS NOT NULL
+    BEGIN
+        UPDATE value SET attributes = json_remove(attributes, '$.modified')
+        WHERE id = NEW.id AND json_valid(attributes);
+    END;
+    CREATE TRIGGER time_of_rename AFTER INSERT ON entry WHEN EXISTS (
+        SELECT 1 FROM value INDEXED BY attributed WHERE id = NEW.value_id AND attributes IS NOT NULL
+    )
+    BEGIN
+        UPDATE value SET attributes = json_set(attributes, '$.version', NEW.revision)
+        WHERE id = NEW.value_id AND json_valid(attributes) AND json_extract(attributes, '$.modified') IS NOT NULL;
+    END;
 ";
 
 /// Whether attributes can be in the database.
-fn has_attributes(db: &Connection) -> rusqlite::Result<bool> {
-    db.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'attributed'")?.exists([])
+pub(super) fn has_attributes(db: &Connection) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'time_of_set'")?.exists([])
 }
 
 /// The column with the attributes of a row of `value`.
@@ -59,8 +72,14 @@ fn column(db: &Connection) -> rusqlite::Result<&'static str> {
 /// That column, and what brings it to a row of `entry` without a look at values.
 fn joined(db: &Connection) -> rusqlite::Result<(&'static str, &'static str)> {
     const JOIN: &str =
-        "LEFT JOIN value INDEXED BY attributed ON value.id = value_id AND attributes IS NOT NULL";
-    Ok(if has_attributes(db)? { ("attributes", JOIN) } else { ("NULL", "") })
+        "LEFT JOIN value INDEXED BY attributed ON value.id = value_id AND value.attributes IS NOT NULL";
+    Ok(if has_attributes(db)? { ("value.attributes", JOIN) } else { ("NULL", "") })
+}
+
+/// Revision and attributes of the prefix that a row of `change` may name, and what brings them to it.
+fn joined_prefix(db: &Connection) -> rusqlite::Result<(&'static str, &'static str)> {
+    const JOIN: &str = "LEFT JOIN prefix ON prefix.key = change.key";
+    Ok(if has_attributes(db)? { ("prefix.revision, prefix.attributes", JOIN) } else { ("NULL, NULL", "") })
 }
 
 fn put_attributes(db: &Connection, value_id: i64, attributes: Option<&Attributes>) -> Result<()> {
@@ -83,7 +102,7 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<SystemTime> {
     Ok(UNIX_EPOCH + Duration::from_nanos(nanos.max(0).unsigned_abs()))
 }
 
-fn attributes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<Attributes>>> {
+pub(super) fn attributes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<Attributes>>> {
     let text: Option<String> = row.get(column)?;
     // What a person broke counts as not set.
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).map(Arc::new))
@@ -103,7 +122,7 @@ fn meta(row: &Row<'_>, first: usize) -> rusqlite::Result<Meta> {
     })
 }
 
-fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
+pub(super) fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
     Ok(Key::from(row.get_ref(column)?.as_str()?))
 }
 
@@ -179,7 +198,7 @@ pub(super) fn revision(db: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Takes the next revision for a change of `key`.
-fn next_revision(db: &Connection, key: &Key) -> Result<Revision> {
+pub(super) fn next_revision(db: &Connection, key: &Key) -> Result<Revision> {
     let next = revision(db)? + 1;
     db.prepare_cached("INSERT INTO change (revision, key) VALUES (?1, ?2)")?
         .execute(params![next, key.as_str()])?;
@@ -315,10 +334,10 @@ pub(super) fn changes_since(
     if oldest.is_some_and(|oldest| oldest > seen + 1) || last < seen {
         return Ok((vec![Change::Everything], last));
     }
-    let (attributes, join) = joined(db)?;
+    let ((attributes, join), (kept, join_prefix)) = (joined(db)?, joined_prefix(db)?);
     let mut statement = db.prepare_cached(&format!(
-        "SELECT change.revision, change.key, entry.id, entry.revision, size, created, modified, {attributes}
-         FROM change LEFT JOIN entry ON entry.key = change.key {join}
+        "SELECT change.revision, change.key, entry.id, entry.revision, size, created, modified, {attributes}, {kept}
+         FROM change LEFT JOIN entry ON entry.key = change.key {join} {join_prefix}
          WHERE change.revision > ?1 ORDER BY change.revision",
     ))?;
     let mut rows = statement.query([seen])?;
@@ -329,10 +348,15 @@ pub(super) fn changes_since(
             continue;
         }
         let key = key(row, 1)?;
-        changes.push(match row.get_ref(2)? {
-            ValueRef::Null => Change::Deleted(key, Revision(last.unsigned_abs())),
-            _ => Change::Set(key, meta(row, 2)?),
-        });
+        let (revision, of_prefix) = (Revision(last.unsigned_abs()), row.get_ref(8)? != ValueRef::Null);
+        if of_prefix {
+            changes.push(Change::Prefix(key.clone(), self::attributes(row, 9)?, revision));
+        }
+        match row.get_ref(2)? {
+            ValueRef::Null if of_prefix => {}
+            ValueRef::Null => changes.push(Change::Deleted(key, revision)),
+            _ => changes.push(Change::Set(key, meta(row, 2)?)),
+        }
     }
     Ok((changes, last))
 }
