@@ -110,6 +110,9 @@ enum Command {
         /// Find the mount by its id
         #[arg(long)]
         by_id: bool,
+        /// Answer in the place of the daemon
+        #[arg(long)]
+        by_refusals: bool,
         /// Unmount it as well
         #[arg(long)]
         unmount: bool,
@@ -190,8 +193,8 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Umount { mountpoint }) => umount::end(&mountpoint),
         Some(Command::Herald { mountpoint, device }) => relay::run(&mountpoint, device)
             .map_err(|error| Failure::Other(format!("cannot tell watchers of changes: {error}"))),
-        Some(Command::Guard { daemon, mountpoint, mount, by_id, unmount }) => {
-            let watched = guard::Watched { daemon, mountpoint, mount, by_id, unmount };
+        Some(Command::Guard { daemon, mountpoint, mount, by_id, by_refusals, unmount }) => {
+            let watched = guard::Watched { daemon, mountpoint, mount, by_id, by_refusals, unmount };
             guard::watch(&watched).map_err(|error| {
                 let shown = watched.mountpoint.display();
                 Failure::Other(format!(

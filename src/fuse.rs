@@ -15,9 +15,11 @@ mod handing_over;
 mod lock_message;
 mod messages;
 mod notify;
+mod orphaned;
 mod refusals;
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use self::answer::Answers;
 use self::entry::Device;
 use self::lock_message::Memory;
 pub use self::messages::Messages;
+pub use self::orphaned::refuse_all;
 use crate::fs::Fs;
 use crate::sys;
 
@@ -82,10 +85,13 @@ pub struct Settings {
 /// Resolves when the mount has ended; with an error if that was before INIT was answered.
 pub type Ended = oneshot::Receiver<()>;
 
+/// The most bytes of one write.
+const MAX_WRITE: u32 = 128 << 10;
+
 /// Threads that serve a mount from [`mount`] on.
 pub const THREADS: usize = 3;
 
-/// Mounts `fs` at `mountpoint`. Calls `make_room` after the mount and before the threads are started.
+/// Mounts `fs` at `mountpoint`; its end, and its device. Calls `make_room` after the mount and before the threads are started.
 #[allow(clippy::too_many_arguments, reason = "each is something else")]
 pub fn mount(
     fs: &Arc<Fs>,
@@ -95,7 +101,7 @@ pub fn mount(
     messages: Arc<Messages>,
     status: Status,
     make_room: impl FnOnce(),
-) -> io::Result<Ended> {
+) -> io::Result<(Ended, OwnedFd)> {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source(&settings.source)),
@@ -128,9 +134,10 @@ pub fn mount(
     device.attach(&session)?;
     make_room();
     fs.attach(Box::new(notify::Notifications::start(&session)?));
+    let connection = session.as_fd().try_clone_to_owned()?;
     // Its drop would unmount the path, which may be the next mount by then.
     std::mem::forget(session.spawn()?);
-    Ok(ended)
+    Ok((ended, connection))
 }
 
 /// The first field of the mount table, with escapes for fusermount3, which reads a list with commas.

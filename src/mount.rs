@@ -170,8 +170,8 @@ fn mount(
     let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes, &offline);
     let make_room = || spare.give_up();
     let place = taken.beside().unwrap_or(&mountpoint).to_owned();
-    let ended = fuse::mount(&fs, &place, &settings.fuse, runtime.handle(), messages, status, make_room);
-    let mut ended = ended.map_err(|error| explain::refusal(&mountpoint, &error))?;
+    let made = fuse::mount(&fs, &place, &settings.fuse, runtime.handle(), messages, status, make_room);
+    let (mut ended, device) = made.map_err(|error| explain::refusal(&mountpoint, &error))?;
     // The first answer of the mount.
     let mut root = runtime.block_on(mounted.answer(&place, &mut ended))?;
     if place != mountpoint {
@@ -192,7 +192,7 @@ fn mount(
     notes.lines().chain(kept.as_deref()).for_each(logging::report);
     ready(settings).inspect_err(|_| _ = mounted.unmount())?;
     tell_of_start();
-    mounted.start_guard(root, settings.auto_unmount);
+    mounted.start_guard(root, device, settings.auto_unmount);
     if settings.notify {
         relay::start(fs.clone(), mountpoint, root.device);
         runtime.spawn(fs.clone().keep_looking());

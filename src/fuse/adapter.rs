@@ -58,7 +58,7 @@ impl Filesystem for Adapter {
             _ = config.add_capabilities(flag);
         }
         // A write(2) over the limit must come in one message, to be refused as a whole.
-        _ = config.set_max_write(128 << 10);
+        _ = config.set_max_write(super::MAX_WRITE);
         _ = config.set_max_background(64);
         Ok(())
     }

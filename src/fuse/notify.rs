@@ -19,6 +19,8 @@ const INVAL_INODE: i32 = 2;
 /// fuser does not pass flags.
 const INVAL_ENTRY: i32 = 3;
 const EXPIRE_ONLY: u32 = 1;
+/// `FUSE_NOTIFY_RESEND` (Linux 6.9): what was taken and not answered is given out once more.
+const RESEND: i32 = 7;
 /// `FUSE_NOTIFY_INC_EPOCH` (Linux 6.16): invalidates all dentries.
 const INC_EPOCH: i32 = 8;
 
@@ -131,6 +133,11 @@ fn expire_entry(device: impl Write, within: Ino, name: &str) -> io::Result<()> {
 
 fn invalidate_all(device: impl Write) -> io::Result<()> {
     notify(device, INC_EPOCH, &[])
+}
+
+/// Has the kernel give out once more what was taken and not answered.
+pub(super) fn resend(device: impl Write) -> io::Result<()> {
+    notify(device, RESEND, &[])
 }
 
 /// Writes a notification: `fuse_out_header` and its body.

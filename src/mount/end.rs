@@ -1,6 +1,7 @@
 //! A mount from its first answer to its end: by a signal, by umount, or because it does not answer.
 
 use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,8 +80,8 @@ impl Mounted {
     }
 
     /// Starts the guard, which aborts the connection if this process is killed. Called by the main thread.
-    pub(super) fn start_guard(&self, root: Root, unmounts: bool) {
-        self.guard.start(&self.path, root.mount, unmounts);
+    pub(super) fn start_guard(&self, root: Root, device: OwnedFd, unmounts: bool) {
+        self.guard.start(&self.path, root.mount, device, unmounts);
     }
 
     /// Unmounts, also while files are open there.

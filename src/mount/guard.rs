@@ -1,10 +1,11 @@
 //! The guard: a second process that aborts the FUSE connection of a killed daemon. The thread that invalidates the kernel's
 //! caches may wait in the kernel for a program that waits for the daemon's answer. If the daemon is killed then, that thread
-//! keeps the connection open, and every program on the mount hangs in an uninterruptible wait.
+//! keeps the connection open, and every program on the mount hangs in an uninterruptible wait. Where the guard may not abort the
+//! connection (an ordinary user, and fusectl is not mounted), it answers in the place of the daemon until that thread has ended.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use parking_lot::Mutex;
 
 use super::{daemon, point};
+use crate::fuse;
 use crate::sys::{self, MountOf};
 
 /// The name of the process: not that of the daemon, so that `killall -9 kvfs` spares the guard.
@@ -23,10 +25,10 @@ const PROCESS_NAME: &str = "kvfs-guard";
 pub(super) struct Guard(Mutex<Option<Child>>);
 
 impl Guard {
-    /// Starts the guard of `mount` at `mountpoint`, which with `unmounts` also unmounts it. Called by the main thread: the guard
-    /// waits for the end of that thread.
-    pub(super) fn start(&self, mountpoint: &Path, mount: MountOf, unmounts: bool) {
-        match spawn(mountpoint, mount, unmounts) {
+    /// Starts the guard of `mount` at `mountpoint`, which has this `device`, and with `unmounts` also unmounts it. Called by the
+    /// main thread: the guard waits for the end of that thread.
+    pub(super) fn start(&self, mountpoint: &Path, mount: MountOf, device: OwnedFd, unmounts: bool) {
+        match spawn(mountpoint, mount, device, unmounts) {
             Ok(child) => *self.0.lock() = Some(child),
             Err(error) => {
                 let shown = mountpoint.display();
@@ -48,8 +50,9 @@ impl Guard {
 }
 
 /// The connection's `abort` file is the guard's standard output, if it can be opened. Else the guard finds the mount by its id:
-/// another mount may be at that place by then, and have the number of the connection.
-fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<Child> {
+/// another mount may be at that place by then, and have the number of the connection. Where it may not abort that, the device is its
+/// standard input.
+fn spawn(mountpoint: &Path, mount: MountOf, device: OwnedFd, unmounts: bool) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg(daemon::GUARD)
@@ -63,7 +66,8 @@ fn spawn(mountpoint: &Path, mount: MountOf, unmounts: bool) -> std::io::Result<C
     let abort = format!("/sys/fs/fuse/connections/{}/abort", mount.connection);
     match OpenOptions::new().write(true).open(abort) {
         Ok(abort) => command.stdout(abort),
-        Err(_) => command.stdout(Stdio::null()).arg("--by-id"),
+        Err(_) if sys::may_mount() => command.stdout(Stdio::null()).arg("--by-id"),
+        Err(_) => command.stdin(device).stdout(Stdio::null()).arg("--by-refusals"),
     };
     if unmounts {
         command.arg("--unmount");
@@ -83,6 +87,8 @@ pub struct Watched {
     pub mount: u64,
     /// Find the connection by the id, because its file could not be opened.
     pub by_id: bool,
+    /// Answer in the place of the daemon, because its connection cannot be aborted.
+    pub by_refusals: bool,
     /// Unmount as well.
     pub unmount: bool,
 }
@@ -97,6 +103,9 @@ pub fn watch(watched: &Watched) -> std::io::Result<()> {
     let (path, mount) = (&watched.mountpoint, watched.mount);
     if watched.by_id {
         abort(path, mount)?;
+    } else if watched.by_refusals {
+        let device = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        fuse::refuse_all(&device, || daemon::has_ended(watched.daemon))?;
     } else {
         File::from(std::io::stdout().as_fd().try_clone_to_owned()?).write_all(b"1")?;
     }

@@ -40,6 +40,38 @@ fn an_ordinary_user_takes_over_a_dead_mount() {
 }
 
 #[test]
+fn nothing_hangs_on_a_killed_daemon_though_nobody_may_abort_its_connection() {
+    if !can_mount() {
+        return;
+    }
+    let before =
+        "umount /sys/fs/fuse/connections 2> /dev/null || :; ! ls /sys/fs/fuse/connections/* 2> /dev/null";
+    // The kernel holds the directory for who removes a file there, and waits for the daemon; the daemon waits for the database. A
+    // thread of it waits in the kernel for that directory, to tell that another file is written.
+    let script = r#"
+        until_() { for i in $(seq 2400); do "$@" && return; sleep 0.05; done; echo "late: $*"; exit 1; }
+        waits_in_kernel() { grep -l kvfs-notifier /proc/$pid/task/*/comm | sed s/comm$/stat/ | xargs cat | grep -q ') D '; }
+        has_lock() { grep -q locked said; }
+        are_over() { ! ps -o stat= $* | grep -qv Z; }
+        kvfs --timeout 1h sqlite:kv.db mnt && echo 1 > mnt/removed && echo 1 > mnt/written && echo 1 > mnt/locked
+        pid=$(kvfs status --json mnt | sed 's/.*"pid":\([0-9]*\).*/\1/')
+        mkfifo fifo; { flock 3; exec cat < fifo; } 3< mnt/locked & holds=$!
+        until_ sh -c '! flock -n mnt/locked true'
+        flock mnt/locked true & waits=$!
+        mkfifo orders; sqlite3 kv.db > said < orders & exec 4> orders
+        echo 'begin immediate; select "locked";' >&4; until_ has_lock
+        rm mnt/removed & removes=$!
+        exec 5> fifo
+        while ! waits_in_kernel; do { : 6<> mnt/written; } & writes="$writes $!"; sleep 0.1; done
+        kill -9 $pid
+        until_ are_over $removes $waits $writes; echo over
+        exec 5>&- 4>&-; until_ are_over $holds
+        kvfs sqlite:kv.db mnt && cat mnt/written; fusermount3 -u mnt"#;
+    let said = user::says(before, script);
+    assert!(said.starts_with("over\n1\n"), "{said}");
+}
+
+#[test]
 fn a_limit_on_processes_is_an_error_before_the_mount() {
     if !can_mount() {
         return;

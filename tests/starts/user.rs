@@ -18,6 +18,12 @@ export KVFS_QUIET=1 PATH="$T:$PATH" HOME="$T/home" XDG_DATA_HOME="$T/home/data" 
 as_user() { setpriv --reuid "$ID" --regid "$ID" --clear-groups "$@"; }
 "#;
 
+/// What hangs on the mount is let go, whatever became of it.
+const RUN: &str = r#"
+code=0; as_user sh -c "$SCRIPT" || code=$?
+umount -f "$T/home/mnt" 2> /dev/null || :; exit $code
+"#;
+
 /// Runs `before` as root and then `script` as an ordinary user in that user's home, where `kvfs` is the binary under test.
 /// Whatever still runs is ended.
 pub(super) fn run(before: &str, script: &str) -> Output {
@@ -27,7 +33,7 @@ pub(super) fn run(before: &str, script: &str) -> Output {
     let place = tempfile::TempDir::new().unwrap();
     Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"])
-        .arg(format!("{SETUP}\n{before}\nas_user sh -c \"$SCRIPT\""))
+        .arg(format!("{SETUP}\n{before}\n{RUN}"))
         .env("T", place.path())
         .env("KVFS", KVFS)
         .env("ID", id.to_string())
