@@ -62,6 +62,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
                 Err(error) => return Err(failed(from.name(), &error)),
             }
         }
+        copy.all_prefixes().await.map_err(|error| failed(to.name(), &error))?;
         copy.sum_up()
     });
     from.close();
@@ -79,6 +80,8 @@ struct Copy<'a> {
     taken: HashMap<Key, Key>,
     /// Counts: copied, there already, not copied.
     counts: [usize; 3],
+    /// Keys whose attributes the target cannot keep.
+    bare: usize,
 }
 
 enum Outcome {
@@ -94,7 +97,7 @@ impl<'a> Copy<'a> {
         let complete = !texts.is_empty() && texts.len() == listing.len();
         let there = complete.then(|| listing.into_iter().map(|(key, _)| key).zip(texts).collect());
         let (from, to) = (from.clone(), to.clone());
-        Ok(Self { settings, from, to, there, taken: HashMap::new(), counts: [0; 3] })
+        Ok(Self { settings, from, to, there, taken: HashMap::new(), counts: [0; 3], bare: 0 })
     }
 
     /// Copies one key; fails only if the store fails.
@@ -117,6 +120,7 @@ impl<'a> Copy<'a> {
             say(&line);
         }
         if !matches!(outcome, Outcome::Not(_)) {
+            self.bare += usize::from(!self.to.keeps_attributes() && entry.meta.attributes.is_some());
             self.taken.insert(name, key.clone());
         }
         self.counts[match outcome {
@@ -158,7 +162,9 @@ impl<'a> Copy<'a> {
             there => there?,
         };
         match there {
-            Some(there) if same(&there, &entry.text) => return Ok(Outcome::There),
+            Some(there) if same(&there, &entry.text) => {
+                return self.put_attributes(name, entry).await.map(|()| Outcome::There);
+            }
             Some(_) if !self.settings.replace => {
                 return Ok(Outcome::Not(
                     "there is another value of this key; --replace overwrites it".into(),
@@ -170,15 +176,44 @@ impl<'a> Copy<'a> {
             return Ok(Outcome::Copied);
         }
         let expect = if self.settings.replace { Expect::Anything } else { Expect::Absent };
-        let attributes = entry.meta.attributes.as_deref().cloned().unwrap_or_default();
-        let modified = attributes.modified.filter(|_| attributes.version == entry.meta.revision);
-        let given = Given { attributes: Attributes { modified, ..attributes }, replaces: true };
+        let given = Given { attributes: attributes_of(entry), replaces: true };
         let set = self.to.set_key_value(name, entry.text.clone(), expect);
         match store::with_attributes(Some(given), set).await {
             Ok(_) => self.put_tags(key, name).await.map(|()| Outcome::Copied),
             Err(error) if ends(&error) => Err(error),
             Err(error) => Ok(Outcome::Not(error.to_string())),
         }
+    }
+
+    /// Replaces the attributes of a key that the target has with the same value.
+    async fn put_attributes(&self, name: &Key, entry: &Entry) -> store::Result<()> {
+        let wanted = self.settings.replace && !self.settings.dry_run && self.to.keeps_attributes();
+        if wanted && entry.meta.attributes.is_some() {
+            self.to.set_attributes(name, &attributes_of(entry)).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies what the source keeps of directories; says of what the target cannot keep it.
+    async fn all_prefixes(&self) -> store::Result<()> {
+        let (kept, bare) = (self.from.list_prefixes().await?, self.bare);
+        if !self.to.keeps_attributes() && bare + kept.len() > 0 {
+            let directories = kept.len();
+            say(&format!(
+                "owner, mode and times of {bare} keys and {directories} directories are left: the other store keeps none"
+            ));
+        }
+        if !self.to.keeps_attributes() || self.settings.dry_run {
+            return Ok(());
+        }
+        let there = self.to.list_prefixes().await?;
+        for (prefix, kept) in kept {
+            if self.settings.replace || !there.iter().any(|(other, _)| *other == prefix) {
+                let given = Given { attributes: (*kept).clone(), replaces: false };
+                self.to.set_prefix(&prefix, &given).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The text of a key in the target.
@@ -208,6 +243,12 @@ impl<'a> Copy<'a> {
         say(&format!("{copied} {would}, {there} there already, {not} not copied"));
         if not == 0 { Ok(()) } else { Err(Failure::Other(format!("{not} keys were not copied"))) }
     }
+}
+
+/// The attributes of a key; a time that was set for an older value is none of this one.
+fn attributes_of(entry: &Entry) -> Attributes {
+    let kept = entry.meta.attributes.as_deref().cloned().unwrap_or_default();
+    Attributes { modified: kept.modified.filter(|_| kept.version == entry.meta.revision), ..kept }
 }
 
 /// Whether the error ends the copy, because other keys would fail, too.

@@ -1,6 +1,9 @@
 //! Owner, mode and times are the key's: after a restart, on every mount, and whoever writes the database.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod tools;
+mod trouble;
+
 use std::path::Path;
 
 use crate::common;
@@ -17,9 +20,13 @@ fn shown(mount: &Mount, name: &str) -> String {
 }
 
 fn again(mount: Mount) -> Mount {
+    again_with(mount, &[])
+}
+
+fn again_with(mount: Mount, args: &[&str]) -> Mount {
     let home = mount.unmount();
     let store = format!("sqlite:{}", home.path().join("kv.db").display());
-    Mount::start_in(home, &store, &[])
+    Mount::start_in(home, &store, args)
 }
 
 fn done(mount: &Mount, script: &str) {
@@ -255,9 +262,7 @@ fn what_is_asked_for_is_kept_although_the_file_shows_it_already() {
     let sent = mount.calls("set_attributes");
     done(&mount, "chmod 644 k; chown 0:0 k; chmod 644 m");
     assert_eq!(mount.calls("set_attributes"), sent);
-    let home = mount.unmount();
-    let store = format!("sqlite:{}", home.path().join("kv.db").display());
-    let mount = Mount::start_in(home, &store, &["--uid", "5", "--gid", "6", "--umask", "077"]);
+    let mount = again_with(mount, &["--uid", "5", "--gid", "6", "--umask", "077"]);
     for (name, now) in [("k", "644 0 0"), ("m", "644 5 6"), ("n", "644 5 6"), ("default", "600 5 6")] {
         assert!(shown(&mount, name).starts_with(now), "{name}: {}", shown(&mount, name));
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvfs::store::{Expect, Key, SqliteStore, Store};
+use kvfs::store::{Attributes, Expect, Given, Key, SqliteStore, Store};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -71,6 +71,67 @@ fn all_keys_are_copied_and_a_second_time_changes_nothing() {
     assert_eq!(text(&to, "a/b").as_deref(), Some("{ \"x\" : 1 }"));
     assert_eq!(text(&to, "other").as_deref(), Some("4"));
     says(&copy(&[&from, &to]), 0, &["0 copied, 3 there already, 0 not copied"]);
+}
+
+/// What `work` comes to in the database at `location`.
+fn within<T>(location: &str, work: impl AsyncFnOnce(&SqliteStore) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let path = location.strip_prefix("sqlite:").unwrap();
+    let store = SqliteStore::open(Path::new(path), Duration::from_secs(5)).unwrap();
+    runtime.block_on(work(&store))
+}
+
+/// The modes of keys, in their order, and of prefixes.
+type Modes = (Vec<Option<u32>>, Vec<(String, Option<u32>)>);
+
+fn modes(location: &str) -> Modes {
+    within(location, async |store| {
+        let keys = store.list_keys().await.unwrap();
+        let prefixes = store.list_prefixes().await.unwrap();
+        let keys = keys.into_iter().map(|(_, meta)| meta.attributes.and_then(|kept| kept.mode));
+        let prefixes = prefixes.into_iter().map(|(prefix, kept)| (prefix.as_str().to_owned(), kept.mode));
+        (keys.collect(), prefixes.collect())
+    })
+}
+
+#[test]
+fn owner_and_mode_are_copied_or_it_is_said_of_how_many_they_are_left() {
+    let home = TempDir::new().unwrap();
+    let from = database(home.path(), "a.db", &[("a/k", "1"), ("b", "2"), ("c", "3")]);
+    let mode = |mode| Attributes { mode: Some(mode), ..Attributes::default() };
+    within(&from, async |store| {
+        for key in ["a/k", "b"] {
+            store.set_attributes(&key.into(), &mode(0o600)).await.unwrap();
+        }
+        for prefix in ["", "a/"] {
+            store
+                .set_prefix(&prefix.into(), &Given { attributes: mode(0o2775), replaces: false })
+                .await
+                .unwrap();
+        }
+    });
+    let to = database(home.path(), "b.db", &[]);
+    says(
+        &copy(&["--dry-run", &from, &to]),
+        0,
+        &["\"a/k\" copied", "\"b\" copied", "\"c\" copied", "3 to be copied, 0 there already, 0 not copied"],
+    );
+    assert_eq!(modes(&to), (vec![], vec![]));
+    says(&copy(&[&from, &to]), 0, &["3 copied, 0 there already, 0 not copied"]);
+    assert_eq!(modes(&to), modes(&from));
+    // What the target says of them stays, unless it is to be replaced.
+    within(&to, async |store| {
+        store.set_attributes(&"b".into(), &mode(0o640)).await.unwrap();
+        store.set_prefix(&"".into(), &Given { attributes: mode(0o700), replaces: false }).await.unwrap();
+    });
+    says(&copy(&[&from, &to]), 0, &["0 copied, 3 there already, 0 not copied"]);
+    assert_eq!((modes(&to).0[1], modes(&to).1[0].1), (Some(0o640), Some(0o700)));
+    says(&copy(&["--replace", &from, &to]), 0, &["0 copied, 3 there already, 0 not copied"]);
+    assert_eq!(modes(&to), modes(&from));
+    let server = Server::memory();
+    let cloud = format!("prefect-cloud:http://{}", server.address);
+    let left = "owner, mode and times of 2 keys and 2 directories are left: the other store keeps none";
+    says(&copy(&[&from, &cloud]), 0, &[left, "3 copied, 0 there already, 0 not copied"]);
 }
 
 #[test]

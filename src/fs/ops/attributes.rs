@@ -118,7 +118,13 @@ impl Fs {
         };
         let meta = if new.are_none() { None } else { Some(self.cache.set_attributes(&key, &new).await?) };
         let mut state = self.state.lock();
-        self.override_attributes(&mut state, ino, fh, changes)?;
+        let known = state.attributes_of(ino, state.inode(ino)?);
+        let mut changes = *changes;
+        if meta.as_ref().is_some_and(|meta| !Overrides::are_older(known, meta)) {
+            // Somebody else has said something since.
+            (changes.mode, changes.uid, changes.gid) = (None, None, None);
+        }
+        self.override_attributes(&mut state, ino, fh, &changes)?;
         if let Some(meta) = meta {
             // The answer tells the kernel.
             state.follow_attributes(&name, &meta);
@@ -298,7 +304,8 @@ impl Fs {
         };
         let usual = (!self.goes_with_key(state, ino, fh)).then_some(usual);
         let new = self.merged(set.unwrap_or_default(), changes, version, usual);
-        if !state.inode(ino).is_ok_and(|inode| state.has_lost_name(ino, inode)) {
+        let is_stored = self.keeps(state, ino, fh);
+        if !is_stored && !state.inode(ino).is_ok_and(|inode| state.has_lost_name(ino, inode)) {
             state.room_for_attributes(set.as_ref(), &new)?;
         }
         Ok(new)

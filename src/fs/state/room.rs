@@ -152,6 +152,9 @@ mod tests {
         }
         let full = Err(FsError::AttributesFull { limit: FEW });
         assert_eq!(chmod(&fs, inos[FEW], 0o600).await, full);
+        let key = set(&fs, "more").await;
+        chmod(&fs, key, 0o600).await.unwrap();
+        chmod(&fs, ROOT, 0o700).await.unwrap();
         let times = Changes { modified: Some(SystemTime::UNIX_EPOCH), ..Changes::default() };
         assert_eq!(fs.clone().setattr(CALLER, inos[FEW], None, times).await.map(drop), full);
         assert_eq!(touch(&fs, "new~", 0o600).await.map(drop), full);
