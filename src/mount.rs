@@ -132,7 +132,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
 
 /// Mounts and serves until the mount ends.
 fn run(settings: &Settings, ready: impl FnOnce(&Settings) -> Result<(), Failure>) -> Result<(), Failure> {
-    let runtime = threads::runtime(STARTED_FIRST + started_last(settings))?;
+    let runtime = threads::runtime("kvfs-worker", WORKERS, STARTED_FIRST + started_last(settings))?;
     let ended = mount(&runtime, settings, ready);
     // A call that the store never answers blocks its thread for ever.
     runtime.shutdown_timeout(GRACE);

@@ -252,6 +252,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// When the store last answered, if that is known.
+    fn answered(&self) -> Option<Instant> {
+        None
+    }
+
     /// Since when the store refuses changes as busy, if that is known; it can be read meanwhile.
     fn busy(&self) -> Option<Down> {
         None

@@ -29,6 +29,11 @@ impl Cache {
         self.store.down()
     }
 
+    /// When the store last answered, if that is known.
+    pub fn answered(&self) -> Option<Instant> {
+        self.store.answered()
+    }
+
     /// Since when the store refuses changes as busy, if that is known.
     pub fn busy(&self) -> Option<Down> {
         self.store.busy()

@@ -12,7 +12,12 @@ use crate::store::{Change, Key, Listing, Meta, Revision};
 pub struct Keys(Vector<(Key, Meta)>);
 
 impl From<Listing> for Keys {
-    fn from(listing: Listing) -> Self {
+    fn from(mut listing: Listing) -> Self {
+        // A server may list them in another order, or a key twice.
+        if !listing.is_sorted_by(|(one, _), (next, _)| one < next) {
+            listing.sort_by(|(one, a), (other, b)| one.cmp(other).then(b.revision.cmp(&a.revision)));
+            listing.dedup_by(|(key, _), (kept, _)| key == kept);
+        }
         Self(listing.into_iter().collect())
     }
 }
@@ -120,6 +125,17 @@ mod tests {
             modified: epoch,
             attributes: None,
         }
+    }
+
+    #[test]
+    fn a_listing_out_of_order_has_each_key_once_at_its_newest_version() {
+        let listed = [("b", 2), ("a", 1), ("b", 3), ("b", 1)];
+        let listing: Listing = listed.map(|(key, revision)| (Key::from(key), meta(revision))).into();
+        let keys: Vec<_> = Keys::from(listing)
+            .iter()
+            .map(|(key, meta)| (key.as_str().to_owned(), meta.revision.0))
+            .collect();
+        assert_eq!(keys, [("a".to_owned(), 1), ("b".to_owned(), 3)]);
     }
 
     #[test]

@@ -106,13 +106,14 @@ fn document(seen: &Found) -> Value {
 }
 
 /// The fields that have lines of their own.
-const APART: [&str; 14] = [
+const APART: [&str; 15] = [
     "mountpoint",
     "state",
     "error",
     "down",
     "busy",
     "untold_s",
+    "answered_s",
     "kept_s",
     "rejected",
     "rejected_in",
@@ -205,8 +206,14 @@ fn state(mount: &Value) -> String {
             busy["since_s"], busy["tried_s"]
         );
     }
-    match mount["untold_s"].as_u64() {
-        Some(age) => format!("well, but its store has told of no changes for {age} s; it is asked instead"),
+    if let Some(age) = mount["untold_s"].as_u64() {
+        return format!("well, but its store has told of no changes for {age} s; it is asked instead");
+    }
+    // A store that tells of changes is known to answer.
+    match mount["answered_s"].as_u64().filter(|_| mount["freshness"] == "bounded") {
+        Some(age) => {
+            format!("well; its store answered last {age} s ago, and is asked by: kvfs status --check")
+        }
         None => "well".into(),
     }
 }

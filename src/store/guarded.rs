@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::full::{Full, RETRY_AFTER};
 use super::{
     Attributes, Deadline, Down, Entry, Error, Expect, Feed, Given, Key, Limits, Listing, Meta, Prefixes,
     Rename, Result, Revision, Space, Store, Text,
 };
+use crate::logging::LIFE;
 
 /// A store whose calls all end by the deadline of their caller, and that fails at once while the store behind it is down or
 /// busy.
@@ -55,18 +57,21 @@ impl Circuit {
         refusal(self.down.lock().as_ref())
     }
 
-    /// A call that began at `since` failed. If the store answered another one meanwhile it is not down.
-    fn open(&self, since: Instant, error: &Error) {
-        if self.answered.lock().is_none_or(|answered| answered < since) {
-            *self.down.lock() = Some((Instant::now(), error.clone()));
-            self.since.lock().get_or_insert(since);
+    /// A call that began at `since` failed. If the store answered another one meanwhile it is not down. Returns whether that is
+    /// new.
+    fn open(&self, since: Instant, error: &Error) -> bool {
+        if self.answered.lock().is_some_and(|answered| answered >= since) {
+            return false;
         }
+        self.since.lock().get_or_insert(since);
+        self.down.lock().replace((Instant::now(), error.clone())).is_none()
     }
 
-    fn close(&self) {
+    /// Returns for how long calls had failed.
+    fn close(&self) -> Option<Duration> {
         *self.answered.lock() = Some(Instant::now());
         *self.down.lock() = None;
-        *self.since.lock() = None;
+        self.since.lock().take().map(|since| since.elapsed())
     }
 
     fn down(&self) -> Option<Down> {
@@ -120,14 +125,26 @@ impl Guarded {
         match &result {
             Err(Error::TimedOut(_)) if !is_evidence => {}
             Err(Error::Expired(_)) => {}
-            Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => {
+            Err(error @ (Error::TimedOut(_) | Error::Unreachable(_))) => self.fails(since, error),
+            Err(error @ Error::Busy(_)) => {
                 self.reads.open(since, error);
-                self.writes.open(since, error);
             }
-            Err(error @ Error::Busy(_)) => self.reads.open(since, error),
-            _ => self.reads.close(),
+            _ => self.answers(),
         }
         result
+    }
+
+    fn fails(&self, since: Instant, error: &Error) {
+        self.writes.open(since, error);
+        if self.reads.open(since, error) {
+            warn!("the store does not answer: {error}");
+        }
+    }
+
+    fn answers(&self) {
+        if let Some(time) = self.reads.close() {
+            info!(target: LIFE, "the store answers again, after {} s", time.as_secs());
+        }
     }
 
     /// A write that times out or is refused as busy may wait for a lock that reads do not need: it says nothing about them.
@@ -140,16 +157,17 @@ impl Guarded {
             // Busy concerns all keys: another process locks the whole database, a 429 counts all requests of a client, a 503 is
             // about the server. A conflict about one key is `Contended`.
             Err(error @ (Error::TimedOut(_) | Error::Busy(_))) if is_evidence => {
-                self.writes.open(since, error);
+                if self.writes.open(since, error) {
+                    warn!("the store takes no changes: {error}");
+                }
             }
             Err(Error::TimedOut(_) | Error::Busy(_) | Error::Expired(_)) => {}
-            Err(error @ Error::Unreachable(_)) => {
-                self.reads.open(since, error);
-                self.writes.open(since, error);
-            }
+            Err(error @ Error::Unreachable(_)) => self.fails(since, error),
             _ => {
-                self.reads.close();
-                self.writes.close();
+                self.answers();
+                if let Some(time) = self.writes.close() {
+                    info!(target: LIFE, "the store takes changes again, after {} s", time.as_secs());
+                }
             }
         }
         result
@@ -210,6 +228,10 @@ impl Store for Guarded {
         let unanswered = |down: &Down| answered.is_none_or(|answered| answered < down.since);
         let late = |down: &Down| unanswered(down) && !is_busy(down);
         self.reads.down().or_else(|| self.writes.down().filter(late))
+    }
+
+    fn answered(&self) -> Option<Instant> {
+        (*self.reads.answered.lock()).max(*self.writes.answered.lock())
     }
 
     fn busy(&self) -> Option<Down> {

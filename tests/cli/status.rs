@@ -155,6 +155,10 @@ fn a_store_that_is_down_is_told_with_its_reason_and_the_age_of_what_is_shown() {
     let well = format!("kvfs: {shown} is well, and so is its store {store}\n");
     assert_eq!(check(&mount.home, &mount.dir), (well.clone(), 0));
     assert!(status(&mount.home, &mount.dir)["down"].is_null());
+    // It does not tell of changes: nobody knows how it is before it is asked.
+    let told = table(&mount.home, &mount.dir);
+    assert!(told.contains("  state       well; its store answered last "), "{told}");
+    assert!(told.contains(" s ago, and is asked by: kvfs status --check"), "{told}");
     // A store that hangs.
     stop(i32::try_from(server.pid()).unwrap());
     let (text, code) = check(&mount.home, &mount.dir);

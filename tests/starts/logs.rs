@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{PATIENCE, said, start};
-use crate::common::{KVFS, Mount, can_mount, unmount, wait_for};
+use crate::common::serve::{KEY, Server};
+use crate::common::{KVFS, Mount, can_mount, stop, unmount, wait_for};
 use tempfile::TempDir;
 
 fn log_of(home: &TempDir) -> PathBuf {
@@ -36,6 +37,38 @@ fn starts_and_ends_are_logged_with_mount_store_and_options() {
         log.contains(&format!("process {pid}: kvfs --max-age 5s ")) && log.contains("unmounted"),
         "{log}"
     );
+}
+
+#[test]
+fn the_log_tells_of_an_outage_of_the_store_and_of_its_end() {
+    if !can_mount() {
+        return;
+    }
+    let server = Server::memory();
+    let mount = Mount::prefect_cloud(&server.address, KEY, &["--timeout", "2s", "--max-age", "1ms"]);
+    fs::write(mount.path("db"), "1").unwrap();
+    let told = || -> Vec<bool> {
+        let log = fs::read_to_string(log_of(&mount.home)).unwrap();
+        let ends = |line: &str| match line {
+            line if line.contains("the store does not answer: ") => Some(false),
+            line if line.contains("the store answers again, after ") => Some(true),
+            _ => None,
+        };
+        log.lines().filter_map(ends).collect()
+    };
+    let read_until = |ended: bool| {
+        wait_for(PATIENCE, || {
+            _ = fs::read(mount.path("db"));
+            told().last() == Some(&ended)
+        });
+    };
+    stop(i32::try_from(server.pid()).unwrap());
+    read_until(false);
+    server.signal("-CONT");
+    read_until(true);
+    // Each is told once, however many calls fail.
+    let told = told();
+    assert!(!told[0] && told.windows(2).all(|two| two[0] != two[1]), "{told:?}");
 }
 
 #[test]

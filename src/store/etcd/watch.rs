@@ -23,6 +23,7 @@ use super::members::Member;
 use super::view::{View, meta, note};
 use super::wire::{Event, Header, Txn, Watched};
 use super::witness::{Seen, Witness};
+use crate::logging::LIFE;
 use crate::store::{Change, Error, FeedSender, Revision};
 
 /// How long a watch may be silent before the cluster is asked for its revision.
@@ -109,7 +110,7 @@ impl Follower {
             if !std::mem::replace(&mut self.paused, true) {
                 self.send(Change::Paused);
                 let error = Error::from(failure);
-                tracing::info!("the watch of the cluster ended: {error}; answers age until it is open again");
+                tracing::warn!("the watch of the cluster ended: {error}; answers age until it is open again");
             }
             tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             self.pause = (self.pause * 2).min(LAST_PAUSE);
@@ -122,7 +123,9 @@ impl Follower {
 
     /// Marks the feed as complete from now on.
     fn resume(&mut self, change: Change) {
-        self.paused = false;
+        if std::mem::take(&mut self.paused) {
+            tracing::info!(target: LIFE, "the cluster tells of changes");
+        }
         self.pause = FIRST_PAUSE;
         self.send(change);
     }

@@ -17,6 +17,7 @@ use super::api::Variable;
 use super::burst::{Burst, FLOOD};
 use super::settings::Login;
 use super::view::View;
+use crate::logging::LIFE;
 use crate::store::http::Socket;
 use crate::store::{Change, Entry, Error, FeedSender, Key, Result, json as json_text};
 
@@ -123,9 +124,13 @@ impl Follower {
                 pause = FIRST_PAUSE;
             }
             if let Err(error) = ended {
-                tracing::info!(
-                    "no events from the server: {error}; answers are asked for again when they are old"
-                );
+                if proven {
+                    tracing::warn!(
+                        "no events from the server: {error}; answers are asked for again when they are old"
+                    );
+                } else {
+                    tracing::info!("no events from the server: {error}");
+                }
             }
             tokio::select! { () = feed.closed() => return, () = tokio::time::sleep(pause) => {} }
             pause = (pause * 2).min(LAST_PAUSE);
@@ -149,6 +154,7 @@ impl Follower {
                     if !std::mem::replace(proven, true) {
                         self.view.own.lock().follow(true);
                         self.send(Change::Everything);
+                        tracing::info!(target: LIFE, "the server tells of changes");
                     }
                     self.expect(news.event);
                 }
