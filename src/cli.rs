@@ -58,7 +58,9 @@ missed, look at everything.
 CMD finds it in KVFS_EVENT, KVFS_KEY (not set if the key has a NUL in it), KVFS_FILE and KVFS_REVISION. While it runs, \
 changes of the same key are coalesced to the newest. Its exit status, if not 0, is told on standard error.
 
-Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount is unmounted; with 3 if its daemon is killed.";
+Where the mount ends and another takes its place within 10 s (a restart, or a start after a kill), it tells `missed` and goes \
+on with that. Ends with exit code 0 at SIGINT, SIGTERM, SIGHUP, and when the mount is unmounted; with 3 if its daemon is \
+killed.";
 
 const UMOUNT_HELP: &str = "\
 Needs no root, as fusermount3 -u, and returns when the daemon of the mount has ended: with exit code 6 if some text \

@@ -6,11 +6,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Builder;
-
 use crate::failure::Failure;
 use crate::logging;
 use crate::store::{self, Attributes, Entry, Error, Expect, Given, Key, Location, Store, Text, json};
+use crate::threads;
 
 /// What to copy and how.
 #[derive(Clone, Debug)]
@@ -32,11 +31,7 @@ pub struct Settings {
 /// Copies, and prints the result for each key. Fails if any key was not copied.
 pub fn start(settings: &Settings) -> Result<(), Failure> {
     logging::to_stderr("warn", "");
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    let runtime = threads::runtime("kvfs-copy", 1, 0)?;
     let _entered = runtime.enter();
     let open =
         |location| store::open(location, settings.timeout).map(|(store, _)| store).map_err(Failure::Store);

@@ -22,4 +22,5 @@ pub mod serve;
 pub mod signals;
 pub mod store;
 pub mod sys;
+pub mod threads;
 pub mod watch;

@@ -16,7 +16,6 @@ pub mod relay;
 mod remount;
 mod replaced;
 pub mod survey;
-mod threads;
 mod turn;
 pub mod umount;
 
@@ -32,7 +31,6 @@ use self::background::Role;
 use self::end::Mounted;
 use self::offline::KeptStore;
 use self::point::{Taken, Way};
-use self::threads::Spare;
 use self::turn::Turn;
 use crate::cache::{self, Cache};
 use crate::failure::Failure;
@@ -41,11 +39,14 @@ use crate::fuse::{self, Messages};
 use crate::logging::{self, LIFE};
 use crate::signals::{Signals, has_terminal};
 use crate::store::{self, Counters, Key, Location, Store};
+use crate::threads::{self, Spare};
 
 /// How long programs that have files open may take after SIGTERM, before the daemon ends without them.
 const GRACE: Duration = Duration::from_secs(3);
 /// Threads and processes that are started before the mount: the hand, the reserve for fusermount3, the store's watcher.
 const STARTED_FIRST: usize = 3;
+/// Threads of the runtime.
+const WORKERS: usize = 2;
 
 /// Everything a mount needs to know.
 #[derive(Clone, Debug)]
@@ -277,6 +278,7 @@ fn status(
                 "tried_s": busy.tried.elapsed().as_secs(),
                 "why": busy.why.to_string(),
             })),
+            "answered_s": fs.cache().answered().map(|at| at.elapsed().as_secs()),
             "kept_s": fs.cache().down().and_then(|down| offline.age_at(&down)).map(|age| age.as_secs()),
             "not_kept": offline.failure(),
             "untold_s": fs.cache().paused_since().map(|since| since.elapsed().as_secs()),

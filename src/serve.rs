@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use self::http::App;
 use self::keys::Keys;
@@ -27,6 +27,7 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::signals::Signals;
 use crate::store::{self, Location};
+use crate::threads;
 
 pub use keys::Source as KeySource;
 pub use tenant::DEFAULT as DEFAULT_TENANT;
@@ -61,12 +62,7 @@ pub fn start(settings: &Settings) -> Result<(), Failure> {
             settings.listen
         )));
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("kvfs-serve")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    let runtime = threads::runtime("kvfs-serve", THREADS, 0)?;
     let ended = serve(&runtime, settings);
     // A call that the store never answers keeps its thread.
     runtime.shutdown_timeout(GRACE);

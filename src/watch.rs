@@ -4,7 +4,7 @@ mod command;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,9 +16,12 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::mount::mounts;
 use crate::signals::Signals;
+use crate::threads;
 
 /// How often the daemon is polled. It answers at once: a process that waits inside of a mount keeps it busy for umount(2).
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How long the next mount at the place is waited for when the mount has ended: a restart is no end of the watch.
+const RESTART: Duration = Duration::from_secs(10);
 
 /// A change in the daemon's answer. If changes were missed it has the event only.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -93,6 +96,20 @@ impl Target {
         Ok(Self { asked: place.path, within })
     }
 
+    /// Waits for the next mount at the place; returns a cursor into its changes.
+    fn next_mount(&self) -> Option<String> {
+        let end = Instant::now() + RESTART;
+        while Instant::now() < end {
+            std::thread::sleep(INTERVAL);
+            let is_there = Self::find(&self.asked).is_ok_and(|found| found.asked == self.asked);
+            if is_there && let Ok(page) = mounts::changes_begin(&self.asked).and_then(|answer| page(&answer))
+            {
+                return Some(page.cursor);
+            }
+        }
+        None
+    }
+
     /// Prints a line about a file that does not exist yet.
     fn look(&self) -> io::Result<()> {
         let path = self.asked.join(&self.within);
@@ -109,7 +126,8 @@ impl Target {
     }
 }
 
-/// Watches the mount, file or directory at `path` until the mount ends, or a signal ends this process.
+/// Watches the mount, file or directory at `path` until the mount ends, and no other takes its place, or a signal ends this
+/// process.
 pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     let shown = path.display();
     let target = Target::find(path)?;
@@ -133,7 +151,8 @@ pub fn start(path: &Path, command: Option<String>) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let (sender, ended) = oneshot::channel();
-        std::thread::spawn(move || _ = sender.send(follow(&target, cursor, command)));
+        let output = Output::start(command, &target.asked)?;
+        threads::start("kvfs-watch", move || _ = sender.send(follow(&target, cursor, output)))?;
         let end = tokio::select! { () = signals.first() => return Ok(()), end = ended => end };
         match end {
             Ok(End::Mount(error)) if mounts::is_gone(&error) => {
@@ -154,32 +173,61 @@ fn page(document: &[u8]) -> io::Result<Page> {
     Ok(serde_json::from_slice(document)?)
 }
 
-/// Prints all changes after `cursor`.
-fn follow(target: &Target, mut cursor: String, command: Option<String>) -> End {
-    let asked = &target.asked;
-    let commands = command.map(|command| Commands::start(command, asked.clone()));
+/// Tells of all changes after `cursor`.
+fn follow(target: &Target, mut cursor: String, output: Output) -> End {
     loop {
-        let page = match mounts::changes_after(asked, &cursor).and_then(|answer| page(&answer)) {
+        let page = match mounts::changes_after(&target.asked, &cursor).and_then(|answer| page(&answer)) {
             Ok(page) => page,
             Err(error) => {
-                commands.into_iter().for_each(Commands::finish);
-                return End::Mount(error);
+                let Some(cursor) = target.next_mount() else {
+                    output.finish();
+                    return End::Mount(error);
+                };
+                logging::report(&format!(
+                    "{} is mounted again; changes may have been missed",
+                    target.asked.display()
+                ));
+                Page { cursor, changes: vec![Change::missed(jiff::Timestamp::now().to_string())] }
             }
         };
         let is_last = page.cursor == cursor;
         cursor = page.cursor;
         for change in page.changes.into_iter().filter(|change| change.is_of(&target.within)) {
-            match &commands {
-                Some(commands) => commands.add(change),
-                None => {
-                    if let Err(error) = print(&change.line(asked)) {
-                        return End::Output(error);
-                    }
-                }
+            if let Err(error) = output.tell(change, &target.asked) {
+                return End::Output(error);
             }
         }
         if is_last {
             std::thread::sleep(INTERVAL);
+        }
+    }
+}
+
+/// What changes are told to.
+enum Output {
+    Lines,
+    Commands(Commands),
+}
+
+impl Output {
+    fn start(command: Option<String>, asked: &Path) -> Result<Self, Failure> {
+        let Some(command) = command else { return Ok(Self::Lines) };
+        Commands::start(command, asked.to_owned()).map(Self::Commands)
+    }
+
+    fn tell(&self, change: Change, asked: &Path) -> io::Result<()> {
+        match self {
+            Self::Lines => print(&change.line(asked)),
+            Self::Commands(commands) => {
+                commands.add(change);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self) {
+        if let Self::Commands(commands) = self {
+            commands.finish();
         }
     }
 }

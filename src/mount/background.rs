@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
-use crate::{logging, sys};
+use crate::{logging, sys, threads};
 
 /// Marks the second process.
 const VARIABLE: &str = "_KVFS_BACKGROUND";
@@ -26,7 +26,9 @@ pub(super) fn role() -> Role {
 
 /// Starts the background process; returns when its mount answers.
 pub(super) fn spawn() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Other(format!("cannot start in the background: {error}"));
+    let failed = |error: std::io::Error| {
+        Failure::Other(format!("cannot start in the background: {}", threads::explained(&error)))
+    };
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         // mount(8) calls it by another name.

@@ -11,7 +11,6 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 
 use super::guard::Guard;
-use super::threads::{Hand, Spare};
 use super::{GRACE, point};
 use crate::failure::Failure;
 use crate::fs::Fs;
@@ -19,6 +18,7 @@ use crate::fuse::Ended;
 use crate::logging::{self, LIFE};
 use crate::signals::{Asked, Signals, has_terminal};
 use crate::sys::{self, MountOf};
+use crate::threads::{Hand, Spare};
 
 /// A mount, and the means to end it.
 pub(super) struct Mounted {

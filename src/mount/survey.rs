@@ -40,10 +40,16 @@ pub enum State {
 /// The mounts that have a place which is `meant`, in the order of mounting. Others are not asked: they might be stuck, or being
 /// unmounted.
 pub fn of(meant: impl Fn(&Path) -> bool) -> io::Result<Vec<Found>> {
-    // In threads, so that a mount that does not answer delays no other.
-    let asked =
-        connections(mounts::ours()?, meant).into_iter().map(|places| std::thread::spawn(|| look_at(places)));
-    Ok(asked.collect::<Vec<_>>().into_iter().filter_map(|looking| looking.join().ok()).collect())
+    // In threads, so that a mount that does not answer delays no other; one after the other where there is none for it.
+    let ask = |places: Vec<Place>| {
+        let (mine, theirs) = (places.clone(), places);
+        std::thread::Builder::new().spawn(|| look_at(theirs)).map_err(|_| mine)
+    };
+    let asked: Vec<_> = connections(mounts::ours()?, meant).into_iter().map(ask).collect();
+    Ok(asked
+        .into_iter()
+        .filter_map(|asked| asked.map_or_else(|places| Some(look_at(places)), |looking| looking.join().ok()))
+        .collect())
 }
 
 /// The places of each connection, of which one is `meant`.

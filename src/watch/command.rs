@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Change;
-use crate::logging;
+use crate::failure::Failure;
+use crate::{logging, threads};
 
 /// Most keys whose changes are queued, and most bytes that these take: with more, all are replaced by a `missed`.
 const MOST: usize = 65_536;
@@ -20,15 +21,15 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn start(command: String, asked: PathBuf) -> Self {
+    pub(super) fn start(command: String, asked: PathBuf) -> Result<Self, Failure> {
         let queue = Arc::<Queue>::default();
         let taken = queue.clone();
-        let runner = std::thread::spawn(move || {
+        let run_all = move || {
             while let Some(change) = taken.next() {
                 run(&command, &asked, &change);
             }
-        });
-        Self { queue, runner }
+        };
+        Ok(Self { queue, runner: threads::start("kvfs-commands", run_all)? })
     }
 
     pub(super) fn add(&self, change: Change) {

@@ -96,3 +96,39 @@ fn a_limit_on_processes_is_an_error_before_the_mount() {
     assert!(count("refused") > 5 && count("mounted") > 2, "{said}");
     assert_eq!(count("refused") + count("mounted"), 36, "{said}");
 }
+
+#[test]
+fn a_limit_on_processes_ends_no_other_command_by_a_panic() {
+    if !can_mount() {
+        return;
+    }
+    // For each limit: refused in one line, or done.
+    let script = r#"
+        export KVFS_API_KEY=pcu_secret123
+        judge() {
+            if [ $code = 0 ]; then echo done; return; fi
+            [ "$(wc -l < out)" = 1 ] && grep -q '^kvfs: ' out && echo refused || echo "$n $*: $code $(cat out)"
+        }
+        ends() { prlimit --nproc=$n:$n kvfs "$@" > out 2>&1; code=$?; judge "$@"; }
+        # Runs until `sign` shows in its output.
+        runs() {
+            sign=$1; shift
+            prlimit --nproc=$n:$n kvfs "$@" > out 2>&1 & pid=$!
+            until grep -q "$sign" out || ! kill -0 $pid 2> /dev/null; do echo 1 > mnt/db; sleep 0.02; done
+            kill $pid 2> /dev/null; wait $pid; code=$?
+            judge "$@"
+        }
+        kvfs memory: mnt
+        for n in $(seq 11 25); do
+            ends copy memory: sqlite:kv.db
+            ends status
+            runs serving serve --listen 127.0.0.1:0 memory:
+            runs '"set"' watch mnt
+            runs RUN watch mnt --exec 'echo RUN'
+        done
+        fusermount3 -u mnt"#;
+    let said = user::says("", script);
+    let count = |word: &str| said.lines().filter(|line| *line == word).count();
+    assert!(count("refused") > 5 && count("done") > 5, "{said}");
+    assert_eq!(count("refused") + count("done"), 15 * 5, "{said}");
+}

@@ -9,6 +9,8 @@ use crate::common::KVFS;
 /// As root: what a machine would have had before.
 const SETUP: &str = r#"
 set -e
+# Mounts of other tests would live as long as this namespace.
+awk '$3 == "fuse.kvfs" { print $2 }' /proc/mounts | while read -r mount; do umount -l "$mount" 2> /dev/null || true; done
 mount -t tmpfs -o dev,mode=755 tmpfs "$T"
 mknod "$T/fuse" c 10 229; chmod 666 "$T/fuse"; mount --bind "$T/fuse" /dev/fuse
 cp /etc/passwd "$T/passwd"; echo "someone:x:$ID:$ID::/:/bin/sh" >> "$T/passwd"; mount --bind "$T/passwd" /etc/passwd

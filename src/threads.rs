@@ -1,5 +1,5 @@
-//! Threads that are started or reserved before the mount, so that a limit on processes (`ulimit -u`, `pids.max`) is an error
-//! then, and makes no mount that does not answer or cannot be ended.
+//! Threads that are started or reserved at the start, so that a limit on processes (`ulimit -u`, `pids.max`) is an error then, and
+//! makes no mount or server that does not answer or cannot be ended.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 
-const WORKERS: usize = 2;
 /// Idle threads for blocking work are never ended, so that there always is one.
 const KEPT: Duration = Duration::from_hours(24 * 365);
 
-/// Makes the runtime, which would panic without threads; fails if `others` more cannot be started beside it.
-pub(super) fn runtime(others: usize) -> Result<Runtime, Failure> {
-    Spare::hold(WORKERS + 1 + others)?.give_up();
+/// Makes a runtime with `workers` threads called `name`, which would panic without threads; fails if `others` more cannot be
+/// started beside it.
+pub fn runtime(name: &str, workers: usize, others: usize) -> Result<Runtime, Failure> {
+    Spare::hold(workers + 1 + others)?.give_up();
     let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("kvfs-worker")
+        .worker_threads(workers)
+        .thread_name(name)
         .thread_keep_alive(KEPT)
         .enable_all()
         .build()
@@ -31,20 +31,33 @@ pub(super) fn runtime(others: usize) -> Result<Runtime, Failure> {
     Ok(runtime)
 }
 
+/// Starts a thread for `work`.
+pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| lacking(&error))
+}
+
 fn lacking(error: &io::Error) -> Failure {
-    let hint = if error.kind() == io::ErrorKind::WouldBlock {
-        "; a limit on processes is reached (`ulimit -u`, or pids.max of the control group)"
-    } else {
-        ""
-    };
-    Failure::Other(format!("cannot start threads: {error}{hint}"))
+    Failure::Other(format!("cannot start threads: {}", explained(error)))
+}
+
+/// Why a thread or process cannot be started.
+pub fn explained(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            format!(
+                "{error}; a limit on processes is reached (`ulimit -u`, or pids.max of the control group)"
+            )
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Idle threads that reserve room under the limit for other threads or processes.
-pub(super) struct Spare(Vec<(Sender<()>, JoinHandle<PathBuf>)>);
+pub struct Spare(Vec<(Sender<()>, JoinHandle<PathBuf>)>);
 
 impl Spare {
-    pub(super) fn hold(count: usize) -> Result<Self, Failure> {
+    /// Reserves room for `count`.
+    pub fn hold(count: usize) -> Result<Self, Failure> {
         let one = |_| {
             let (release, released) = channel::<()>();
             let wait = move || {
@@ -59,7 +72,7 @@ impl Spare {
     }
 
     /// Ends them. Returns when they no longer count against the limit.
-    pub(super) fn give_up(self) {
+    pub fn give_up(self) {
         for (release, thread) in self.0 {
             drop(release);
             let Ok(thread) = thread.join() else { continue };
@@ -73,18 +86,17 @@ impl Spare {
 }
 
 /// A thread for the steps that may wait for the kernel or a disk and must not fail for want of a thread.
-pub(super) struct Hand(Sender<Box<dyn FnOnce() + Send>>);
+pub struct Hand(Sender<Box<dyn FnOnce() + Send>>);
 
 impl Hand {
-    pub(super) fn start() -> Result<Self, Failure> {
+    /// Starts it.
+    pub fn start() -> Result<Self, Failure> {
         let (steps, queue) = channel::<Box<dyn FnOnce() + Send>>();
-        let work = move || queue.into_iter().for_each(|step| step());
-        let thread = std::thread::Builder::new().name("kvfs-hand".into()).spawn(work);
-        thread.map(|_| Self(steps)).map_err(|error| lacking(&error))
+        start("kvfs-hand", move || queue.into_iter().for_each(|step| step())).map(|_| Self(steps))
     }
 
     /// Runs `step` after those before it. Fails only if one of them panicked.
-    pub(super) fn do_next<T: Send + 'static>(
+    pub fn do_next<T: Send + 'static>(
         &self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
@@ -97,6 +109,13 @@ impl Hand {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_named_where_it_is_the_reason() {
+        let why = |kind: io::ErrorKind| lacking(&kind.into()).to_string();
+        assert!(why(io::ErrorKind::WouldBlock).contains("; a limit on processes is reached (`ulimit -u`"));
+        assert_eq!(why(io::ErrorKind::OutOfMemory), "cannot start threads: out of memory");
+    }
 
     fn threads() -> usize {
         let all = std::fs::read_dir("/proc/self/task").unwrap();
