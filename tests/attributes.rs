@@ -267,3 +267,59 @@ fn what_is_asked_for_is_kept_although_the_file_shows_it_already() {
         assert!(shown(&mount, name).starts_with(now), "{name}: {}", shown(&mount, name));
     }
 }
+
+#[test]
+fn a_file_that_is_bound_elsewhere_has_the_attributes_of_its_key_and_sets_them() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&[]);
+    let other = second(&mount);
+    done(&mount, "umask 022; echo 1 > k");
+    let script = "set -e; touch b; mount --bind mnt/k b; show() { stat -c '%a %u %g' b mnt/k; }
+        chmod 640 b; chown 5:6 b; touch -d @1000000000 b; show; echo 2 > b; show; chmod 600 mnt/k; show
+        umask 022; echo 3 > mnt/t; chmod 604 mnt/t; mv mnt/t mnt/k; cat b > t; show; chmod 606 b; show; umount b";
+    let out = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .current_dir(mount.home.path())
+        .output();
+    let out = out.unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let modes = ["640 5 6", "640 5 6", "600 5 6", "604 0 0", "606 0 0"];
+    let text = String::from_utf8(out.stdout).unwrap();
+    let expected: Vec<&str> = modes.iter().flat_map(|mode| [*mode, *mode]).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    wait_for(PATIENCE, || shown(&other, "k").starts_with("606 0 0"));
+    drop(other);
+    assert!(shown(&again(mount), "k").starts_with("606 0 0"));
+}
+
+#[test]
+fn mounts_that_change_attributes_at_once_show_the_same_in_the_end() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::sqlite(&["--separator", "/"]);
+    let store = format!("sqlite:{}", mount.home.path().join("kv.db").display());
+    let other = Mount::start_in(TempDir::new().unwrap(), &store, &["--separator", "/"]);
+    done(&mount, "umask 022; mkdir d; echo 1 > d/k");
+    wait_for(PATIENCE, || other.path("d/k").exists());
+    std::thread::scope(|scope| {
+        for (mount, modes) in [(&mount, "600 640 644 604"), (&other, "700 711 701 710")] {
+            scope.spawn(move || {
+                done(
+                    mount,
+                    &format!(
+                        "for i in $(seq 25); do for m in {modes}; do chmod $m d/k; chmod $m d; done; done"
+                    ),
+                );
+            });
+        }
+    });
+    let show = |mount: &Mount| {
+        shown(mount, "d/k d").split('\n').map(|line| line[..line.len().min(3)].to_owned()).collect::<Vec<_>>()
+    };
+    wait_for(PATIENCE, || show(&mount) == show(&other));
+    let both = show(&mount);
+    assert_eq!(show(&again_with(mount, &["--separator", "/"])), both);
+}

@@ -56,6 +56,20 @@ fn what_makes_room_works_on_a_full_disk_and_then_there_is_some() {
 }
 
 #[test]
+fn directories_whose_mode_is_kept_are_renamed_and_removed_on_a_full_disk() {
+    if !can_mount() {
+        return;
+    }
+    let told = on_a_small_disk(&format!(
+        "umount mnt; {KVFS} -q --separator / sqlite:$PWD/disk/kv.db mnt
+         mkdir -m 700 mnt/d mnt/gone mnt/e; echo 1 > mnt/d/k; fill
+         text=$(printf '\"%09000d\"' 1); for n in $(seq 20); do (printf %s $text > mnt/k$n) 2>/dev/null || true; done
+         mv mnt/d mnt/new; mv mnt/e mnt/other; rmdir mnt/gone mnt/other; rm -r mnt/new; echo well"
+    ));
+    assert_eq!(told.lines().last(), Some("well"));
+}
+
+#[test]
 fn room_on_the_disk_is_used_at_once() {
     if !can_mount() {
         return;

@@ -114,6 +114,10 @@ fn options_decide_for_all_files_where_the_store_cannot_keep_what_a_maker_asks_fo
     let expected = ". 775 7 8\n./asked 640 5 6\n./d 777 7 8\n./d/k 664 7 8\n./d/user 664 7 8\n./k 664 7 8
 ./private 664 7 8\n./t 664 7 8\n";
     assert_eq!(made(&mount), expected);
+    // What is said of a directory holds for the life of the mount, and so does what it gives.
+    sh(&mount.dir, "mkdir s; chgrp 9 s; chmod 2775 s; mkdir s/t; echo 1 > s/t/k");
+    assert_eq!(sh(&mount.dir, "stat -c '%a %u %g' s/t s/t/k"), "2775 7 9\n664 7 9\n");
+    sh(&mount.dir, "rm -r s");
     let mount = Mount::prefect_cloud(&server.address, KEY, &args);
     let again = expected.replace("asked 640 5 6", "asked 664 7 8").replace("./d 777", "./d 775");
     assert_eq!(sh(&mount.dir, SHOW), again);

@@ -174,7 +174,8 @@ impl Store for SqliteStore {
 
     async fn set_prefix(&self, prefix: &Key, given: &Given) -> Result<Option<Arc<Attributes>>> {
         let (prefix, given) = (prefix.clone(), given.clone());
-        self.writer.run(true, move |db| prefixes::set(db, &prefix, &given)).await
+        let takes_room = !given.attributes.are_none();
+        self.writer.run(takes_room, move |db| prefixes::set(db, &prefix, &given)).await
     }
 
     fn read_only(&self) -> Option<String> {

@@ -90,6 +90,9 @@ impl Fs {
         } else if asked {
             self.override_attributes(&mut self.state.lock(), ino, fh, &changes)?;
         }
+        // The answer tells the kernel of this one.
+        let others = if asked { self.state.lock().others_of_name(ino) } else { Vec::new() };
+        self.expire_attributes(others);
         self.getattr(ino, fh)
     }
 
@@ -126,7 +129,6 @@ impl Fs {
         }
         self.override_attributes(&mut state, ino, fh, &changes)?;
         if let Some(meta) = meta {
-            // The answer tells the kernel.
             state.follow_attributes(&name, &meta);
         }
         Ok(())

@@ -143,6 +143,16 @@ impl State {
         }
     }
 
+    /// The other inodes to which the name of `ino` leads, or comes back: who has bound a file elsewhere may have one that it has
+    /// lost.
+    pub(crate) fn others_of_name(&self, ino: Ino) -> Vec<Ino> {
+        let Some(inode) = self.inodes.get(&ino).filter(|inode| !self.has_lost_name(ino, inode)) else {
+            return Vec::new();
+        };
+        let inos = [self.paths.current(&inode.name), self.paths.home(&inode.name)];
+        inos.into_iter().flatten().filter(|other| *other != ino).collect()
+    }
+
     /// utimes(2) of the file that `ino` is of: what is written to it and not saved yet is as of then, too.
     pub(crate) fn set_modified(&mut self, ino: Ino, modified: SystemTime) {
         let Some(file) = self.inodes.get(&ino).map(|inode| inode.file) else { return };
