@@ -20,6 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::failure::Failure;
 use crate::logging;
 use crate::mount::{daemon, guard, relay, umount};
+use crate::sys;
 
 /// Mount a key-value store as a directory in which each key is a JSON file.
 #[derive(Parser)]
@@ -144,6 +145,7 @@ impl Level {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    sys::keep_heap_small();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(Parsed::Shown) => return ExitCode::SUCCESS,

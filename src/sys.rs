@@ -1,6 +1,7 @@
 //! The few system calls the standard library does not offer. The only module with `unsafe`.
 #![allow(unsafe_code)]
 
+mod heap;
 pub mod lease;
 pub mod mapped;
 pub mod moving;
@@ -19,6 +20,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+pub use heap::keep_heap_small;
 pub use private::{NO_FOLLOW, create_private, create_private_dir_all};
 
 /// True once `fd` can be read; false after `timeout`.

@@ -25,6 +25,7 @@ mod embedded;
 mod full;
 mod identity;
 mod locks;
+mod memory;
 mod messages;
 mod model;
 mod notify;

@@ -315,8 +315,9 @@ fn connect(path: &Path, access: Access, busy: Duration) -> std::result::Result<C
     let uri = if access == Access::Immutable { uri::immutable(path) } else { uri::of(path) };
     let db = Connection::open_with_flags(uri, flags).map_err(classify)?;
     db.busy_timeout(busy).map_err(classify)?;
-    // synchronous=FULL: a commit is on the disk before close(2) returns 0.
-    db.execute_batch("PRAGMA synchronous=FULL;").map_err(classify)?;
+    // synchronous=FULL: a commit is on the disk before close(2) returns 0. cache_size: KiB of pages, which the system has cached,
+    // too; there may be a connection for each read in flight.
+    db.execute_batch("PRAGMA synchronous=FULL; PRAGMA cache_size=-512;").map_err(classify)?;
     if let Err(error) = index::keep(path) {
         tracing::debug!("no space reserved for the index of {}: {error}", path.display());
     }
