@@ -1,9 +1,10 @@
 //! Values that were removed a moment ago: where a process removes a file, makes it anew (mv(1) from another filesystem,
 //! install(1)), and what it writes is refused, the old value comes back.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use lru::LruCache;
 use tokio::time::Instant;
 
 use crate::fs::rules::error::FsError;
@@ -46,36 +47,37 @@ impl Predecessor {
 /// For so long a process may make the file anew.
 const LIFE: Duration = Duration::from_mins(1);
 /// How many values are kept at most.
-const MOST: usize = 64;
+const MOST: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// The last values that were removed, by path.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Predecessors {
-    removed: HashMap<String, Predecessor>,
+    /// In the order in which they were removed.
+    removed: LruCache<String, Predecessor>,
     /// Of files that could not even be made, for this reason.
     due: Vec<(String, Predecessor, FsError)>,
 }
 
+impl Default for Predecessors {
+    fn default() -> Self {
+        Self { removed: LruCache::new(MOST), due: Vec::new() }
+    }
+}
+
 impl Predecessors {
     pub(super) fn add(&mut self, path: &str, predecessor: Predecessor) {
-        if self.removed.len() >= MOST
-            && let Some(oldest) = self.removed.iter().min_by_key(|(_, removed)| removed.since)
-        {
-            let oldest = oldest.0.clone();
-            self.removed.remove(&oldest);
-        }
-        self.removed.insert(path.to_owned(), predecessor);
+        self.removed.put(path.to_owned(), predecessor);
     }
 
     /// What has been removed at `path`, where the process of `thread` did so; of no use to any other from now on.
     pub(super) fn take(&mut self, path: &str, thread: u32) -> Option<Predecessor> {
-        let removed = self.removed.remove(path)?;
+        let removed = self.removed.pop(path)?;
         (removed.since.elapsed() < LIFE && removed.is_of(thread)).then_some(removed)
     }
 
     /// Whether what has been removed at `path` may come back.
     pub(super) fn has(&self, path: &str) -> bool {
-        self.removed.get(path).is_some_and(|removed| removed.since.elapsed() < LIFE)
+        self.removed.peek(path).is_some_and(|removed| removed.since.elapsed() < LIFE)
     }
 
     /// The file at `path` could not be made, for this reason.
@@ -85,12 +87,14 @@ impl Predecessors {
 
     /// What came before the files that could not be made.
     pub(super) fn take_due(&mut self) -> Vec<(String, Predecessor, FsError)> {
-        self.removed.retain(|_, removed| removed.since.elapsed() < LIFE);
+        while self.removed.peek_lru().is_some_and(|(_, oldest)| oldest.since.elapsed() >= LIFE) {
+            self.removed.pop_lru();
+        }
         std::mem::take(&mut self.due)
     }
 
     pub(super) fn forget(&mut self, path: &str) {
-        self.removed.remove(path);
+        self.removed.pop(path);
     }
 
     pub(super) fn clear(&mut self) {
@@ -122,11 +126,11 @@ mod tests {
         predecessors.add("k", removed_by(me).unwrap());
         tokio::time::advance(LIFE).await;
         assert!(predecessors.take("k", me).is_none());
-        for number in 0..2 * MOST {
+        for number in 0..2 * MOST.get() {
             tokio::time::advance(Duration::from_millis(1)).await;
             predecessors.add(&number.to_string(), removed_by(me).unwrap());
         }
-        assert_eq!(predecessors.removed.len(), MOST);
+        assert_eq!(predecessors.removed.len(), MOST.get());
         assert!(predecessors.take(&MOST.to_string(), me).is_some());
     }
 }

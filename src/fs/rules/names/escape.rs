@@ -10,6 +10,9 @@ pub(super) const ALIAS_SUFFIX: usize = 34;
 
 /// `text` as a name, however long; in directories it does not end as the value of a directory does.
 pub(super) fn escape(text: &str, in_directories: bool) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut name = String::with_capacity(text.len());
     for (at, char) in text.char_indices() {
         let ambiguous = char == '%' && (reads_as_escape(text, at) || in_directories && text[at..] == *VALUE);
@@ -28,6 +31,11 @@ pub(super) fn escape(text: &str, in_directories: bool) -> String {
     name
 }
 
+/// Whether nothing in `text` is, or needs, an escape: so are most names, and each lookup asks.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'%' | b'/'))
+}
+
 /// Whether the `%` at `at` would be taken for the start of an escape, of a fixed name or of an alias.
 fn reads_as_escape(text: &str, at: usize) -> bool {
     let rest = &text[at..];
@@ -37,6 +45,9 @@ fn reads_as_escape(text: &str, at: usize) -> bool {
 
 /// What [`escape`] made `name` of.
 pub(super) fn unescape(name: &str) -> String {
+    if is_plain(name) {
+        return name.to_owned();
+    }
     let mut text = String::with_capacity(name.len());
     let mut rest = name;
     while let Some(char) = rest.chars().next() {
