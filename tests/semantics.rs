@@ -3,6 +3,7 @@
 
 mod appending;
 mod attributes;
+mod bound;
 mod closing;
 mod completing;
 mod in_flight;

@@ -84,8 +84,8 @@ impl Filesystem for Adapter {
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let (caller, inode, fh, fs) = (caller(request), Ino(ino.0), fh.map(|fh| Fh(fh.0)), self.fs.clone());
         let attr = || {
-            if fs.is_beside_writer(caller, inode, fh) {
-                return Ok(Step::Wait(fs.stat_beside_writer(caller, inode)));
+            if fs.stat_waits(caller, inode, fh) {
+                return Ok(Step::Wait(fs.stat(caller, inode)));
             }
             fs.getattr_as(caller, inode, fh).map(Step::Done)
         };

@@ -3,8 +3,6 @@
 use std::fs;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::common::{Elsewhere, Mount, PATIENCE, Raise, can_mount, close, errno, wait_for};
@@ -145,58 +143,6 @@ fn rule_03_a_value_is_never_cut_at_the_length_of_another_one() {
         let _end = Raise(&over);
         (1..400).for_each(save);
     });
-}
-
-#[test]
-fn rule_03_a_file_that_is_bind_mounted_alone_follows_updates() {
-    if !can_mount() {
-        return;
-    }
-    let mount = Mount::sqlite(&[]);
-    fs::write(mount.path("app"), "{\"v\":1}").unwrap();
-    let elsewhere = Elsewhere::of(&mount);
-    // In a mount namespace of its own, as a container has it.
-    let script = "touch app.json; mount --bind mnt/app app.json; echo ready; while read -r only; do [ $only ] || cat app.json; stat -c \" %s\" app.json; done";
-    let mut container = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .current_dir(mount.home.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut ask, mut told) =
-        (container.stdin.take().unwrap(), std::io::BufReader::new(container.stdout.take().unwrap()));
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
-        line
-    };
-    assert_eq!(line(), "ready\n");
-    let mut answer = |question: &[u8]| {
-        ask.write_all(question).unwrap();
-        line()
-    };
-    let mut shown = || answer(b"\n");
-    assert_eq!(shown(), "{\"v\":1} 7\n");
-    fs::write(mount.path("app"), "{\"v\":22}").unwrap();
-    assert_eq!(shown(), "{\"v\":22} 8\n");
-    let reader = File::open(mount.path("app")).unwrap();
-    fs::write(mount.path("app"), "{\"v\":333}").unwrap();
-    assert_eq!(shown().split(' ').next(), Some("{\"v\":333}"));
-    drop(reader);
-    let replaced =
-        mount.sh("printf %s '{\"v\":4444}' > app.tmp$$ && mv app.tmp$$ app && sed -i s/4444/55555/ app");
-    assert!(replaced.status.success(), "{replaced:?}");
-    assert!(shown().starts_with("{\"v\":55555}"));
-    elsewhere.set("app", "{\"v\":6}");
-    wait_for(PATIENCE, || shown().starts_with("{\"v\":6} "));
-    fs::set_permissions(mount.path("app"), fs::Permissions::from_mode(0o600)).unwrap();
-    let mut size = || answer(b"stat\n");
-    assert_eq!(size(), " 7\n");
-    elsewhere.set("app", "{\"v\":77777777}");
-    wait_for(PATIENCE, || size() == " 14\n");
-    drop(ask);
-    container.wait().unwrap();
 }
 
 #[test]

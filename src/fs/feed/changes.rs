@@ -75,6 +75,7 @@ impl Fs {
             };
             if let Change::Set(_, meta) = change {
                 expired.extend(state.follow_attributes(&name, meta));
+                expired.extend(state.take_lost(&name));
             }
             if is_shown || state.is_superseded_by_backup(&name, change) {
                 continue;

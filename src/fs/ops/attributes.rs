@@ -27,6 +27,7 @@ impl Fs {
     }
 
     fn getattr_in(&self, state: &mut State, ino: Ino, fh: Option<Fh>) -> FsResult<Found> {
+        self.find_again(state, ino);
         state.tell(ino, fh);
         let attr = self.attr_in(state, ino, fh)?;
         // An inode that another version replaced follows its key again once nobody holds it; only a name that leads to it
@@ -60,6 +61,7 @@ impl Fs {
             None => Some(self.admit(caller, Begun::Change(ino)).await?),
             Some(_) => None,
         };
+        self.find_again(&mut self.state.lock(), ino);
         let asked = changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some();
         let asked = asked || has_times(&changes);
         let keeps = asked && self.keeps(&self.state.lock(), ino, fh);
@@ -196,7 +198,7 @@ impl Fs {
     /// The current version of a key, for an inode that has been replaced and is held by nobody: a file that is
     /// bind-mounted alone goes on with the key.
     fn followed(&self, state: &State, ino: Ino, inode: &Inode) -> Option<Meta> {
-        if inode.handles > 0 || inode.unlinked || inode.private.is_some() || state.is_current(ino, inode) {
+        if inode.unlinked || !state.follows_name(ino, inode) {
             return None;
         }
         let current = state.named(&inode.name).and_then(|(_, current)| match &current.body {

@@ -264,6 +264,9 @@ impl Fs {
             published.overwritten.get_or_insert(Overwritten::by(draft.replaced));
             published.base = draft.is_merged.then_some(draft.text);
         }
+        let lost = state.take_lost(&name);
+        drop(state);
+        self.expire_attributes(lost);
         invalidations.extend(also);
         Ok(invalidations)
     }

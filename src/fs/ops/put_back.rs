@@ -180,6 +180,9 @@ impl Fs {
         let mut invalidations = state.install_version(name, &meta, Origin::Remote);
         invalidations.extend(self.name_added(&mut state, name, before.as_ref()));
         invalidations.extend(state.appeared(name));
+        let lost = state.take_lost(name);
+        drop(state);
+        self.expire_attributes(lost);
         Ok(Some(invalidations))
     }
 

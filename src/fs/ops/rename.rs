@@ -107,7 +107,8 @@ impl Fs {
             Source::Key(key) => self.rename_key(caller, (&from, &key), (&to, &target), expect).await,
         };
         if renamed.is_ok() {
-            self.expire_attributes(writers);
+            let lost = self.state.lock().take_lost(&to);
+            self.expire_attributes(writers.into_iter().chain(lost));
             for ino in pinned {
                 self.state.lock().follow_replacement(ino);
             }

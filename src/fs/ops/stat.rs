@@ -1,22 +1,56 @@
-//! stat(2) beside writers.
+//! stat(2) that is not answered at once: beside writers, and of a file that others have made anew.
 
 use std::sync::Arc;
 
 use crate::fs::core::Fs;
 use crate::fs::rules::error::FsResult;
+use crate::fs::state::nodes::Inode;
+use crate::fs::state::tables::State;
 use crate::fs::types::{Caller, Fh, Found, Ino};
+use crate::store::Key;
 use crate::sys::process::thread_has_open;
 
 impl Fs {
-    /// Whether `caller` asks for the attributes of an inode that others write to, by no descriptor that the kernel tells of: it
-    /// tells of none for fstat(2).
-    pub fn is_beside_writer(&self, caller: Caller, ino: Ino, fh: Option<Fh>) -> bool {
-        fh.is_none() && caller.thread != 0 && self.state.lock().is_written_by_others(ino, caller.thread)
+    /// Whether attributes, asked for by no descriptor that the kernel tells of (it tells of none for fstat(2)), are to be
+    /// [waited for](Fs::stat).
+    pub fn stat_waits(&self, caller: Caller, ino: Ino, fh: Option<Fh>) -> bool {
+        fh.is_none() && {
+            let state = self.state.lock();
+            is_beside_writer(&state, caller, ino) || self.unknown(&state, ino).is_some()
+        }
+    }
+
+    /// Attributes of an inode that others write to, or of which the store must be asked.
+    pub async fn stat(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<Found> {
+        let unknown = self.unknown(&self.state.lock(), ino);
+        match unknown {
+            Some(key) => {
+                // While the store is down what was last known is shown.
+                _ = self.cache.get_key_value(&key).await;
+                self.getattr_as(caller, ino, None)
+            }
+            None => self.stat_beside_writer(caller, ino).await,
+        }
+    }
+
+    /// The key of an inode that goes on as what its name leads to, if that is not known.
+    fn unknown(&self, state: &State, ino: Ino) -> Option<Key> {
+        let inode = state.inode(ino).ok().filter(|inode| state.follows_name(ino, inode))?;
+        let known = state.named(&inode.name).is_some() || self.peek_meta(&inode.key).is_some();
+        (!known).then(|| inode.key.clone())
+    }
+
+    /// If the inode has lost its name, and there is a file again under it.
+    pub(super) fn find_again(&self, state: &mut State, ino: Ino) {
+        let is_there = |inode: &Inode| self.peek_meta(&inode.key).is_some_and(|told| told.value.is_some());
+        if state.inode(ino).is_ok_and(|inode| inode.unlinked && is_there(inode)) {
+            state.find_again(ino);
+        }
     }
 
     /// Attributes of an inode that others write to. Who found it by its name before the draft began is sent to look again, for he
     /// is not to see the size of the draft; who has it open, or comes by way of a bind mount, is not.
-    pub async fn stat_beside_writer(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<Found> {
+    async fn stat_beside_writer(self: Arc<Self>, caller: Caller, ino: Ino) -> FsResult<Found> {
         if !self.clone().has_open(caller, ino).await
             && let Some(again) = self.state.lock().look_again_to_stat(caller.thread, ino)
         {
@@ -39,6 +73,11 @@ impl Fs {
     }
 }
 
+/// Whether `caller` asks for the attributes of an inode that others write to.
+fn is_beside_writer(state: &State, caller: Caller, ino: Ino) -> bool {
+    caller.thread != 0 && state.is_written_by_others(ino, caller.thread)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -47,7 +86,7 @@ mod tests {
 
     use crate::fs::rules::error::FsError;
     use crate::fs::types::{Access, ROOT};
-    use crate::store::{Expect, Key, Text};
+    use crate::store::{Expect, Text};
 
     use super::*;
 
@@ -80,12 +119,11 @@ mod tests {
         let (other, writer) = (stranger.caller(), Caller { thread: std::process::id(), uid: 0, gid: 0 });
         let look = async || fs.clone().lookup(other, ROOT, "k".into()).await.unwrap().attr.unwrap();
         let home = look().await.ino;
-        assert!(!fs.is_beside_writer(other, home, None));
+        assert!(!fs.stat_waits(other, home, None));
         let access = Access { write: true, append: false, truncate: true };
         let opened = fs.clone().open(writer, home, access).await.unwrap();
-        assert!(!fs.is_beside_writer(writer, home, None) && fs.is_beside_writer(other, home, None));
-        let stat =
-            async || fs.clone().stat_beside_writer(other, home).await.map(|found| found.attr.unwrap().size);
+        assert!(!fs.stat_waits(writer, home, None) && fs.stat_waits(other, home, None));
+        let stat = async || fs.clone().stat(other, home).await.map(|found| found.attr.unwrap().size);
         assert_eq!(stat().await, Err(FsError::Superseded));
         let snapshot = look().await;
         assert!(snapshot.ino != home && snapshot.size == 1);

@@ -237,9 +237,37 @@ impl State {
     pub(super) fn forget_home(&mut self, name: &str) {
         if let Some(ino) = self.paths.home(name) {
             self.paths.leave_home(name, ino);
-            if let Some(inode) = self.inodes.get_mut(&ino) {
-                inode.unlinked = true;
-            }
+            self.lose(ino);
+        }
+    }
+
+    /// The name of the inode is removed.
+    pub(super) fn lose(&mut self, ino: Ino) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        inode.unlinked = true;
+        // What pinned it was this.
+        inode.cached.replaced();
+        if inode.lookups > 0 {
+            self.paths.lose(&inode.name, ino);
+        }
+    }
+
+    /// Whether the inode goes on as what its name leads to: it is bind-mounted alone, and was replaced or removed.
+    pub(crate) fn follows_name(&self, ino: Ino, inode: &Inode) -> bool {
+        let is_left = matches!(inode.body, Body::Key(_)) && inode.handles == 0 && inode.private.is_none();
+        is_left && !self.is_current(ino, inode)
+    }
+
+    /// There is a file again at `path`: the inode that has lost the name, and shows another one from now on.
+    pub(crate) fn take_lost(&mut self, path: &str) -> Option<Ino> {
+        self.paths.take_lost(path)
+    }
+
+    /// There is a file again under the name that the inode has lost: one that nobody has open, and that is bind-mounted alone, goes
+    /// on as that.
+    pub(crate) fn find_again(&mut self, ino: Ino) {
+        if self.inodes.get(&ino).is_some_and(|inode| self.follows_name(ino, inode)) {
+            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.unlinked = false);
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Paths {
     deferred_renames: BTreeSet<String>,
     /// Inodes that are replaced are kept in mind (`--notify`).
     keeps_replaced: bool,
+    /// Inodes that have lost their names, while the kernel knows them.
+    lost: HashMap<String, Ino>,
     /// How many directories are kept.
     kept_directories: usize,
     /// Of how many files and directories attributes were asked for that no store has.
@@ -98,6 +100,7 @@ impl Default for Paths {
             directories: BTreeSet::new(),
             deferred_renames: BTreeSet::new(),
             keeps_replaced: false,
+            lost: HashMap::new(),
             kept_directories: 0,
             attributed: 0,
             written: LruCache::new(WRITTEN),
@@ -109,7 +112,7 @@ impl Paths {
     /// Nothing is known of any path.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.lost.is_empty()
     }
 
     /// Of how many paths something is known.
@@ -417,6 +420,23 @@ impl Paths {
             return;
         }
         self.edit(path, |rest| rest.replaced = ino);
+    }
+
+    /// The inode has lost the name at `path`.
+    pub(super) fn lose(&mut self, path: &str, ino: Ino) {
+        self.lost.insert(path.to_owned(), ino);
+    }
+
+    /// The inode that has lost the name at `path`, and was not asked for since.
+    pub(super) fn take_lost(&mut self, path: &str) -> Option<Ino> {
+        self.lost.remove(path)
+    }
+
+    /// The inode is not known any more.
+    pub(super) fn forget_lost(&mut self, path: &str, ino: Ino) {
+        if self.lost.get(path) == Some(&ino) {
+            self.lost.remove(path);
+        }
     }
 
     /// The file at `from` is at `to`: its inode, and what chmod and the like said.

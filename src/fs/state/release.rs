@@ -98,10 +98,10 @@ impl State {
         let (Some(draft), Some(inode)) = (self.drafts.get_mut(&id), self.inodes.get(&ino)) else {
             return Vec::new();
         };
-        if draft.replaced {
-            return self.end_replaced(ino, id);
+        if draft.orphan {
+            return self.end_orphan(ino, id);
         }
-        if draft.orphan || draft.purpose != Publish::OnClose {
+        if draft.purpose != Publish::OnClose {
             return Vec::new();
         }
         let name = inode.name.clone();
@@ -129,15 +129,20 @@ impl State {
         Vec::new()
     }
 
-    /// Nobody writes any more to what was replaced by another file. An inode that is bind-mounted follows the name again.
-    fn end_replaced(&mut self, ino: Ino, id: DraftId) -> Vec<PathInvalidation> {
-        let meta = self.drafts.get(&id).and_then(|draft| draft.published.clone());
-        let is_local = self.inodes.get(&ino).is_none_or(|inode| matches!(inode.body, Body::Local(_)));
-        let Some(meta) = meta.filter(|_| !is_local) else { return Vec::new() };
+    /// Nobody writes any more to what was replaced by another file, or removed. An inode that is bind-mounted follows the name
+    /// again.
+    fn end_orphan(&mut self, ino: Ino, id: DraftId) -> Vec<PathInvalidation> {
+        let Some(Draft { published: Some(meta), replaced, .. }) = self.drafts.get(&id) else {
+            return Vec::new();
+        };
+        let (meta, replaced) = (meta.clone(), *replaced);
+        if self.inodes.get(&ino).is_none_or(|inode| matches!(inode.body, Body::Local(_))) {
+            return Vec::new();
+        }
         self.remove_draft(id, None);
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.body = Body::Key(meta);
-            inode.unlinked = false;
+            inode.unlinked &= !replaced;
             inode.cached.replaced();
         }
         self.stale(ino)

@@ -327,6 +327,7 @@ impl State {
         if let Some(inode) = self.inodes.remove(&ino) {
             self.let_go_of_file(inode.file);
             self.no_longer_replaced(&inode.name, Some(ino));
+            self.paths.forget_lost(&inode.name, ino);
             self.paths.leave_home(&inode.name, ino);
             match inode.body {
                 Body::Directory if named => self.forget_directory(&inode.name),

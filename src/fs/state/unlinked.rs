@@ -28,15 +28,14 @@ pub(crate) fn unlinked_elsewhere(state: &mut State, name: &str) {
             && let Some(inode) = state.inodes.get_mut(&draft.ino)
         {
             inode.unlinked = false;
+            state.paths.forget_lost(name, draft.ino);
         }
     }
 }
 
 fn lose_name(state: &mut State, name: &str) {
     if let Some(ino) = state.paths.current(name) {
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.unlinked = true;
-        }
+        state.lose(ino);
         state.remove_name(name);
     }
     state.forget_home(name);

@@ -195,6 +195,7 @@ impl State {
         self.lead_to(name, ino);
         self.leave_readers_behind(name, meta.revision);
         if let Some(inode) = self.inodes.get_mut(&ino) {
+            self.paths.forget_lost(&inode.name, ino);
             inode.body = Body::Key(meta);
             inode.unlinked = false;
             inode.private = None;
@@ -268,10 +269,10 @@ impl State {
         ino.or_else(|| self.named(name).filter(|(_, inode)| is_watched(inode)).map(|(ino, _)| ino))
     }
 
-    /// Once nobody holds a replaced inode, its attributes are those of its key again.
+    /// Once nobody holds an inode that was replaced, or whose name was removed, its attributes are those of its key again.
     pub(crate) fn follow_again(&mut self, ino: Ino) -> Vec<PathInvalidation> {
         let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
-        let replaced = matches!(inode.body, Body::Key(_)) && !self.is_current(ino, inode) && !inode.unlinked;
+        let replaced = matches!(inode.body, Body::Key(_)) && !self.is_current(ino, inode);
         if replaced && inode.handles == 0 && inode.lookups > 0 { self.stale(ino) } else { Vec::new() }
     }
 
