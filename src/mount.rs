@@ -8,6 +8,7 @@ mod end;
 mod explain;
 pub mod guard;
 mod keeping;
+pub mod leftovers;
 pub mod mounts;
 mod offline;
 mod owner;
@@ -29,6 +30,7 @@ use tokio::runtime::Runtime;
 use self::announce::Announcement;
 use self::background::Role;
 use self::end::Mounted;
+use self::leftovers::Leftovers;
 use self::offline::KeptStore;
 use self::point::{Taken, Way};
 use self::turn::Turn;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub quiet: bool,
     /// Mount on a directory that is not empty.
     pub nonempty: bool,
+    /// What becomes of what lies there, if it is not to be hidden.
+    pub leftovers: Option<Leftovers>,
     /// Take the place of a mount that lives.
     pub replace: bool,
     /// Make an existing mount read-only, or writable again.
@@ -147,8 +151,7 @@ fn mount(
 ) -> Result<(), Failure> {
     let _entered = runtime.enter();
     owner::check(settings.fs.uid, settings.fs.gid)?;
-    let way = Way { nonempty: settings.nonempty, replace: settings.replace };
-    let mountpoint = point::examine(&settings.mountpoint, way, &settings.location)?;
+    let mountpoint = point::examine(&settings.mountpoint, Way::of(settings), &settings.location)?;
     let (store, counters) = store::open(&settings.location, settings.timeout).map_err(Failure::Store)?;
     let offline = KeptStore::open(settings, store.name())?;
     let asked = runtime.block_on(probe(&store));
@@ -166,7 +169,8 @@ fn mount(
     let mounted = Mounted::prepare(fs.clone(), mountpoint.clone())?;
     let spare = Spare::hold(started_last(settings))?;
     let turn = Turn::wait(&mountpoint)?;
-    let taken = point::take(&mountpoint, way, &settings.state)?;
+    let taken = point::take(&mountpoint, Way::of(settings), &settings.state)?;
+    runtime.block_on(leftovers::clear(settings, &taken, &mountpoint, &*store))?;
     let messages = Arc::new(Messages::default());
     let status = status(&fs, &messages, &counters, &settings.fs.rejected, notes, &offline);
     let make_room = || spare.give_up();

@@ -14,6 +14,7 @@ use crate::fs::document::Validate;
 use crate::fs::names::Names;
 use crate::fs::scratch::Patterns;
 use crate::mount::Settings;
+use crate::mount::leftovers::Leftovers;
 use crate::store::Location;
 use crate::{cache, fs, fuse, sys};
 
@@ -113,6 +114,9 @@ pub(super) struct Mount {
     /// Mount on a directory that is not empty
     #[arg(long, env = "KVFS_NONEMPTY", help_heading = PLACE)]
     nonempty: bool,
+    /// Move what lies in the directory aside, or set what is a value of it, too
+    #[arg(long, env = "KVFS_LEFTOVERS", value_name = "HOW", value_parser = units::leftovers, hide = true)]
+    leftovers: Option<Leftovers>,
     /// Take the place of a mount that lives there (root)
     #[arg(long, env = "KVFS_REPLACE", help_heading = PLACE)]
     replace: bool,
@@ -189,18 +193,13 @@ impl Mount {
             foreground: self.foreground,
             quiet: self.quiet,
             nonempty: self.nonempty,
+            leftovers: self.leftovers,
             replace: self.replace,
             remount: self.remount,
             auto_unmount: self.auto_unmount,
             notify: self.notify,
             timeout: self.timeout,
-            // The daemon's working directory is another one.
-            offline_cache: self
-                .offline_cache
-                .as_deref()
-                .map(std::path::absolute)
-                .transpose()
-                .map_err(|error| Failure::Usage(format!("--offline-cache: {error}")))?,
+            offline_cache: self.offline_cache()?,
             cache: cache::Settings {
                 entries: self.cache_entries,
                 bytes: self.cache_size,
@@ -224,6 +223,12 @@ impl Mount {
             state_else,
             log_level: self.log_level.name(),
         })
+    }
+
+    /// The daemon's working directory is another one.
+    fn offline_cache(&self) -> Result<Option<PathBuf>, Failure> {
+        let absolute = self.offline_cache.as_deref().map(std::path::absolute).transpose();
+        absolute.map_err(|error| Failure::Usage(format!("--offline-cache: {error}")))
     }
 
     /// How keys are called.

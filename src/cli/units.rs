@@ -1,8 +1,9 @@
-//! Times, sizes, numbers and users as people write them.
+//! Times, sizes, numbers, users and choices as people write them.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::mount::leftovers::Leftovers;
 use crate::sys;
 
 /// `500ms`, `5s`, `2m`, `1h`, or seconds without a unit.
@@ -66,6 +67,15 @@ fn id(text: &str, named: Option<u32>, what: &str, command: &str) -> Result<u32, 
     number
         .or(named)
         .ok_or_else(|| format!("there is no {what} of this name; `{command} NAME` tells the number"))
+}
+
+/// `aside` or `set`.
+pub(super) fn leftovers(text: &str) -> Result<Leftovers, String> {
+    match text {
+        "aside" => Ok(Leftovers::Aside),
+        "set" => Ok(Leftovers::Set),
+        _ => Err("aside moves what lies in the directory away, set also sets it".into()),
+    }
 }
 
 fn split(text: &str) -> (&str, &str) {

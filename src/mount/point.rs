@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::beneath::Beside;
 use super::replaced::{self, Replaced};
 use super::turn::Turn;
-use super::{daemon, mounts};
+use super::{Settings, daemon, mounts};
 use crate::failure::Failure;
 use crate::store::Location;
 use crate::sys;
@@ -47,6 +47,12 @@ pub(super) struct Way {
     pub(super) nonempty: bool,
     /// In the place of a mount that lives.
     pub(super) replace: bool,
+}
+
+impl Way {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self { nonempty: settings.nonempty || settings.leftovers.is_some(), replace: settings.replace }
+    }
 }
 
 /// What is mounted at a place.
@@ -226,8 +232,8 @@ fn not_empty(place: &Path, names: &[String]) -> String {
         (first, rest) => format!("{} and {} more lie", first.join(", "), rest.len()),
     };
     format!(
-        "{shown} is not empty: {what} there, not in the store (written while nothing was mounted?); move that elsewhere, or \
-         hide it with -o nonempty"
+        "{shown} is not empty: {what} there, not in the store (written while nothing was mounted?); move that \
+         elsewhere, have it moved by -o leftovers=aside or set by -o leftovers=set, or hide it with -o nonempty"
     )
 }
 

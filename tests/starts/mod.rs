@@ -9,7 +9,7 @@ mod takeover;
 mod user;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -139,4 +139,78 @@ fn what_lies_below_a_mount_is_named() {
         let (text, code) = said(&start(&home, "memory:", &dir).wait_with_output().unwrap());
         assert!(text.contains(says) && text.contains("-o nonempty") && code == 3, "{code} {text}");
     }
+}
+
+#[test]
+fn what_lies_below_a_mount_is_moved_aside_or_set_where_that_is_asked_for() {
+    if !can_mount() {
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let (dir, store) = (home.path().join("mnt"), format!("sqlite:{}", home.path().join("kv.db").display()));
+    let mounted = |options: &str| {
+        let mut command = Mount::command(&home);
+        said(&command.args(["-q", "-o", options, &store]).arg(&dir).output().unwrap())
+    };
+    // What the last start has moved.
+    let aside = || {
+        let all =
+            fs::read_dir(home.path().join("state/kvfs/aside")).unwrap().map(|entry| entry.unwrap().path());
+        all.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+    };
+    fs::create_dir_all(dir.join("app")).unwrap();
+    for (name, text) in [("db", "1\n"), ("app/web", "2\n"), ("bad", "no JSON"), ("db~", "3\n"), ("empty", "")]
+    {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    let (text, code) = mounted("separator=/,leftovers=set");
+    assert_eq!(code, 0, "{text}");
+    let kept = aside();
+    let mut lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines.remove(0),
+        format!("kvfs: what lay in {} was moved to {}", dir.display(), kept.display())
+    );
+    lines.sort_unstable();
+    assert!(lines[0].starts_with("kvfs: app/web, which lay there, is set"), "{text}");
+    assert!(lines[1].starts_with("kvfs: bad, which lay there, is not set: "), "{text}");
+    assert!(lines[2].starts_with("kvfs: db, which lay there, is set"), "{text}");
+    assert!(lines[3].starts_with("kvfs: db~, which lay there, is not set: "), "{text}");
+    assert!(lines[4].starts_with("kvfs: empty, which lay there, is not set: ") && lines.len() == 5, "{text}");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    assert_eq!((read(dir.join("db")), read(dir.join("app/web"))), ("1\n".into(), "2\n".into()));
+    assert_eq!((read(kept.join("bad")), read(kept.join("db"))), ("no JSON".into(), "1\n".into()));
+    unmount(&dir);
+    // A value that the store has stays.
+    for (name, text) in [("db", "4\n"), ("new", "5\n")] {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    let (text, code) = mounted("leftovers=set,ro");
+    assert!(code == 0 && text.matches("is not set: the mount is read-only").count() == 2, "{code} {text}");
+    unmount(&dir);
+    fs::write(dir.join("db"), "6\n").unwrap();
+    let (text, code) = mounted("leftovers=set");
+    assert!(code == 0 && text.contains("db, which lay there, is not set: the key exists"), "{code} {text}");
+    assert_eq!(read(dir.join("db")), "1\n");
+    unmount(&dir);
+    fs::write(dir.join("db"), "7\n").unwrap();
+    let (text, code) = mounted("leftovers=aside");
+    assert!(code == 0 && text.lines().count() == 1 && text.contains(" was moved to "), "{code} {text}");
+    assert_eq!((read(dir.join("db")), read(aside().join("db"))), ("1\n".into(), "7\n".into()));
+    unmount(&dir);
+    // Nothing is left there: nothing is said.
+    assert_eq!(mounted("leftovers=set"), (String::new(), 0));
+    unmount(&dir);
+}
+
+#[test]
+fn a_directory_that_keeps_what_is_moved_aside_is_not_moved_itself() {
+    let home = TempDir::new().unwrap();
+    let dir = home.path().join("mnt");
+    fs::create_dir_all(dir.join("state")).unwrap();
+    let mut command = Mount::command(&home);
+    command.env("XDG_STATE_HOME", dir.join("state")).args(["-q", "-o", "leftovers=aside", "memory:"]);
+    let (text, code) = said(&command.arg(&dir).output().unwrap());
+    assert!(code == 3 && text.contains("cannot move aside what lies in"), "{code} {text}");
+    assert!(text.contains(" is in there, too") && dir.join("state").exists(), "{text}");
 }
