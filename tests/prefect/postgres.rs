@@ -98,6 +98,23 @@ fn what_postgresql_cannot_keep_is_refused_on_sqlite_too() {
 }
 
 #[test]
+fn a_value_of_another_client_that_the_server_cannot_show_is_named_as_what_may_keep_all_from_being_listed() {
+    let Some(server) = Server::on_postgres() else { return };
+    let (store, runtime) = (store(&server), tokio::runtime::Runtime::new().unwrap());
+    let list = || runtime.block_on(store.list_keys());
+    server.set("well", &serde_json::json!(1));
+    server.create(&serde_json::json!({"name": "large", "value": 1e22}));
+    let failed = list();
+    assert!(
+        matches!(&failed, Err(Error::Other(why)) if why.contains("1e22: set that one anew (PATCH")),
+        "{failed:?}"
+    );
+    // As the advice has it.
+    server.set("large", &serde_json::json!(1));
+    assert_eq!(list().unwrap().len(), 2);
+}
+
+#[test]
 fn two_mounts_see_what_the_other_one_wrote() {
     let Some(server) = can_mount().then(Server::on_postgres).flatten() else { return };
     let (one, other) = (mount(&server.address, &[]), mount(&server.address, &["--max-age", "1h"]));

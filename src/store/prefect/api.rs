@@ -69,6 +69,17 @@ struct Token {
     token: String,
 }
 
+/// The error of a listing, with what may be behind it: another client than kvfs may have set a value that the server cannot show.
+fn unlisted(error: Error) -> Error {
+    match error {
+        Error::Other(why) if why.starts_with("HTTP 500") => Error::Other(format!(
+            "{why}; a server on PostgreSQL answers so to all listings while a variable has a number over 64 bits, such as 1e22: \
+             set that one anew (PATCH /variables/name/NAME)"
+        )),
+        error => error,
+    }
+}
+
 impl Api {
     pub(super) fn new(settings: &Settings, timeout: Duration) -> std::result::Result<Self, String> {
         let read = settings.login.clone().zip(settings.login_source.clone()).map(|(login, source)| {
@@ -198,7 +209,7 @@ impl Api {
     /// The variables from `offset` on, in the order of their names, and how many a full page has.
     async fn page(&self, offset: usize) -> Result<(Vec<Variable>, usize)> {
         let mut body = json!({"offset": offset, "limit": PAGE, "sort": "NAME_ASC"});
-        let answer = self.filter(&body, LISTING_LIMIT).await?;
+        let answer = self.filter(&body, LISTING_LIMIT).await.map_err(unlisted)?;
         if answer.status == StatusCode::OK {
             return Ok((parse(&answer)?, PAGE));
         }
