@@ -136,7 +136,8 @@ impl Guarded {
 
     fn fails(&self, since: Instant, error: &Error) {
         self.writes.open(since, error);
-        if self.reads.open(since, error) {
+        // Before its first answer a start fails, and says why.
+        if self.reads.open(since, error) && self.answered().is_some() {
             warn!("the store does not answer: {error}");
         }
     }
@@ -157,7 +158,7 @@ impl Guarded {
             // Busy concerns all keys: another process locks the whole database, a 429 counts all requests of a client, a 503 is
             // about the server. A conflict about one key is `Contended`.
             Err(error @ (Error::TimedOut(_) | Error::Busy(_))) if is_evidence => {
-                if self.writes.open(since, error) {
+                if self.writes.open(since, error) && self.answered().is_some() {
                     warn!("the store takes no changes: {error}");
                 }
             }

@@ -50,6 +50,8 @@ pub(super) struct Follower {
     broken: bool,
     /// Whether [`Change::Paused`] was the last word on the feed.
     paused: bool,
+    /// Whether the log has told of that.
+    lost: bool,
     pause: Duration,
 }
 
@@ -83,7 +85,7 @@ enum Stage {
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: FeedSender) -> Self {
         let (witness, pause) = (Witness::default(), FIRST_PAUSE);
-        Self { view, feed, complete: None, witness, broken: false, paused: true, pause }
+        Self { view, feed, complete: None, witness, broken: false, paused: true, lost: false, pause }
     }
 
     pub(super) async fn run(mut self, mut open: tokio::sync::watch::Receiver<()>) {
@@ -110,6 +112,7 @@ impl Follower {
             if !std::mem::replace(&mut self.paused, true) {
                 self.send(Change::Paused);
                 let error = Error::from(failure);
+                self.lost = true;
                 tracing::warn!("the watch of the cluster ended: {error}; answers age until it is open again");
             }
             tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -123,8 +126,9 @@ impl Follower {
 
     /// Marks the feed as complete from now on.
     fn resume(&mut self, change: Change) {
-        if std::mem::take(&mut self.paused) {
-            tracing::info!(target: LIFE, "the cluster tells of changes");
+        self.paused = false;
+        if std::mem::take(&mut self.lost) {
+            tracing::info!(target: LIFE, "the cluster tells of changes again");
         }
         self.pause = FIRST_PAUSE;
         self.send(change);

@@ -53,6 +53,8 @@ pub(super) struct Follower {
     flood: Option<Flood>,
     /// How many variables there should be, by the last count and the events since.
     expected: Option<usize>,
+    /// Whether the log has told that there are no events.
+    lost: bool,
 }
 
 /// A burst of events, some of which are not followed one by one or may be missing.
@@ -104,7 +106,7 @@ struct Payload {
 impl Follower {
     pub(super) fn new(view: Arc<View>, feed: FeedSender) -> Self {
         let burst = Burst::new(Instant::now());
-        Self { view, feed, awaited: HashMap::new(), burst, flood: None, expected: None }
+        Self { view, feed, awaited: HashMap::new(), burst, flood: None, expected: None, lost: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -125,6 +127,7 @@ impl Follower {
             }
             if let Err(error) = ended {
                 if proven {
+                    self.lost = true;
                     tracing::warn!(
                         "no events from the server: {error}; answers are asked for again when they are old"
                     );
@@ -154,7 +157,9 @@ impl Follower {
                     if !std::mem::replace(proven, true) {
                         self.view.own.lock().follow(true);
                         self.send(Change::Everything);
-                        tracing::info!(target: LIFE, "the server tells of changes");
+                        if std::mem::take(&mut self.lost) {
+                            tracing::info!(target: LIFE, "the server tells of changes again");
+                        }
                     }
                     self.expect(news.event);
                 }
