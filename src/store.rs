@@ -27,6 +27,7 @@ mod renewed;
 mod settings;
 mod sqlite;
 mod synthetic_revisions;
+mod trusted_http;
 
 use std::fmt;
 use std::sync::Arc;

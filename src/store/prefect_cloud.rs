@@ -4,7 +4,7 @@
 mod settings;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
 use super::json::{lenient, python_len, unique};
 use super::renewed::{Read, Renewed};
 use super::synthetic_revisions::{Row, SyntheticRevisions};
+use super::trusted_http::TrustedHttp;
 use super::{
     Entry, Error, Expect, Feed, Key, Limits, Listing, Meta, Result, Revision, Store, Text, VALUE_LIMIT,
 };
@@ -36,7 +37,7 @@ pub struct PrefectCloudStore {
     name: String,
     settings: Settings,
     key: Renewed<Option<String>>,
-    http: Http,
+    http: TrustedHttp,
     revisions: Mutex<SyntheticRevisions>,
     /// Held during a change, from the read of its precondition on.
     changing: tokio::sync::Mutex<()>,
@@ -53,7 +54,10 @@ impl PrefectCloudStore {
             name: format!("prefect-cloud:{}", settings.url),
             settings: settings.clone(),
             key: Renewed::new(settings.key.clone(), read),
-            http: Http::new(&settings.url, None, timeout)?,
+            http: TrustedHttp::new({
+                let url = settings.url.clone();
+                move || Http::new(&url, None, timeout)
+            })?,
             revisions: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         })
@@ -62,19 +66,19 @@ impl PrefectCloudStore {
     /// The `data` of the answer to one GraphQL request, of at most `limit` bytes, and whether an earlier request may have
     /// been carried out; `variables` is JSON text. Sent again with a new API key if the old one was refused and has been replaced.
     async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
-        let used = self.key.get();
+        let (used, began) = (self.key.get(), Instant::now());
         match self.ask_once(query, variables, limit).await {
-            Err(Error::Denied(_)) if self.key.renew(&used).await => {
-                self.ask_once(query, variables, limit).await
-            }
-            answer => answer,
+            Err(Error::Denied(_)) if self.key.renew(&used).await => {}
+            Err(Error::Untrusted(_)) if self.http.renew(began).await => {}
+            answer => return answer,
         }
+        self.ask_once(query, variables, limit).await
     }
 
     async fn ask_once(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
         // The 1.x client sends its variables as a string.
         let body = json!({"query": query, "variables": variables}).to_string();
-        let mut request = self.http.client().post(&self.settings.url).body(body);
+        let mut request = self.http.get().client().post(&self.settings.url).body(body);
         request =
             request.header("content-type", "application/json").header("x-prefect-core-version", "1.4.1");
         if let Some(key) = self.key.get() {
@@ -83,7 +87,7 @@ impl PrefectCloudStore {
         if let Some(tenant) = &self.settings.tenant {
             request = request.header("x-prefect-tenant-id", tenant);
         }
-        let answer = self.http.send(request, limit).await.map_err(|error| self.explain(error))?;
+        let answer = self.http.get().send(request, limit).await.map_err(|error| self.explain(error))?;
         let parsed: Envelope = serde_json::from_slice(&answer.body).map_err(|_| {
             Error::Other(format!("the answer (HTTP {}) is not GraphQL{ANOTHER}", answer.status))
         })?;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::common::port::Port;
 use super::common::proxy::reset_on_close;
-use super::common::{Mount, can_mount, wait_for};
+use super::common::{Mount, can_mount, errno, wait_for};
 use super::server::{KEY, Server, both};
 
 const PATIENCE: Duration = crate::common::PATIENCE;
@@ -62,12 +62,13 @@ impl Authority {
 struct Terminator {
     child: Child,
     port: Port,
+    settings: PathBuf,
 }
 
 impl Terminator {
     fn start(server: &Server, certificate: &Path) -> Self {
         let port = Port::reserve();
-        let (settings, log) = (certificate.with_extension("conf"), certificate.with_extension("log"));
+        let settings = certificate.with_extension("conf");
         let text = format!(
             "foreground = yes\npid =\n[kv]\naccept = {}\nconnect = {}\ncert = {}\n",
             port.address(),
@@ -75,8 +76,14 @@ impl Terminator {
             certificate.display()
         );
         fs::write(&settings, text).unwrap();
+        let child = Self::run(&settings, &port);
+        Self { child, port, settings }
+    }
+
+    fn run(settings: &Path, port: &Port) -> Child {
+        let log = settings.with_extension("log");
         let mut child = Command::new("stunnel")
-            .arg(&settings)
+            .arg(settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
@@ -87,7 +94,14 @@ impl Terminator {
             assert!(ended.is_none(), "stunnel: {}", fs::read_to_string(&log).unwrap());
             TcpStream::connect(port.address()).is_ok()
         });
-        Self { child, port }
+        child
+    }
+
+    /// Ends its connections, and reads its certificate again.
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::run(&self.settings, &self.port);
     }
 
     fn store(&self, host: &str) -> String {
@@ -129,6 +143,29 @@ fn a_server_whose_certificate_holds_is_mounted_end_to_end() {
     assert_eq!(server.get("k"), Some(json!({"over": "tls"})));
     server.set("other", json!([1]));
     assert_eq!(fs::read_to_string(mount.path("other")).unwrap(), "[\n  1\n]\n");
+}
+
+#[test]
+fn authorities_that_are_replaced_are_read_again_when_the_server_is_not_trusted() {
+    if !can_mount() {
+        return;
+    }
+    let (server, before, after) = (Server::memory(), Authority::new(), Authority::new());
+    let certificate = before.certify("localhost", 2);
+    let mut terminator = Terminator::start(&server, &certificate);
+    let trusted = before.path("trusted.pem");
+    fs::copy(before.path("ca.pem"), &trusted).unwrap();
+    let (mount, _, said) = mount(&terminator.store("localhost"), Some(&trusted));
+    assert_eq!(said, "");
+    let mount = mount.unwrap();
+    fs::write(mount.path("k"), "1\n").unwrap();
+    fs::copy(after.certify("localhost", 2), &certificate).unwrap();
+    terminator.restart();
+    assert_eq!(errno(fs::write(mount.path("k"), "2\n")), libc::EIO);
+    assert!(mount.last_error().contains("authority that is not known"), "{}", mount.last_error());
+    fs::copy(after.path("ca.pem"), &trusted).unwrap();
+    wait_for(PATIENCE, || fs::write(mount.path("k"), "3\n").is_ok());
+    assert_eq!(server.get("k"), Some(json!(3)));
 }
 
 /// A server without TLS that closes each connection before it has read everything. The thread lives as long as the tests.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use crate::store::http::{
 };
 use crate::store::renewed::{Read, Renewed};
 use crate::store::synthetic_revisions::Row;
+use crate::store::trusted_http::TrustedHttp;
 use crate::store::{Error, Key, Result, json as json_text};
 
 /// Rows in a page: the server's own limit, unless it is configured lower.
@@ -28,7 +29,7 @@ const OVERLAP: usize = 10;
 const ANOTHER: &str = "; what answers there is no API of Prefect 3, whose address ends in /api, as in prefect:http://127.0.0.1:4200/api";
 
 pub(super) struct Api {
-    http: Http,
+    http: TrustedHttp,
     settings: Settings,
     pub(super) login: Renewed<Option<Login>>,
     /// The client id for the server's CSRF protection.
@@ -86,7 +87,10 @@ impl Api {
             Arc::new(move || login.replaced(&source).map(Some)) as Arc<Read<Option<Login>>>
         });
         Ok(Self {
-            http: Http::new(&settings.url, settings.certificates.as_deref(), timeout)?,
+            http: TrustedHttp::new({
+                let (url, certificates) = (settings.url.clone(), settings.certificates.clone());
+                move || Http::new(&url, certificates.as_deref(), timeout)
+            })?,
             settings: settings.clone(),
             login: Renewed::new(settings.login.clone(), read),
             client: Uuid::new_v4().to_string(),
@@ -96,7 +100,7 @@ impl Api {
     }
 
     fn request(&self, method: Method, path: &str, body: Option<&str>) -> RequestBuilder {
-        self.equip(self.http.client().request(method, format!("{}{path}", self.settings.url)), body)
+        self.equip(self.http.get().client().request(method, format!("{}{path}", self.settings.url)), body)
     }
 
     /// Adds login, CSRF token and body.
@@ -119,14 +123,17 @@ impl Api {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&str>, limit: usize) -> Result<Answer> {
-        self.with_login(|| self.http.send(self.request(method.clone(), path, body), limit)).await
+        let request = || self.request(method.clone(), path, body);
+        self.with_login(|| async { self.http.get().send(request(), limit).await }).await
     }
 
-    /// Calls `send`, again with a new login if the old one was refused and has been replaced.
+    /// Calls `send`, again with a new login if the old one was refused and has been replaced, or with the authorities read again if
+    /// the server is not trusted.
     async fn with_login<F: Future<Output = Result<Answer>>>(&self, send: impl Fn() -> F) -> Result<Answer> {
-        let used = self.login.get();
+        let (used, began) = (self.login.get(), Instant::now());
         let answer = match self.with_token(&send).await {
             Err(Error::Denied(_)) if self.login.renew(&used).await => self.with_token(&send).await,
+            Err(Error::Untrusted(_)) if self.http.renew(began).await => self.with_token(&send).await,
             answer => answer,
         };
         answer.map_err(|error| self.explain(error))
@@ -152,7 +159,7 @@ impl Api {
         }
         let path = format!("/csrf-token?client={}", self.client);
         let token: Token =
-            parse(&self.http.send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await?)?;
+            parse(&self.http.get().send(self.request(Method::GET, &path, None), ENTRY_LIMIT).await?)?;
         *self.csrf.lock() = Some(token.token);
         Ok(())
     }
@@ -181,7 +188,7 @@ impl Api {
 
     /// Opens the socket of events, without login or filter as yet.
     pub(super) async fn events(&self) -> Result<Socket> {
-        self.http.socket(&format!("{}/events/out", self.settings.url), "prefect").await
+        self.http.get().socket(&format!("{}/events/out", self.settings.url), "prefect").await
     }
 
     /// All variables, each as it was at some moment during the call.
@@ -258,8 +265,9 @@ impl Api {
     /// it.
     pub(super) async fn create(&self, variable: &str) -> Result<Variable> {
         let url = format!("{}/variables/", self.settings.url);
-        let request = || self.equip(self.http.fresh().post(&url), Some(variable));
-        let answer = self.with_login(|| self.http.send_once(request(), ENTRY_LIMIT)).await?;
+        let request = || self.equip(self.http.get().fresh().post(&url), Some(variable));
+        let send = || async { self.http.get().send_once(request(), ENTRY_LIMIT).await };
+        let answer = self.with_login(send).await?;
         match answer.status {
             StatusCode::CONFLICT => Err(Error::Exists),
             status if status.is_success() => parse(&answer),
