@@ -64,6 +64,39 @@ fn a_setgid_directory_gives_its_group_to_what_is_new_in_it_as_on_a_local_disk() 
     }
 }
 
+/// Modes after what ends that a file runs as its owner or group, and after what does not.
+fn privileges(dir: &Path) -> String {
+    let script = "umask 022; echo 1 > k; show() { stat -c '%a %u %g' k; chmod 6755 k; }; chmod 6755 k; chown 1001:1001 k; show
+        chgrp 1001 k; show; chmod 6705 k; chown 1001 k; stat -c '%a %u %g' k; chmod 6755 k; echo 2 > k; show; truncate -s 1 k; show
+        mkdir d; chmod 6755 d; chown 1001 d; stat -c '%a %u %g' d";
+    let root = sh(dir, script);
+    let user = as_user(
+        1001,
+        dir,
+        "truncate -s 1 k; stat -c '%a %u %g' k; chmod 6755 k; chgrp 2000 k; stat -c '%a %u %g' k
+         show() { stat -c '%a %u %g' k; cat k; chmod 6755 k; }; chmod 6755 k; echo 4 > k; show; echo ' ' >> k; show
+         chmod 6705 k; printf 5 | dd of=k conv=notrunc 2> /dev/null; show; chmod 6755 k; echo 6 > k; show",
+    );
+    root + &user
+}
+
+#[test]
+fn a_new_owner_and_a_write_end_that_a_file_runs_as_somebody_as_on_a_local_disk() {
+    if !can_mount() {
+        return;
+    }
+    let local = TempDir::new().unwrap();
+    let expected = privileges(local.path());
+    let mount = Mount::sqlite(TREE);
+    assert_eq!(privileges(&mount.dir), expected);
+    as_user(1001, &mount.dir, "echo 6 > k");
+    let mount = again(mount, TREE);
+    assert_eq!(sh(&mount.dir, "stat -c %a k"), "755\n");
+    let server = Server::memory();
+    let mount = Mount::prefect_cloud(&server.address, KEY, TREE);
+    assert_eq!(privileges(&mount.dir), expected);
+}
+
 /// What root and another user make; what they ask for by chmod and the like stays theirs.
 const MAKE: &str =
     "umask 022; echo 1 > k; (umask 077; echo 1 > private); mkdir d; printf 1 > .k.tmp; mv .k.tmp t

@@ -15,6 +15,7 @@ mod lookup;
 mod maintenance;
 pub(crate) mod open;
 mod prefixes;
+mod privileges;
 mod publish;
 mod put_back;
 mod refusals;

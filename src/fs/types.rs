@@ -39,8 +39,14 @@ pub struct Caller {
     pub gid: u32,
 }
 
-/// The bit in the mode of a directory that gives its group to what is new in it.
+/// The bit in the mode of a file that has it run as its owner.
+pub(crate) const SETUID: u32 = 0o4000;
+
+/// That which has it run as its group, and in the mode of a directory gives the group to what is new in it.
 pub(crate) const SETGID: u32 = 0o2000;
+
+/// The bit that lets its group run it.
+pub(crate) const GROUP_RUNS: u32 = 0o010;
 
 /// Attributes of a file or of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

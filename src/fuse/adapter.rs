@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answers, Step};
 use super::codec::{
-    BLOCK, access, answer_attr, answer_empty, caller, open_flags, time, utf8, write_mode, xattr,
+    BLOCK, access, answer_attr, answer_empty, caller, kills_suid, open_flags, time, utf8, write_mode, xattr,
 };
 use super::directories::Directories;
 use super::entry::{Device, Entries};
@@ -259,9 +259,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let fs = self.fs.clone();
-        let write = || match fs.write_as(Fh(fh.0), offset, data, write_mode(flags, write_flags))? {
-            Written::Bytes(length) => Ok(Step::Done(length)),
-            Written::Document(document) => Ok(Step::Wait(fs.publish_written(document))),
+        let write = || {
+            kills_suid(write_flags).then(|| fs.end_privileges(Fh(fh.0))).transpose()?;
+            match fs.write_as(Fh(fh.0), offset, data, write_mode(flags, write_flags))? {
+                Written::Bytes(length) => Ok(Step::Done(length)),
+                Written::Document(document) => Ok(Step::Wait(fs.publish_written(document))),
+            }
         };
         self.answers.now_or_give(Op::Write, ino, write, |result| match result {
             Ok(bytes) => reply.written(bytes as u32),

@@ -39,6 +39,11 @@ pub(super) fn write_mode(flags: OpenFlags, write_flags: WriteFlags) -> WriteMode
     }
 }
 
+/// Whether a write is by who may not leave that a file runs as its owner or group.
+pub(super) const fn kills_suid(write_flags: WriteFlags) -> bool {
+    write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+}
+
 /// Our names are UTF-8, as the keys of every store are.
 pub(super) fn utf8(name: &OsStr) -> Result<String, FsError> {
     name.to_str().map(str::to_owned).ok_or(FsError::BadName)

@@ -57,6 +57,7 @@ impl Fs {
         changes: Changes,
     ) -> FsResult<Found> {
         self.writable()?;
+        let changes = self.ending_privileges(caller, ino, fh, changes);
         let _change = match fh {
             None => Some(self.admit(caller, Begun::Change(ino)).await?),
             Some(_) => None,
@@ -168,7 +169,9 @@ impl Fs {
             return None;
         }
         let modified = Some(draft.bytes.modified()).filter(|_| draft.bytes.is_time_set());
+        let mode = set.and_then(|set| set.mode).filter(|_| draft.ends_privileges);
         let set = set.filter(|set| set.stored.is_none()).unwrap_or_default();
+        let set = Overrides { mode: mode.or(set.mode), ..set };
         Some(Given { attributes: set.to_store(modified), replaces: draft.published.is_none() })
     }
 

@@ -86,6 +86,8 @@ pub(crate) struct Draft {
     pub(crate) untold: Vec<oneshot::Receiver<()>>,
     /// What the process that made the file had removed before.
     pub(crate) predecessor: Option<Predecessor>,
+    /// The mode that is known is to be set with it: somebody wrote to a file that ran as its owner or group.
+    pub(crate) ends_privileges: bool,
     /// The bytes were a key's value once (a backup made by rename).
     pub(crate) was_key: bool,
     /// The inode it belongs to.
@@ -117,6 +119,7 @@ impl Draft {
             overwritten: None,
             untold: Vec::new(),
             predecessor: None,
+            ends_privileges: false,
             was_key: false,
             ino: ROOT,
         }
