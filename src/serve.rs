@@ -8,6 +8,7 @@ mod keys;
 mod listener;
 mod memory_budget;
 mod query;
+mod rows;
 mod scalar;
 mod schema;
 mod tenant;

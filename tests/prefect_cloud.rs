@@ -2,6 +2,7 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod directories;
+mod memory;
 mod offline;
 mod renewed;
 mod tls;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use async_graphql::{
     Context, EmptySubscription, Enum, ErrorExtensions, InputObject, MaybeUndefined, Object, SimpleObject,
 };
-use jiff::Timestamp;
 
 use super::memory_budget::{Full, Reservation};
+use super::rows::{KeyValue, Rows};
 use super::scalar::{self, Json, Uuid};
 use super::tenant::Tenant;
 use crate::store::{self, Expect, Key, Meta, Text, VALUE_LIMIT, json};
@@ -193,42 +193,6 @@ struct OrderTenants {
     id: Option<Order>,
 }
 
-/// One row of a listing.
-struct KeyValue {
-    tenant: Arc<Tenant>,
-    key: Key,
-    meta: Meta,
-    value: Option<Json>,
-}
-
-#[allow(clippy::unused_async, reason = "async-graphql asks for it")]
-#[Object(name = "key_value", rename_fields = "snake_case")]
-impl KeyValue {
-    async fn id(&self) -> &str {
-        &self.meta.id
-    }
-
-    async fn key(&self) -> &str {
-        self.key.as_str()
-    }
-
-    async fn value(&self) -> Option<&Json> {
-        self.value.as_ref()
-    }
-
-    async fn created(&self) -> Result<String> {
-        Ok(Timestamp::try_from(self.meta.created)?.to_string())
-    }
-
-    async fn updated(&self) -> Result<String> {
-        Ok(Timestamp::try_from(self.meta.modified)?.to_string())
-    }
-
-    async fn tenant_id(&self) -> String {
-        self.tenant.id.to_string()
-    }
-}
-
 #[derive(SimpleObject)]
 #[graphql(name = "tenant")]
 struct TenantRow {
@@ -321,7 +285,7 @@ impl Query {
         #[graphql(validator(max_items = 8))] order_by: Option<Vec<OrderKeys>>,
         limit: Option<u32>,
         offset: Option<u32>,
-    ) -> Result<Vec<KeyValue>> {
+    ) -> Result<Rows> {
         let Access { tenant, memory, .. } = access(context)?;
         let which = which.unwrap_or_default();
         let with_values = context.look_ahead().field("value").exists();
@@ -329,14 +293,14 @@ impl Query {
         let row = |key: Key, meta: Meta, text: Option<Text>| {
             let size = key.as_str().len() + text.as_ref().map_or(0, |text| text.len());
             memory.grow(ROW + 3 * size).map_err(|full| crowded(&full))?;
-            Ok(KeyValue { tenant: tenant.clone(), key, meta, value: text.map(|text| Json::of(&text)) })
+            Ok(KeyValue { tenant: tenant.clone(), key, meta, text })
         };
         let asked_for = which.key.as_ref().and_then(|key| key.eq.as_deref());
         if let Some(key) = asked_for.map(Key::from) {
             let entry = tenant.get(&key).await.map_err(|error| failed(&error))?;
             let entry = entry.filter(|entry| which.takes(&key, &entry.meta)).into_iter();
             let rows = entry.map(|entry| row(key.clone(), entry.meta, Some(entry.text)));
-            return rows.skip(page.0).take(page.1).collect();
+            return rows.skip(page.0).take(page.1).collect::<Result<_>>().map(Rows);
         }
         let _permit = tenant.listings.acquire().await.map_err(|full| crowded(&full))?;
         let (listing, texts) = tenant.store.list_entries().await.map_err(|error| failed(&error))?;
@@ -360,7 +324,7 @@ impl Query {
                 }
             }
         }
-        Ok(rows)
+        Ok(Rows(rows))
     }
 }
 

@@ -86,7 +86,26 @@ impl<'de> Visitor<'de> for Unique {
 
 /// The value of a member of an answer. One that is nested too deeply to be parsed becomes a string of its text.
 pub fn lenient(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
+    lenient_text(raw.get())
+}
+
+fn lenient_text(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+/// A value as a server wrote it. It takes the room of its text, and read it takes many times that.
+pub struct Unread(Box<str>);
+
+impl Unread {
+    /// The value that was read as `raw`.
+    pub fn of(raw: &RawValue) -> Self {
+        Self(raw.get().into())
+    }
+
+    /// The value, by [`lenient`].
+    pub fn read(&self) -> Value {
+        lenient_text(&self.0)
+    }
 }
 
 /// Whether `text` is a way to write `value`.

@@ -167,8 +167,7 @@ impl Store for PrefectStore {
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
         let asked = self.view.revisions.lock().begin_request();
         let rows = self.view.api.list().await?;
-        let entries = self.view.revisions.lock().observe_listing(rows, asked);
-        Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
+        Ok(self.view.revisions.lock().observe_listing(rows, asked))
     }
 
     async fn get_key_value(&self, key: &Key) -> Result<Entry> {

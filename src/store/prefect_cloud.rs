@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::http::{ENTRY_LIMIT, Http, LISTING_LIMIT};
-use super::json::{lenient, python_len, unique};
+use super::json::{Unread, python_len, unique};
 use super::renewed::{Read, Renewed};
 use super::synthetic_revisions::{Row, SyntheticRevisions};
 use super::trusted_http::TrustedHttp;
@@ -65,7 +66,12 @@ impl PrefectCloudStore {
 
     /// The `data` of the answer to one GraphQL request, of at most `limit` bytes, and whether an earlier request may have
     /// been carried out; `variables` is JSON text. Sent again with a new API key if the old one was refused and has been replaced.
-    async fn ask(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        query: &str,
+        variables: &str,
+        limit: usize,
+    ) -> Result<(T, bool)> {
         let (used, began) = (self.key.get(), Instant::now());
         match self.ask_once(query, variables, limit).await {
             Err(Error::Denied(_)) if self.key.renew(&used).await => {}
@@ -75,7 +81,12 @@ impl PrefectCloudStore {
         self.ask_once(query, variables, limit).await
     }
 
-    async fn ask_once(&self, query: &str, variables: &str, limit: usize) -> Result<(Box<RawValue>, bool)> {
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        query: &str,
+        variables: &str,
+        limit: usize,
+    ) -> Result<(T, bool)> {
         // The 1.x client sends its variables as a string.
         let body = json!({"query": query, "variables": variables}).to_string();
         let mut request = self.http.get().client().post(&self.settings.url).body(body);
@@ -88,7 +99,7 @@ impl PrefectCloudStore {
             request = request.header("x-prefect-tenant-id", tenant);
         }
         let answer = self.http.get().send(request, limit).await.map_err(|error| self.explain(error))?;
-        let parsed: Envelope = serde_json::from_slice(&answer.body).map_err(|_| {
+        let parsed: Envelope<'_> = serde_json::from_slice(&answer.body).map_err(|_| {
             Error::Other(format!("the answer (HTTP {}) is not GraphQL{ANOTHER}", answer.status))
         })?;
         if !parsed.errors.is_empty() {
@@ -98,7 +109,7 @@ impl PrefectCloudStore {
         let data = parsed
             .data
             .ok_or_else(|| Error::Other(format!("the answer (HTTP {}) is empty", answer.status)))?;
-        Ok((data, answer.repeated))
+        Ok((parse(data)?, answer.repeated))
     }
 
     /// Adds the source of a refused API key to the message.
@@ -116,9 +127,8 @@ impl PrefectCloudStore {
 
     async fn rows(&self, filter: &str, limit: usize) -> Result<Vec<(Key, Row)>> {
         let query = format!("query {{ key_value{filter} {{ {FIELDS} }} }}");
-        let (data, _) = self.ask(&query, "null", limit).await?;
-        let rows: Rows<'_> = parse(&data)?;
-        rows.key_value.into_iter().filter_map(|row| row.read().transpose()).collect()
+        let (rows, _): (Rows, _) = self.ask(&query, "null", limit).await?;
+        Ok(rows.key_value)
     }
 
     /// Fetches the key.
@@ -149,8 +159,7 @@ impl PrefectCloudStore {
         let variables =
             format!(r#"{{"input":{{"key":{},"value":{}}}}}"#, json!(key.as_str()), document.trim());
         self.revisions.lock().begin_set(key, text);
-        let id = self.ask(SET, &variables, ENTRY_LIMIT).await.and_then(|(data, _)| {
-            let answer: SetAnswer = parse(&data)?;
+        let id = self.ask(SET, &variables, ENTRY_LIMIT).await.and_then(|(answer, _): (SetAnswer, _)| {
             answer.set_key_value.ok_or_else(|| Error::Other("the server has set nothing".into()))
         });
         let id = id.inspect_err(|error| self.revisions.lock().failed(key, error))?.id;
@@ -159,13 +168,14 @@ impl PrefectCloudStore {
 
     async fn delete(&self, key: &Key, id: &str) -> Result<Revision> {
         let variables = json!({"input": {"key_value_id": id}}).to_string();
-        let success = self.ask(DELETE, &variables, ENTRY_LIMIT).await.and_then(|(data, repeated)| {
-            let answer: DeleteAnswer = parse(&data)?;
-            let answer = answer.delete_key_value;
-            let answer = answer.ok_or_else(|| Error::Other("the server has deleted nothing".into()))?;
-            // The first of two attempts may have deleted it.
-            if answer.success || repeated { Ok(()) } else { Err(Error::NotFound) }
-        });
+        let success = self.ask(DELETE, &variables, ENTRY_LIMIT).await.and_then(
+            |(answer, repeated): (DeleteAnswer, _)| {
+                let answer = answer.delete_key_value;
+                let answer = answer.ok_or_else(|| Error::Other("the server has deleted nothing".into()))?;
+                // The first of two attempts may have deleted it.
+                if answer.success || repeated { Ok(()) } else { Err(Error::NotFound) }
+            },
+        );
         success.inspect_err(|error| self.revisions.lock().failed(key, error))?;
         Ok(self.revisions.lock().deleted(key))
     }
@@ -194,8 +204,7 @@ impl Store for PrefectCloudStore {
     async fn list_entries(&self) -> Result<(Listing, Vec<Text>)> {
         let asked = self.revisions.lock().begin_request();
         let rows = self.rows("", LISTING_LIMIT).await?;
-        let entries = self.revisions.lock().observe_listing(rows, asked);
-        Ok(entries.into_iter().map(|(key, entry)| ((key, entry.meta), entry.text)).unzip())
+        Ok(self.revisions.lock().observe_listing(rows, asked))
     }
 
     async fn get_key_value(&self, key: &Key) -> Result<Entry> {
@@ -242,16 +251,40 @@ impl Store for PrefectCloudStore {
 }
 
 #[derive(Deserialize)]
-struct Envelope {
-    data: Option<Box<RawValue>>,
+struct Envelope<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
     #[serde(default)]
     errors: Vec<Value>,
 }
 
 #[derive(Deserialize)]
-struct Rows<'a> {
-    #[serde(borrow)]
-    key_value: Vec<RawRow<'a>>,
+struct Rows {
+    #[serde(deserialize_with = "rows")]
+    key_value: Vec<(Key, Row)>,
+}
+
+/// Rows one by one: all of them, read in part only, would take the room of the answer several times.
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(Key, Row)>, D::Error> {
+    struct Each;
+
+    impl<'de> Visitor<'de> for Each {
+        type Value = Vec<(Key, Row)>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("rows")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut rows = Vec::new();
+            while let Some(row) = seq.next_element::<RawRow<'_>>()? {
+                rows.extend(row.read().map_err(A::Error::custom)?);
+            }
+            Ok(rows)
+        }
+    }
+
+    deserializer.deserialize_seq(Each)
 }
 
 /// Members are read one by one: one that is broken or nested too deeply must not hide the others.
@@ -268,17 +301,18 @@ struct RawRow<'a> {
 }
 
 impl RawRow<'_> {
-    fn read(self) -> Result<Option<(Key, Row)>> {
+    fn read(self) -> std::result::Result<Option<(Key, Row)>, String> {
         let Ok(key) = serde_json::from_str::<String>(self.key.get()) else {
             if !self.key.get().starts_with('"') {
-                return Err(Error::Other("the answer has a key that is no string".into()));
+                return Err("a key is no string".into());
             }
             tracing::warn!("a key that is no Unicode text is left out: {}", self.key.get());
             return Ok(None);
         };
-        let value = self.value.map_or(Value::Null, lenient);
+        let value = Unread::of(self.value.unwrap_or(RawValue::NULL));
         let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
-        let id = id_text(serde_json::from_str(self.id.get()).map_err(unknown)?);
+        let id = serde_json::from_str(self.id.get()).map_err(|error| error.to_string())?;
+        let id = id_text(id);
         Ok(Some((key.into(), Row { id, value, created: time(self.created), updated: time(self.updated) })))
     }
 }

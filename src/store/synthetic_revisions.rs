@@ -1,18 +1,17 @@
 //! Revisions and texts for servers that have neither: a version gets a revision when an answer first shows it, and its text
 //! is the one that was written here, or the value printed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
-
-use super::{Entry, Error, Key, Meta, Revision, Text, json};
+use super::json::Unread;
+use super::{Entry, Error, Key, Listing, Meta, Revision, Text, json};
 
 /// A key as an answer of the server shows it.
 pub(super) struct Row {
     pub(super) id: Arc<str>,
-    pub(super) value: Value,
+    pub(super) value: Unread,
     pub(super) created: Option<SystemTime>,
     pub(super) updated: Option<SystemTime>,
 }
@@ -81,7 +80,7 @@ impl SyntheticRevisions {
         let entry = row.map(|row| {
             let old = old.filter(|entry| entry.meta.id == row.id);
             match old {
-                Some(old) if json::stands_for(&old.text, &row.value) => old,
+                Some(old) if json::stands_for(&old.text, &row.value.read()) => old,
                 old => {
                     updated = row.updated;
                     self.version(key, old.as_ref(), row)
@@ -94,8 +93,9 @@ impl SyntheticRevisions {
 
     /// Makes a revision and a text for a row that was not seen before.
     fn version(&mut self, key: &Key, old: Option<&Entry>, row: Row) -> Entry {
-        let own = self.in_flight.get(key).filter(|text| json::stands_for(text, &row.value));
-        let text = own.map_or_else(|| json::shown(&row.value), Text::clone);
+        let value = row.value.read();
+        let own = self.in_flight.get(key).filter(|text| json::stands_for(text, &value));
+        let text = own.map_or_else(|| json::shown(&value), Text::clone);
         let now = SystemTime::now();
         let earliest = old.map_or(SystemTime::UNIX_EPOCH, |old| old.meta.modified + Duration::from_micros(1));
         let created = old.map(|old| old.meta.created).or(row.created);
@@ -111,16 +111,29 @@ impl SyntheticRevisions {
     }
 
     /// As [`Self::observe`], for the complete listing that answers the request `asked`: keys that it lacks are gone.
-    pub(super) fn observe_listing(&mut self, rows: Vec<(Key, Row)>, asked: u64) -> Vec<(Key, Entry)> {
+    pub(super) fn observe_listing(&mut self, rows: Vec<(Key, Row)>, asked: u64) -> (Listing, Vec<Text>) {
         self.keys.retain(|_, known| known.entry.is_some() || known.since > asked);
-        let mut listed: BTreeMap<Key, Option<Row>> =
-            self.keys.keys().map(|key| (key.clone(), None)).collect();
-        listed.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
-        let observe = |(key, row): (Key, Option<Row>)| {
-            let entry = self.observe(&key, row, asked)?;
-            Some((key, entry))
-        };
-        listed.into_iter().filter_map(observe).collect()
+        let mut rows: Vec<(Key, Option<Row>)> = rows.into_iter().map(|(key, row)| (key, Some(row))).collect();
+        rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let lacks = |key: &&Key| rows.binary_search_by(|(listed, _)| listed.cmp(key)).is_err();
+        let missing: Vec<_> = self.keys.keys().filter(lacks).map(|key| (key.clone(), None)).collect();
+        if !missing.is_empty() {
+            rows.extend(missing);
+            rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        let (mut listing, mut texts) = (Listing::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        let mut rows = rows.into_iter().peekable();
+        while let Some((key, row)) = rows.next() {
+            // Of a key that is there twice the last one counts.
+            if rows.peek().is_some_and(|(next, _)| *next == key) {
+                continue;
+            }
+            if let Some(entry) = self.observe(&key, row, asked) {
+                listing.push((key, entry.meta));
+                texts.push(entry.text);
+            }
+        }
+        (listing, texts)
     }
 
     /// The key is about to be deleted here.
@@ -220,7 +233,7 @@ mod tests {
     use super::*;
 
     fn row(id: &str, value: &str) -> Row {
-        let value = serde_json::from_str(value).unwrap();
+        let value = Unread::of(serde_json::from_str(value).unwrap());
         Row { id: id.into(), value, created: None, updated: None }
     }
 
@@ -258,7 +271,7 @@ mod tests {
         revisions.deleted(&key);
         assert!(revisions.is_missing(&key) && !revisions.is_missing(&Key::from("never asked for")));
         assert_eq!(text(revisions.observe(&key, Some(row("i", "4")), before)), None);
-        assert!(revisions.observe_listing(vec![(key.clone(), row("i", "4"))], before).is_empty());
+        assert!(revisions.observe_listing(vec![(key.clone(), row("i", "4"))], before).0.is_empty());
         let asked = revisions.begin_request();
         assert_eq!(text(revisions.observe(&key, Some(row("j", "5")), asked)).unwrap(), "5\n");
     }
@@ -291,11 +304,11 @@ mod tests {
         for _ in 0..2 {
             let asked = revisions.begin_request();
             let listed = revisions.observe_listing(vec![(b.clone(), row("2", "2"))], asked);
-            assert_eq!(listed.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&b]);
+            assert_eq!(listed.0.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&b]);
         }
         assert_eq!((revisions.id(&a), revisions.id(&b)), (None, Some("2".into())));
         let asked = revisions.begin_request();
-        assert!(revisions.observe_listing(Vec::new(), asked).is_empty());
+        assert!(revisions.observe_listing(Vec::new(), asked).0.is_empty());
         assert_eq!(revisions.keys.len(), 1);
     }
 }

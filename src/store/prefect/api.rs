@@ -16,10 +16,11 @@ use super::{LIMITS, SIZE_LIMIT};
 use crate::store::http::{
     Answer, ENTRY_LIMIT, Http, LISTING_LIMIT, Method, RequestBuilder, Socket, StatusCode,
 };
+use crate::store::json::Unread;
 use crate::store::renewed::{Read, Renewed};
 use crate::store::synthetic_revisions::Row;
 use crate::store::trusted_http::TrustedHttp;
-use crate::store::{Error, Key, Result, json as json_text};
+use crate::store::{Error, Key, Result};
 
 /// Rows in a page: the server's own limit, unless it is configured lower.
 const PAGE: usize = 200;
@@ -61,7 +62,7 @@ impl Variable {
         }
         let time = |text: Option<String>| text?.parse::<Timestamp>().ok().map(SystemTime::from);
         let (created, updated) = (time(self.created), time(self.updated));
-        Some((key, Row { id: self.id.into(), value: json_text::lenient(&self.value), created, updated }))
+        Some((key, Row { id: self.id.into(), value: Unread::of(&self.value), created, updated }))
     }
 }
 

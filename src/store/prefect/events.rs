@@ -323,7 +323,7 @@ impl Follower {
         let stale = newest.is_some_and(|(key, row)| {
             let known = self.view.revisions.lock().current(&key);
             !self.awaited.contains_key(&key)
-                && known.is_some_and(|known| !json_text::stands_for(&known.text, &row.value))
+                && known.is_some_and(|known| !json_text::stands_for(&known.text, &row.value.read()))
         });
         if stale || self.expected.is_some_and(|expected| expected != count) {
             self.send(Change::Everything);
