@@ -173,10 +173,16 @@ impl State {
             matches!(inode.body, Body::Key(_))
                 && inode.handles == 0
                 && !inode.unlinked
-                && (inode.private.is_some() || self.paths.home(&inode.name).is_none_or(|home| home == ino))
+                && (inode.private.is_some() || !self.is_stand_in(ino, inode))
                 && inode.cached.is_fresh()
                 && self.paths.deferred_rename(&inode.name).is_none()
         })
+    }
+
+    /// Whether lookups find the inode while the one that the name comes back to is written.
+    fn is_stand_in(&self, ino: Ino, inode: &Inode) -> bool {
+        let is_away = self.paths.home(&inode.name).is_some_and(|home| home != ino);
+        is_away && self.is_current(ino, inode)
     }
 
     /// Whether it is the turn of this open of the inode.

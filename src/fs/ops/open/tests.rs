@@ -358,3 +358,23 @@ async fn who_waited_while_the_file_was_removed_and_made_anew_reads_the_new_one_a
     assert_eq!(fs.read(read.fh, 0, 9, <[u8]>::to_vec).unwrap(), b"55555");
     assert_eq!(fs.getattr(home, None).unwrap().attr.unwrap().size, 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_a_bound_file_beside_who_made_it_anew_sees_his_own_size() {
+    let fs = with_k().await;
+    let (bound, other) = (thread(1), thread(2));
+    let (home, _) = look(&fs, bound).await;
+    fs.clone().unlink(other, ROOT, "k".into()).await.unwrap();
+    let (_, made) = fs.create(other, (ROOT, "k"), 0o644, WRITE, false).unwrap();
+    set(&fs, other, made, b"55555").await;
+    let change = Access { truncate: false, ..WRITE };
+    assert_eq!(fs.clone().open(bound, home, change).await, Err(FsError::Superseded));
+    let opened = fs.clone().open(bound, home, change).await.unwrap();
+    fs.write(opened.fh, 0, b"4444444").unwrap();
+    assert_eq!(fs.getattr(home, None).unwrap().attr.unwrap().size, 7);
+    fs.clone().flush(bound, opened.fh, 0).await.unwrap();
+    fs.clone().release(opened.fh).await;
+    fs.clone().release(made.fh).await;
+    let (_, size) = look(&fs, other).await;
+    assert_eq!((size, fs.getattr(home, None).unwrap().attr.unwrap().size), (7, 7));
+}
