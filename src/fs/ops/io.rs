@@ -21,7 +21,9 @@ impl Fs {
         take: impl FnOnce(&[u8]) -> T,
     ) -> FsResult<T> {
         let mut state = self.state.lock();
-        state.reads(caller.thread, fh);
+        if state.reads(caller.thread, fh) {
+            self.unlocked.notify_waiters();
+        }
         read_from(&state, fh, (offset, size), take)
     }
 

@@ -6,83 +6,28 @@
 //! file, `/proc/self/fd/N`; or the key changed again) is served on the spot, past the page cache: a second `ESTALE` would
 //! reach the program.
 
+mod attempt;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use attempt::{Attempt, Fetched, Known, Plan};
+
 use crate::fs::core::Fs;
 use crate::fs::ops::granted::{draft_of, read_snapshot};
+use crate::fs::ops::removal::MOMENT;
 use crate::fs::ops::shared::send_to_shared;
 use crate::fs::rules::error::{FsError, FsResult};
 use crate::fs::state::drafts::Publish;
 use crate::fs::state::invalidation::PathInvalidation;
 use crate::fs::state::nodes::{Body, Inode};
 use crate::fs::state::tables::State;
-use crate::fs::state::turns::Turn;
 use crate::fs::state::versions::Origin;
 use crate::fs::types::{Access, Caller, DraftId, Ino, Opened};
-use crate::store::{Entry, Key, Meta, Revision};
-
-/// What the store has; `None` is a confirmed absence.
-type Known = Option<Entry>;
-
-/// What the store has of a key.
-struct Fetched(Key, Known);
-
-/// What an open comes to, given the tables alone.
-enum Plan {
-    Done(Opened),
-    /// A writer works on the inode itself, with this draft if it is the kernel's idea of the file, once the kernel has no dentry
-    /// of the name any more that lasts.
-    Begin(PathInvalidation, Option<DraftId>, Opened),
-    /// Somebody else has open what cannot be shared: wait for him until then.
-    Wait(Instant),
-    /// A file that is written is a key, or a scratch file: it was renamed to a backup name, which the store does not know yet.
-    CarryOut,
-    /// The kernel may still have pages of an older version.
-    Settle,
-    /// A snapshot of the current value is needed first.
-    Fetch,
-    /// The directory that it is in, at this path, is being renamed: the key may have its new name.
-    Await(String),
-}
-
-impl From<(Opened, Option<(PathInvalidation, DraftId)>)> for Plan {
-    fn from((opened, begins): (Opened, Option<(PathInvalidation, DraftId)>)) -> Self {
-        match begins {
-            Some((dentry, draft)) => Self::Begin(dentry, Some(draft), opened),
-            None => Self::Done(opened),
-        }
-    }
-}
-
-impl Plan {
-    /// Done, once the kernel has no such dentry any more, if there is one to drop.
-    fn after(dentry: Option<PathInvalidation>, opened: Opened) -> Self {
-        dentry.map_or(Self::Done(opened), |dentry| Self::Begin(dentry, None, opened))
-    }
-}
-
-/// An open as far as it has come.
-struct Attempt {
-    fetched: Option<Fetched>,
-    /// How often the store was asked.
-    asked: u32,
-    since: Instant,
-    /// Who opens certainly was told to look again, and now is back.
-    retried: bool,
-    /// It waits for others to close the file.
-    turn: Option<Turn>,
-}
-
-impl Attempt {
-    /// Until when it waits, if that is not over.
-    fn patience(&self, time: Duration) -> Option<Instant> {
-        Some(self.since + time).filter(|until| *until > Instant::now())
-    }
-}
+use crate::store::{Entry, Meta, Revision};
 
 /// How often the store is asked for a value that changes meanwhile.
 const TRIES: u32 = 10;
@@ -220,11 +165,8 @@ impl Fs {
         let newest = entry.meta.revision;
         let is_next = is_private || state.is_next(ino, attempt.turn, access.writes());
         if !access.writes() {
-            if !is_next && !retried {
-                return Err(state.redirect(caller.thread, ino, None));
-            }
-            if !is_next && let Some(until) = attempt.patience(state.patience(ino, caller.thread)) {
-                return Ok(Plan::Wait(until));
+            if let Some(first) = before_reading(&mut state, caller, ino, (is_next, retried), attempt)? {
+                return Ok(first);
             }
             // The kernel keeps nothing of the last known value while the store is down, nor goes by the size of another version.
             let direct = !is_next || newest != shown || !state.is_sized(ino);
@@ -400,6 +342,25 @@ impl Fs {
             None => Ok(()),
         }
     }
+}
+
+/// What a reader of the version that the inode shows is to do first.
+fn before_reading(
+    state: &mut State,
+    caller: Caller,
+    ino: Ino,
+    (is_next, retried): (bool, bool),
+    attempt: &Attempt,
+) -> FsResult<Option<Plan>> {
+    if !is_next && !retried {
+        return Err(state.redirect(caller.thread, ino, None));
+    }
+    let patience = if is_next {
+        state.may_stay_unsure(ino).then_some(MOMENT)
+    } else {
+        Some(state.patience(ino, caller.thread))
+    };
+    Ok(patience.and_then(|patience| attempt.patience(patience)).map(Plan::Wait))
 }
 
 /// Sends a writer of a key to an inode of its own. One who cannot be recognised there finds an inode that nobody else does.

@@ -69,7 +69,7 @@ impl Fs {
         to: String,
         no_replace: bool,
     ) -> FsResult<()> {
-        let pinned = self.state.lock().pin(&to);
+        let removal = self.begin_removal(&to).await;
         let in_the_way = |state: &State| state.deferred_before(caller.thread, &from, &to);
         let _operation = self.begin_after_renames(&[&from, &to], in_the_way).await?;
         let source = self.source(caller, &from).await?;
@@ -109,8 +109,8 @@ impl Fs {
         if renamed.is_ok() {
             let lost = self.state.lock().take_lost(&to);
             self.expire_attributes(writers.into_iter().chain(lost));
-            for ino in pinned {
-                self.state.lock().follow_replacement(ino);
+            for ino in &removal.inos {
+                self.state.lock().follow_replacement(*ino);
             }
         }
         renamed

@@ -22,7 +22,7 @@ impl Fs {
     ) -> FsResult<()> {
         let name = self.file(within, &name).await?;
         self.writable()?;
-        _ = self.state.lock().pin(&name);
+        let _removal = self.begin_removal(&name).await;
         let _staying = self.stay().await?;
         let deferred = |state: &State| {
             state.deferred_to(&name).or_else(|| state.deferred_by_others(&name, caller.thread))

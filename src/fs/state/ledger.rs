@@ -32,6 +32,8 @@ pub(crate) struct KernelCache {
     /// An UNLINK, RENAME or SETATTR of it may be in flight, after which the kernel distrusts our size, or takes an older one
     /// for the newest.
     pinned: bool,
+    /// An UNLINK or RENAME of it is being carried out.
+    removal: bool,
 }
 
 impl KernelCache {
@@ -48,6 +50,21 @@ impl KernelCache {
     /// The inode is never updated in place from now on.
     pub(crate) const fn pin(&mut self) {
         self.pinned = true;
+    }
+
+    /// Its name is being removed or replaced.
+    pub(crate) const fn begin_removal(&mut self) {
+        (self.pinned, self.removal) = (true, true);
+    }
+
+    /// That has been carried out, or has failed.
+    pub(crate) const fn end_removal(&mut self) {
+        self.removal = false;
+    }
+
+    /// Whether its name is being removed or replaced.
+    pub(crate) const fn is_being_removed(self) -> bool {
+        self.removal
     }
 
     /// What happened to it before is over for the kernel, too: it holds the lock of the inode for a write.
@@ -76,11 +93,9 @@ impl KernelCache {
         self.lasts |= lasting;
     }
 
-    /// A reader, who asked before, reads.
-    pub(crate) fn read(&mut self, fh: Fh) {
-        if !self.pinned {
-            self.size.read(fh);
-        }
+    /// A reader reads. Whether he asked before, so that the kernel certainly has the size.
+    pub(crate) fn read(&mut self, fh: Fh) -> bool {
+        !self.pinned && self.size.read(fh)
     }
 
     /// The dentry is to be dropped; whether there may be one that lasts.

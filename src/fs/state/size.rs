@@ -119,10 +119,12 @@ impl KernelSize {
     }
 
     /// A reader reads: he has taken in what he was answered before.
-    pub(crate) fn read(&mut self, fh: Fh) {
-        if self.witness.take_if(|witness| witness.fh == fh && witness.asked).is_some() {
+    pub(crate) fn read(&mut self, fh: Fh) -> bool {
+        let proves = self.witness.take_if(|witness| witness.fh == fh && witness.asked).is_some();
+        if proves {
             self.size = Size::Known;
         }
+        proves
     }
 
     /// A reader has closed the inode.

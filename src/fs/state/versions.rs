@@ -115,14 +115,39 @@ impl State {
         invalidations
     }
 
-    /// The inodes of `name`, the one that it comes back to too, which never go on as a newer version from now on.
-    pub(crate) fn pin(&mut self, name: &str) -> Vec<Ino> {
-        let inos: Vec<Ino> =
-            [self.paths.current(name), self.paths.home(name)].into_iter().flatten().collect();
+    /// The name is being removed or replaced: its inodes, the one that it comes back to too, never go on as a newer version from
+    /// now on.
+    pub(crate) fn begin_removal(&mut self, name: &str) -> Vec<Ino> {
+        let inos = self.inodes_of(name);
         for ino in &inos {
-            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.pin());
+            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.begin_removal());
         }
         inos
+    }
+
+    /// The removal of the name of these inodes is over, however it ended.
+    pub(crate) fn end_removal(&mut self, inos: &[Ino]) {
+        for ino in inos {
+            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.end_removal());
+        }
+    }
+
+    /// Whether somebody reads the file past the page cache of whom it is not known whether he has its size.
+    pub(crate) fn has_unsure_reader(&self, name: &str) -> bool {
+        let has_witness =
+            |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.cached.size.witness().is_some());
+        self.inodes_of(name).iter().any(has_witness)
+    }
+
+    /// Whether a reader of the inode may not have its size, and the kernel is about to ignore what it asks for it.
+    pub(crate) fn may_stay_unsure(&self, ino: Ino) -> bool {
+        self.inodes
+            .get(&ino)
+            .is_some_and(|inode| inode.cached.is_being_removed() && !inode.cached.size.is_known())
+    }
+
+    fn inodes_of(&self, name: &str) -> Vec<Ino> {
+        [self.paths.current(name), self.paths.home(name)].into_iter().flatten().collect()
     }
 
     /// What pinned the inode is over, and the name that it had is another file's: one that is bind-mounted alone follows that.

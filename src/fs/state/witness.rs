@@ -36,12 +36,12 @@ impl State {
         }
     }
 
-    /// `thread` reads what it has open: it has taken in what it was answered before.
-    pub(crate) fn reads(&mut self, thread: u32, fh: Fh) {
-        let Some(handle) = self.handles.get(&fh).filter(|handle| handle.opener == thread) else { return };
-        if let Some(inode) = self.inodes.get_mut(&handle.ino) {
-            inode.cached.read(fh);
-        }
+    /// `thread` reads what it has open: it has taken in what it was answered before. Whether that proves the size.
+    pub(crate) fn reads(&mut self, thread: u32, fh: Fh) -> bool {
+        let Some(handle) = self.handles.get(&fh).filter(|handle| handle.opener == thread) else {
+            return false;
+        };
+        self.inodes.get_mut(&handle.ino).is_some_and(|inode| inode.cached.read(fh))
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
             let (fs, ino, _) = updated().await;
             let reader = fs.clone().open(thread(2), ino, READ).await.unwrap();
             fs.getattr_as(thread(2), ino, None).unwrap();
-            fs.state.lock().pin("k");
+            fs.state.lock().begin_removal("k");
             if answered {
                 fs.state.lock().inode_mut(ino).unwrap().cached.replaced();
                 fs.getattr_as(thread(2), ino, None).unwrap();

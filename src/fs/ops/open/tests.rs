@@ -1,4 +1,4 @@
-use crate::store::{Change, Expect, Store, Text};
+use crate::store::{Change, Expect, Key, Store, Text};
 
 use std::time::Duration;
 
