@@ -13,7 +13,6 @@ mod listing;
 mod news;
 mod offline;
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +35,7 @@ use listing::{Listed, Listings};
 pub use news::{KeyChange, KeyChanges, News, Origin};
 pub use offline::{Document, Offline};
 
+use crate::by_name::ByName;
 use crate::store::{Entry, Error, Key, Limits, Meta, Result, Revision, Store, Text};
 
 /// An answer that stays good until the store says otherwise.
@@ -92,7 +92,7 @@ impl Cache {
             released: KeyChanges::default(),
             bytes: 0,
             edits: 0,
-            fetches: HashMap::new(),
+            fetches: ByName::default(),
             listings: Listings::default(),
         };
         let journal = Journal::new();

@@ -9,6 +9,7 @@
 //!
 //! [`cli`] turns flags into plain settings, [`mount`] wires the modules together. `docs/architecture.md` is the map.
 
+mod by_name;
 pub mod cache;
 pub mod cli;
 pub mod copy;

@@ -1,10 +1,11 @@
 //! Keys that are being changed through the cache. A change of them in the feed is most likely one of these very changes: it is
 //! withheld until the last caller that changes the key has taken its answer in, because only then that is certain.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::keys::Keys;
 use super::news::{KeyChange, KeyChanges};
+use crate::by_name::ByName;
 use crate::store::{Key, Revision};
 
 /// Limit of changes of one key that are withheld: the last ones supersede the others.
@@ -27,7 +28,7 @@ struct Held {
 
 /// The keys that are being changed.
 #[derive(Default)]
-pub(super) struct Holds(HashMap<Key, Held>);
+pub(super) struct Holds(ByName<Key, Held>);
 
 impl Holds {
     pub(super) fn begin(&mut self, keys: &[Key]) {

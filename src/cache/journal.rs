@@ -1,10 +1,11 @@
 //! What changed of late, for those who watch: a bounded ring of changes, and cursors into it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use crate::by_name::ByName;
 use crate::store::{Change, Error, Key, Revision};
 
 /// Most changes kept.
@@ -30,7 +31,7 @@ struct Ring {
     /// The number that the next change gets.
     next: u64,
     /// Of the keys in the ring: the last revision recorded, and whether it is a deletion.
-    newest: HashMap<Key, (Revision, bool)>,
+    newest: ByName<Key, (Revision, bool)>,
     bytes: usize,
 }
 
@@ -52,7 +53,7 @@ impl Page {
 impl Journal {
     /// An empty journal.
     pub(super) fn new() -> Self {
-        let ring = Ring { records: VecDeque::new(), next: 1, newest: HashMap::new(), bytes: 0 };
+        let ring = Ring { records: VecDeque::new(), next: 1, newest: ByName::default(), bytes: 0 };
         Self { epoch: fastrand::u64(..), ring: Mutex::new(ring) }
     }
 

@@ -1,6 +1,5 @@
 //! What is remembered. Plain data behind one lock, which is never held while the store is asked.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +11,7 @@ use super::in_flight::InFlight;
 use super::keys::Keys;
 use super::listing::Listings;
 use super::news::KeyChanges;
+use crate::by_name::ByName;
 use crate::store::{Change, Entry, Error, Key, Meta, Revision, Text};
 
 /// What an entry takes beside its key and value: itself, its place in the LRU, and what its allocations add.
@@ -47,7 +47,7 @@ pub(super) struct Inner {
     pub(super) bytes: usize,
     /// Counts what is remembered and forgotten.
     pub(super) edits: u64,
-    pub(super) fetches: HashMap<Key, Arc<InFlight<Option<Entry>>>>,
+    pub(super) fetches: ByName<Key, Arc<InFlight<Option<Entry>>>>,
     pub(super) listings: Listings,
 }
 

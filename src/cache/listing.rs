@@ -1,6 +1,5 @@
 //! The remembered listing, to which changes are applied as they come; and those that come while keys are being listed.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::in_flight;
 use super::keys::Keys;
+use crate::by_name::ByName;
 use crate::store::{Change, Key, Revision, Text};
 
 /// Most changes that are kept for a listing in flight, and most deletions.
@@ -42,7 +42,7 @@ pub(super) struct Listings {
     /// Changes that came in since the listing in flight began.
     changes: Vec<Change>,
     /// Deletions: an older version of the key that comes late does not bring it back.
-    deleted: HashMap<Key, Revision>,
+    deleted: ByName<Key, Revision>,
     /// The newest of the deletions that are no longer remembered.
     forgotten: Revision,
 }

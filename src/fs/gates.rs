@@ -1,16 +1,18 @@
 //! Gates of names: whoever changes one has it alone, in the order in which it was asked for. While a directory is renamed
 //! nobody changes any.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::by_name::ByName;
+
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// One for each name that is in flight.
-type Turns = Arc<Mutex<HashMap<String, Turn>>>;
+type Turns = Arc<Mutex<ByName<String, Turn>>>;
 
 /// The gates of all names.
 #[derive(Default)]

@@ -1,7 +1,8 @@
 //! What changed while directories are open: a listing that is read on must not bring back a name that is gone since.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use crate::by_name::ByName;
 
 /// Most names whose changes are told apart while directories are open.
 const MOST: usize = 10_000;
@@ -10,7 +11,7 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct OpenListings {
     /// The count of changes when a name last changed.
-    changed: HashMap<String, u64>,
+    changed: ByName<String, u64>,
     /// The count of changes.
     count: u64,
     /// Up to this count it is not known any more which names changed.

@@ -1,11 +1,12 @@
 //! One record per path: all that is known of a name and is not in the store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::SystemTime;
 
 use lru::LruCache;
 
+use crate::by_name::ByName;
 use crate::fs::rules::error::FsError;
 use crate::fs::state::backups::DeferredRename;
 use crate::fs::state::directory::Directory;
@@ -74,14 +75,14 @@ impl Rest {
 /// The records. One that says nothing is not kept.
 #[derive(Debug)]
 pub(crate) struct Paths {
-    records: HashMap<String, Record>,
+    records: ByName<String, Record>,
     /// Those that have a directory, a deferred rename.
     directories: BTreeSet<String>,
     deferred_renames: BTreeSet<String>,
     /// Inodes that are replaced are kept in mind (`--notify`).
     keeps_replaced: bool,
     /// Inodes that have lost their names, while the kernel knows them.
-    lost: HashMap<String, Ino>,
+    lost: ByName<String, Ino>,
     /// How many directories are kept.
     kept_directories: usize,
     /// Of how many files and directories attributes were asked for that no store has.
@@ -96,11 +97,11 @@ const WRITTEN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 impl Default for Paths {
     fn default() -> Self {
         Self {
-            records: HashMap::new(),
+            records: ByName::default(),
             directories: BTreeSet::new(),
             deferred_renames: BTreeSet::new(),
             keeps_replaced: false,
-            lost: HashMap::new(),
+            lost: ByName::default(),
             kept_directories: 0,
             attributed: 0,
             written: LruCache::new(WRITTEN),
