@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod circles;
+mod crates;
 
 use std::fs;
 use std::path::{Path, PathBuf};
