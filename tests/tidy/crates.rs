@@ -44,7 +44,8 @@ fn each_crate_may_be_given_away_with_kvfs() {
         .collect();
     let is_allowed = |required: &LicenseReq| allowed.iter().any(|licence| licence.satisfies(required));
     for package in crates(&rules) {
-        let licence = package["license"].as_str().unwrap_or_else(|| panic!("{}: no licence", named(&package)));
+        let licence =
+            package["license"].as_str().unwrap_or_else(|| panic!("{}: no licence", named(&package)));
         let expression = Expression::parse_mode(licence, ParseMode::LAX).unwrap();
         assert!(expression.evaluate(is_allowed), "{}: {licence}", named(&package));
     }
@@ -85,7 +86,8 @@ fn no_crate_comes_twice_without_a_reason() {
 
 #[test]
 fn no_crate_asks_for_a_newer_rust_than_kvfs_does() {
-    let parts = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap()).collect() };
+    let parts =
+        |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap()).collect() };
     let ours = parts(env!("CARGO_PKG_RUST_VERSION"));
     for package in crates(&rules()) {
         if let Some(version) = package["rust_version"].as_str() {

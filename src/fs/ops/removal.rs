@@ -18,7 +18,7 @@ pub(super) const MOMENT: Duration = Duration::from_millis(100);
 pub(super) struct Removal {
     fs: Arc<Fs>,
     /// The inodes of the name, the one that it comes back to too.
-    pub(super) inos: Vec<Ino>,
+    pub(super) inos: [Option<Ino>; 2],
 }
 
 impl Fs {
@@ -43,7 +43,7 @@ impl Fs {
 
 impl Drop for Removal {
     fn drop(&mut self) {
-        self.fs.state.lock().end_removal(&self.inos);
+        self.fs.state.lock().end_removal(self.inos);
         self.fs.unlocked.notify_waiters();
     }
 }

@@ -109,8 +109,8 @@ impl Fs {
         if renamed.is_ok() {
             let lost = self.state.lock().take_lost(&to);
             self.expire_attributes(writers.into_iter().chain(lost));
-            for ino in &removal.inos {
-                self.state.lock().follow_replacement(*ino);
+            for ino in removal.inos.into_iter().flatten() {
+                self.state.lock().follow_replacement(ino);
             }
         }
         renamed

@@ -117,18 +117,18 @@ impl State {
 
     /// The name is being removed or replaced: its inodes, the one that it comes back to too, never go on as a newer version from
     /// now on.
-    pub(crate) fn begin_removal(&mut self, name: &str) -> Vec<Ino> {
+    pub(crate) fn begin_removal(&mut self, name: &str) -> [Option<Ino>; 2] {
         let inos = self.inodes_of(name);
-        for ino in &inos {
-            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.begin_removal());
+        for ino in inos.into_iter().flatten() {
+            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.cached.begin_removal());
         }
         inos
     }
 
     /// The removal of the name of these inodes is over, however it ended.
-    pub(crate) fn end_removal(&mut self, inos: &[Ino]) {
-        for ino in inos {
-            self.inodes.get_mut(ino).into_iter().for_each(|inode| inode.cached.end_removal());
+    pub(crate) fn end_removal(&mut self, inos: [Option<Ino>; 2]) {
+        for ino in inos.into_iter().flatten() {
+            self.inodes.get_mut(&ino).into_iter().for_each(|inode| inode.cached.end_removal());
         }
     }
 
@@ -136,7 +136,7 @@ impl State {
     pub(crate) fn has_unsure_reader(&self, name: &str) -> bool {
         let has_witness =
             |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.cached.size.witness().is_some());
-        self.inodes_of(name).iter().any(has_witness)
+        self.inodes_of(name).iter().flatten().any(has_witness)
     }
 
     /// Whether a reader of the inode may not have its size, and the kernel is about to ignore what it asks for it.
@@ -146,8 +146,8 @@ impl State {
             .is_some_and(|inode| inode.cached.is_being_removed() && !inode.cached.size.is_known())
     }
 
-    fn inodes_of(&self, name: &str) -> Vec<Ino> {
-        [self.paths.current(name), self.paths.home(name)].into_iter().flatten().collect()
+    fn inodes_of(&self, name: &str) -> [Option<Ino>; 2] {
+        [self.paths.current(name), self.paths.home(name)]
     }
 
     /// What pinned the inode is over, and the name that it had is another file's: one that is bind-mounted alone follows that.
