@@ -1,6 +1,7 @@
 //! The few system calls the standard library does not offer. The only module with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod beneath;
 mod heap;
 pub mod lease;
 pub mod mapped;

@@ -2,6 +2,7 @@
 //! makes no mount or server that does not answer or cannot be ended.
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -15,20 +16,27 @@ use crate::failure::Failure;
 /// Idle threads for blocking work are never ended, so that there always is one.
 const KEPT: Duration = Duration::from_hours(24 * 365);
 
-/// Makes a runtime with `workers` threads called `name`, which would panic without threads; fails if `others` more cannot be
-/// started beside it.
+/// Makes a runtime with `workers` threads called `name`; fails if `others` more cannot be started beside it.
 pub fn runtime(name: &str, workers: usize, others: usize) -> Result<Runtime, Failure> {
     Spare::hold(workers + 1 + others)?.give_up();
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name(name)
-        .thread_keep_alive(KEPT)
-        .enable_all()
-        .build()
-        .map_err(|error| lacking(&error))?;
-    let first = runtime.spawn_blocking(|| {});
-    runtime.block_on(first).map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
-    Ok(runtime)
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers).thread_name(name).thread_keep_alive(KEPT).enable_all();
+    unless_panicked(|| {
+        let runtime = builder.build()?;
+        let first = runtime.spawn_blocking(|| {});
+        runtime.block_on(first)?;
+        Ok(runtime)
+    })
+    .map_err(|error| lacking(&error))
+}
+
+/// What `work` makes. Tokio panics where it gets no thread: other processes of the user may have taken the last one meanwhile.
+fn unless_panicked<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let made = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
+    made.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::WouldBlock, "no thread is left")))
 }
 
 /// Starts a thread for `work`.

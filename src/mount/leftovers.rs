@@ -11,7 +11,7 @@ use super::point::Taken;
 use crate::failure::Failure;
 use crate::fs::names::Decoded;
 use crate::fs::scratch::Class;
-use crate::store::{Expect, Key, Store};
+use crate::store::{Expect, Key, Store, VALUE_LIMIT};
 use crate::{logging, sys};
 
 /// The directory of what is moved aside, below that of the state.
@@ -90,7 +90,7 @@ async fn set_all(settings: &Settings, aside: &Path, store: &dyn Store) -> Vec<(P
             let name = path.strip_prefix(aside).unwrap_or(&path).to_owned();
             let set = match kind {
                 Ok(kind) if kind.is_file() => {
-                    set_one(settings, &path, name.as_os_str().to_owned(), store).await
+                    set_one(settings, aside, name.as_os_str().to_owned(), store).await
                 }
                 Ok(_) => Err("it is no regular file".to_owned()),
                 Err(error) => Err(error.to_string()),
@@ -101,13 +101,15 @@ async fn set_all(settings: &Settings, aside: &Path, store: &dyn Store) -> Vec<(P
     done
 }
 
-/// Sets the file at `path` under its `name` in the mount, unless there is such a key.
-async fn set_one(settings: &Settings, path: &Path, name: OsString, store: &dyn Store) -> Result<(), String> {
+/// Sets the file that is called `name` below `aside` and in the mount, unless there is such a key. Who wrote it may still do so, and
+/// is not to have others' files set by links.
+async fn set_one(settings: &Settings, aside: &Path, name: OsString, store: &dyn Store) -> Result<(), String> {
     if settings.fs.read_only {
         return Err("the mount is read-only".into());
     }
     let key = key_of(settings, &name).ok_or("it has not the name of a key")?;
-    let text = fs::read(path).map_err(|error| error.to_string())?;
+    let text =
+        sys::beneath::read(aside, name.as_ref(), VALUE_LIMIT + 1).map_err(|error| error.to_string())?;
     settings.fs.validate.check(&text).map_err(|fault| fault.to_string())?;
     store.check(&key, &text).map_err(|error| error.to_string())?;
     let set = store.set_key_value(&key, text.into(), Expect::Absent).await;

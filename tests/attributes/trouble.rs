@@ -27,7 +27,7 @@ fn a_database_that_others_keep_locked_is_busy_for_attributes_too() {
     if !can_mount() {
         return;
     }
-    let mount = Mount::sqlite(&["--separator", "/", "--timeout", "500ms"]);
+    let mount = Mount::sqlite(&["--separator", "/", "--timeout", "4s"]);
     done(&mount, "umask 022; echo 1 > k; mkdir d");
     let db = Connection::open(mount.home.path().join("kv.db")).unwrap();
     db.busy_timeout(PATIENCE).unwrap();
